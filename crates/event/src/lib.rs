@@ -1,0 +1,18 @@
+//! Kubernetes audit events (`audit.k8s.io/v1`): types, byte-exact encoding, decoding.
+//!
+//! This crate does no I/O. It owns what an audit event *is*: the owned form that producers fill
+//! ([`Event`]), the JSON and legacy text forms exactly as kube-apiserver writes them, and the forms
+//! that readers use.
+
+mod encode;
+mod text;
+mod time;
+mod types;
+
+pub use encode::EncodeError;
+pub use text::Text;
+pub use time::MicroTime;
+pub use types::{
+    Annotations, AuthenticationMetadata, Event, Extra, Level, ListMeta, ObjectReference, Open, ShardInfo, Stage,
+    StageSet, Status, StatusCause, StatusDetails, Unknown, UserInfo,
+};

@@ -1,0 +1,14 @@
+//! Kubernetes audit policy: what of which request is recorded.
+//!
+//! No I/O. [`RequestTarget`] and [`RequestInfo`] say what a request is about, exactly as
+//! kube-apiserver sees it; [`Policy`] decides how it is recorded.
+
+mod attributes;
+mod request_info;
+mod rules;
+mod target;
+
+pub use attributes::{Attributes, RequestAuditConfig};
+pub use request_info::{LongRunning, RequestInfo, RequestInfoError, RequestInfoResolver};
+pub use rules::{Policy, PolicyError, Warnings};
+pub use target::{RequestTarget, TargetError};
