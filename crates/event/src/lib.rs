@@ -13,6 +13,6 @@ pub use encode::EncodeError;
 pub use text::Text;
 pub use time::MicroTime;
 pub use types::{
-    Annotations, AuthenticationMetadata, Event, Extra, Level, ListMeta, ObjectReference, Open, ShardInfo, Stage,
-    StageSet, Status, StatusCause, StatusDetails, Unknown, UserInfo,
+    Annotations, AuthenticationMetadata, Event, Extra, Level, ListMeta, ObjectReference, Open, ShardInfo,
+    Stage, StageSet, Status, StatusCause, StatusDetails, Unknown, UserInfo,
 };

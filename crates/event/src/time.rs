@@ -16,12 +16,20 @@ pub struct MicroTime {
 
 impl MicroTime {
     /// Go's zero time, 0001-01-01T00:00:00Z.
-    pub const ZERO: Self = Self { unix_seconds: -62_135_596_800, nanos: 0, offset_seconds: 0 };
+    pub const ZERO: Self = Self {
+        unix_seconds: -62_135_596_800,
+        nanos: 0,
+        offset_seconds: 0,
+    };
 
     /// An instant in UTC.
     #[must_use]
     pub const fn from_unix(unix_seconds: i64, nanos: u32) -> Self {
-        Self { unix_seconds, nanos, offset_seconds: 0 }
+        Self {
+            unix_seconds,
+            nanos,
+            offset_seconds: 0,
+        }
     }
 
     /// Whether this is year 1 exactly, in whatever zone.
@@ -40,7 +48,10 @@ impl Default for MicroTime {
 impl From<std::time::SystemTime> for MicroTime {
     fn from(time: std::time::SystemTime) -> Self {
         match time.duration_since(std::time::UNIX_EPOCH) {
-            Ok(after) => Self::from_unix(i64::try_from(after.as_secs()).unwrap_or(i64::MAX), after.subsec_nanos()),
+            Ok(after) => Self::from_unix(
+                i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+                after.subsec_nanos(),
+            ),
             Err(before) => {
                 let before = before.duration();
                 let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);

@@ -34,7 +34,10 @@ impl RequestTarget {
     ///
     /// [`TargetError`] where Go's server answers 400 by itself.
     pub fn parse(_method: &[u8], target: &[u8]) -> Result<Self, TargetError> {
-        Ok(Self { path: target.to_vec(), ..Self::default() })
+        Ok(Self {
+            path: target.to_vec(),
+            ..Self::default()
+        })
     }
 
     /// `URL.RequestURI()`: the value of an event's `requestURI`.
