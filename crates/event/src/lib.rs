@@ -9,7 +9,7 @@ mod text;
 mod time;
 mod types;
 
-pub use encode::EncodeError;
+pub use encode::{Body, BodyError, EncodeError, LeftOut, write_event_list};
 pub use text::Text;
 pub use time::MicroTime;
 pub use types::{
