@@ -3,7 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::expect_used,
+    clippy::string_slice,
     reason = "tests stop at the first surprise"
 )]
 
