@@ -71,13 +71,21 @@ impl ListenConfig {
     /// Plain HTTP on `addr` with default bounds.
     #[must_use]
     pub fn plain(addr: SocketAddr) -> Self {
-        Self { addr, tls: None, limits: Limits::default() }
+        Self {
+            addr,
+            tls: None,
+            limits: Limits::default(),
+        }
     }
 
     /// HTTPS on `addr` with default bounds.
     #[must_use]
     pub fn https(addr: SocketAddr, tls: ServerTls) -> Self {
-        Self { addr, tls: Some(tls), limits: Limits::default() }
+        Self {
+            addr,
+            tls: Some(tls),
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -110,10 +118,17 @@ impl Listener {
     ///
     /// [`ListenError::Bind`] when the address is taken or not ours.
     pub async fn bind(config: ListenConfig) -> Result<Self, ListenError> {
-        let bind = |source| ListenError::Bind { addr: config.addr, source };
+        let bind = |source| ListenError::Bind {
+            addr: config.addr,
+            source,
+        };
         let socket = TcpListener::bind(config.addr).await.map_err(bind)?;
         let local_addr = socket.local_addr().map_err(bind)?;
-        Ok(Self { socket, local_addr, config })
+        Ok(Self {
+            socket,
+            local_addr,
+            config,
+        })
     }
 
     /// The address that was bound.
@@ -136,7 +151,11 @@ impl Listener {
         B::Data: Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { socket, local_addr, config } = self;
+        let Self {
+            socket,
+            local_addr,
+            config,
+        } = self;
         let make_service = Arc::new(make_service);
         let acceptor = config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
         let room = Arc::new(Semaphore::new(config.limits.connections));
@@ -223,17 +242,19 @@ impl Connection {
                 let service = make_service(&info);
                 self.http(stream, service).await;
             }
-            Some(acceptor) => match tokio::time::timeout(self.limits.handshake, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    let (_, tls) = stream.get_ref();
-                    info.alpn = tls.alpn_protocol().map(<[u8]>::to_vec);
-                    info.peer_certificates = tls.peer_certificates().unwrap_or_default().to_vec();
-                    let service = make_service(&info);
-                    self.http(stream, service).await;
+            Some(acceptor) => {
+                match tokio::time::timeout(self.limits.handshake, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        let (_, tls) = stream.get_ref();
+                        info.alpn = tls.alpn_protocol().map(<[u8]>::to_vec);
+                        info.peer_certificates = tls.peer_certificates().unwrap_or_default().to_vec();
+                        let service = make_service(&info);
+                        self.http(stream, service).await;
+                    }
+                    Ok(Err(error)) => debug!(%error, remote = %self.remote_addr, "TLS handshake failed"),
+                    Err(_) => debug!(remote = %self.remote_addr, "TLS handshake took too long"),
                 }
-                Ok(Err(error)) => debug!(%error, remote = %self.remote_addr, "TLS handshake failed"),
-                Err(_) => debug!(remote = %self.remote_addr, "TLS handshake took too long"),
-            },
+            }
         }
     }
 

@@ -79,7 +79,9 @@ struct Current {
 
 impl rustls::server::ResolvesServerCert for Current {
     fn resolve(&self, _hello: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.key.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(Arc::clone(
+            &self.key.read().unwrap_or_else(PoisonError::into_inner),
+        ))
     }
 }
 
@@ -89,9 +91,16 @@ impl ServerTls {
     /// # Errors
     ///
     /// [`TlsError`] when a file cannot be read or used.
-    pub fn from_files(certificate: &Path, key: &Path, clients: &ClientCertificates) -> Result<Self, TlsError> {
+    pub fn from_files(
+        certificate: &Path,
+        key: &Path,
+        clients: &ClientCertificates,
+    ) -> Result<Self, TlsError> {
         let content = (read(certificate)?, read(key)?);
-        let origin = Origin::Files { certificate: certificate.to_owned(), key: key.to_owned() };
+        let origin = Origin::Files {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+        };
         Self::new(origin, content, clients)
     }
 
@@ -104,20 +113,33 @@ impl ServerTls {
         Self::new(Origin::Bytes, (certificate.to_vec(), key.to_vec()), clients)
     }
 
-    fn new(origin: Origin, content: (Vec<u8>, Vec<u8>), clients: &ClientCertificates) -> Result<Self, TlsError> {
+    fn new(
+        origin: Origin,
+        content: (Vec<u8>, Vec<u8>),
+        clients: &ClientCertificates,
+    ) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let key = certified_key(&origin, &content)?;
-        let current = Arc::new(Current { key: RwLock::new(key), content: RwLock::new(content) });
+        let current = Arc::new(Current {
+            key: RwLock::new(key),
+            content: RwLock::new(content),
+        });
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(|source| TlsError::Pair { origin: origin.name(), source })?;
+            .map_err(|source| TlsError::Pair {
+                origin: origin.name(),
+                source,
+            })?;
         let builder = match clients {
             ClientCertificates::NotAsked => builder.with_no_client_auth(),
             ClientCertificates::Asked(authorities) => {
                 let mut roots = RootCertStore::empty();
                 for certificate in CertificateDer::pem_slice_iter(authorities) {
-                    let certificate = certificate.map_err(|error| TlsError::ClientAuthority(error.to_string()))?;
-                    roots.add(certificate).map_err(|error| TlsError::ClientAuthority(error.to_string()))?;
+                    let certificate =
+                        certificate.map_err(|error| TlsError::ClientAuthority(error.to_string()))?;
+                    roots
+                        .add(certificate)
+                        .map_err(|error| TlsError::ClientAuthority(error.to_string()))?;
                 }
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                     .allow_unauthenticated()
@@ -129,7 +151,11 @@ impl ServerTls {
         let resolver: Arc<Current> = Arc::clone(&current);
         let mut config = builder.with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { origin, current, config: Arc::new(config) })
+        Ok(Self {
+            origin,
+            current,
+            config: Arc::new(config),
+        })
     }
 
     /// Reads the files again; connections from now on use what they hold. Returns whether anything
@@ -139,14 +165,26 @@ impl ServerTls {
     ///
     /// [`TlsError`] when a file cannot be read or used, for example between two writes of a rotation.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let Origin::Files { certificate, key } = &self.origin else { return Ok(false) };
+        let Origin::Files { certificate, key } = &self.origin else {
+            return Ok(false);
+        };
         let content = (read(certificate)?, read(key)?);
-        if *self.current.content.read().unwrap_or_else(PoisonError::into_inner) == content {
+        if *self
+            .current
+            .content
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            == content
+        {
             return Ok(false);
         }
         let key = certified_key(&self.origin, &content)?;
         *self.current.key.write().unwrap_or_else(PoisonError::into_inner) = key;
-        *self.current.content.write().unwrap_or_else(PoisonError::into_inner) = content;
+        *self
+            .current
+            .content
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = content;
         Ok(true)
     }
 
@@ -165,21 +203,31 @@ impl Origin {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+    std::fs::read(path).map_err(|source| TlsError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn certified_key(origin: &Origin, content: &(Vec<u8>, Vec<u8>)) -> Result<Arc<CertifiedKey>, TlsError> {
-    let pem = |what, reason: String| TlsError::Pem { what, origin: origin.name(), reason };
+    let pem = |what, reason: String| TlsError::Pem {
+        what,
+        origin: origin.name(),
+        reason,
+    };
     let chain = CertificateDer::pem_slice_iter(&content.0)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| pem("a certificate", error.to_string()))?;
     if chain.is_empty() {
         return Err(pem("a certificate", "no CERTIFICATE block".to_owned()));
     }
-    let key =
-        PrivateKeyDer::from_pem_slice(&content.1).map_err(|error| pem("the private key", error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(&content.1)
+        .map_err(|error| pem("the private key", error.to_string()))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     CertifiedKey::from_der(chain, key, &provider)
         .map(Arc::new)
-        .map_err(|source| TlsError::Pair { origin: origin.name(), source })
+        .map_err(|source| TlsError::Pair {
+            origin: origin.name(),
+            source,
+        })
 }
