@@ -4,11 +4,19 @@
 //! [submits](Sink::submit) one event per stage. Only the reservation may wait or refuse; submitting
 //! is synchronous, so that a guard's drop can emit the final event.
 
+#[cfg(feature = "test-util")]
+pub mod conformance;
+mod counters;
 mod emission;
 mod outcome;
+#[cfg(feature = "test-util")]
+pub mod recording;
+mod union;
 
+pub use counters::{Counters, CountersSnapshot};
 pub use emission::Emission;
 pub use outcome::{Outcome, Reason, Refusal, Refusals, Reservation, Reserve};
+pub use union::{Discard, Union};
 
 /// Where audit events go.
 ///

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 /// Why an event was not kept. Each is a value of the `reason` label of kaudit's counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Reason {
     /// The event cannot be written as JSON.
