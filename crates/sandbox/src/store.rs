@@ -123,6 +123,15 @@ impl Store {
         inner.range(resource, namespace, None).map(|(_, object)| Arc::clone(object)).collect()
     }
 
+    /// How many objects each resource has.
+    pub(crate) fn counts(&self) -> BTreeMap<Arc<str>, usize> {
+        let mut counts = BTreeMap::new();
+        for key in self.lock().objects.keys() {
+            *counts.entry(Arc::clone(&key.resource)).or_default() += 1;
+        }
+        counts
+    }
+
     /// The keys of every object in a namespace.
     pub(crate) fn keys_in_namespace(&self, namespace: &str) -> Vec<Key> {
         self.lock().objects.keys().filter(|key| key.namespace == namespace).cloned().collect()
