@@ -1,15 +1,76 @@
-//! Byte-exact encoding: the JSON line, the EventList item, the legacy line.
+//! Byte-exact encoding: the JSON line, the EventList, the legacy line.
+//!
+//! The output is Go's `encoding/json` with its defaults, compact and with HTML escaping, of the v1
+//! types. Nothing is formatted through `fmt`; runs of plain bytes are copied.
 
-use crate::Event;
+pub(crate) mod compact;
+mod legacy;
+pub(crate) mod string;
+
+use crate::time::Civil;
+use crate::{Event, MicroTime, ObjectReference, Open, Stage, Status, StatusDetails, Text, Unknown, UserInfo};
+use string::push_string;
 
 /// Why an event could not be encoded. The text is upstream's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// A body is not JSON, or a timestamp is out of range.
-    #[error("{0}")]
-    Json(String),
+    /// A body is not JSON.
+    #[error("json: error calling MarshalJSON for type *runtime.Unknown: {0}")]
+    Body(BodyError),
 }
+
+/// Why a body is not JSON, in the words of Go's scanner.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// The text ended inside a value.
+    #[error("unexpected end of JSON input")]
+    UnexpectedEnd,
+    /// A byte that cannot stand there; the byte is quoted as Go quotes it.
+    #[error("invalid character {quoted} {context}")]
+    InvalidCharacter {
+        /// The byte, taken as a Latin-1 character, in single quotes.
+        quoted: String,
+        /// What was expected.
+        context: String,
+    },
+    /// The bytes are in another encoding than JSON.
+    #[error("runtime.Unknown: MarshalJSON on non-json data")]
+    NotJson,
+}
+
+/// A body that was left out of an event because it cannot be printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Which body.
+    pub body: Body,
+    /// Why.
+    pub error: BodyError,
+}
+
+/// One of the two bodies of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "an event has two bodies")]
+pub enum Body {
+    /// `requestObject`.
+    Request,
+    /// `responseObject`.
+    Response,
+}
+
+impl Body {
+    /// The annotation that says why this body is missing.
+    #[must_use]
+    pub const fn annotation(self) -> &'static str {
+        match self {
+            Self::Request => "kaudit.dev/request-object-omitted",
+            Self::Response => "kaudit.dev/response-object-omitted",
+        }
+    }
+}
+
+const HEAD: &[u8] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#;
 
 impl Event {
     /// Appends the log line of format `json` with its final LF.
@@ -18,6 +79,9 @@ impl Event {
     ///
     /// [`EncodeError`] with the text of Go's encoder; then nothing is appended.
     pub fn write_json_line(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let start = out.len();
+        out.extend_from_slice(HEAD);
+        self.write_rest(out).inspect_err(|_| out.truncate(start))?;
         out.push(b'\n');
         Ok(())
     }
@@ -28,12 +92,379 @@ impl Event {
     ///
     /// As [`Event::write_json_line`].
     pub fn write_json_item(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        out.extend_from_slice(b"{}");
-        Ok(())
+        let start = out.len();
+        out.push(b'{');
+        let mut members = Members { out, first: true };
+        members.text(b"kind", &self.kind);
+        members.text(b"apiVersion", &self.api_version);
+        members.key(b"level");
+        self.write_rest(out).inspect_err(|_| out.truncate(start))
     }
 
     /// Appends the log line of format `legacy` with its final LF.
     pub fn write_legacy_line(&self, out: &mut Vec<u8>) {
-        out.push(b'\n');
+        legacy::write_line(self, out);
+    }
+
+    /// This event without the bodies that cannot be printed, each replaced by an annotation that
+    /// says why; `None` when both can be printed.
+    ///
+    /// Upstream loses the whole event.
+    #[must_use]
+    pub fn without_unprintable_bodies(&self) -> Option<(Self, Vec<LeftOut>)> {
+        let mut scratch = Vec::new();
+        let mut left_out = Vec::new();
+        for (body, object) in [
+            (Body::Request, &self.request_object),
+            (Body::Response, &self.response_object),
+        ] {
+            let Some(object) = object else { continue };
+            scratch.clear();
+            if let Err(error) = object.write(&mut scratch) {
+                left_out.push(LeftOut { body, error });
+            }
+        }
+        if left_out.is_empty() {
+            return None;
+        }
+        let mut event = self.clone();
+        for LeftOut { body, error } in &left_out {
+            match body {
+                Body::Request => event.request_object = None,
+                Body::Response => event.response_object = None,
+            }
+            let key = body.annotation();
+            event.annotations.retain(|(present, _)| *present != key);
+            event
+                .annotations
+                .push((Text::from_static(key), Text::from(error.to_string())));
+        }
+        Some((event, left_out))
+    }
+
+    /// Everything from the value of `level` on.
+    fn write_rest(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        out.reserve(640);
+        push_string(out, self.level.as_bytes());
+        let mut members = Members { out, first: false };
+        members.always(b"auditID", self.audit_id.as_bytes());
+        members.always(b"stage", Open::<Stage>::as_bytes(&self.stage));
+        members.always(b"requestURI", self.request_uri.as_bytes());
+        members.always(b"verb", self.verb.as_bytes());
+        members.key(b"user");
+        self.user.write(members.out);
+        if let Some(user) = &self.impersonated_user {
+            members.key(b"impersonatedUser");
+            user.write(members.out);
+        }
+        if let Some(metadata) = &self.authentication_metadata {
+            members.key(b"authenticationMetadata");
+            members
+                .object(|inner| inner.text(b"impersonationConstraint", &metadata.impersonation_constraint));
+        }
+        if !self.source_ips.is_empty() {
+            members.key(b"sourceIPs");
+            push_strings(members.out, &self.source_ips);
+        }
+        members.text(b"userAgent", &self.user_agent);
+        if let Some(reference) = &self.object_ref {
+            members.key(b"objectRef");
+            reference.write(members.out);
+        }
+        if let Some(status) = &self.response_status {
+            members.key(b"responseStatus");
+            status.write(members.out);
+        }
+        for (key, object) in [
+            (b"requestObject".as_slice(), &self.request_object),
+            (b"responseObject", &self.response_object),
+        ] {
+            if let Some(object) = object {
+                members.key(key);
+                object.write(members.out).map_err(EncodeError::Body)?;
+            }
+        }
+        members.key(b"requestReceivedTimestamp");
+        self.request_received_timestamp.write(members.out);
+        members.key(b"stageTimestamp");
+        self.stage_timestamp.write(members.out);
+        if !self.annotations.is_empty() {
+            members.key(b"annotations");
+            members.out.push(b'{');
+            let mut map = Members {
+                out: members.out,
+                first: true,
+            };
+            in_order(&self.annotations, |key, value| {
+                map.name(key.as_bytes());
+                push_string(map.out, value.as_bytes());
+            });
+            members.out.push(b'}');
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+/// Appends an `EventList` of `audit.k8s.io/v1` with its final LF: the body of a webhook request.
+///
+/// # Errors
+///
+/// [`EncodeError`] of the first event that cannot be printed; then nothing is appended.
+pub fn write_event_list(events: &[Event], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let start = out.len();
+    out.extend_from_slice(br#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{},"items":"#);
+    if events.is_empty() {
+        out.extend_from_slice(b"null");
+    } else {
+        for (index, event) in events.iter().enumerate() {
+            out.push(if index == 0 { b'[' } else { b',' });
+            event.write_json_item(out).inspect_err(|_| out.truncate(start))?;
+        }
+        out.push(b']');
+    }
+    out.extend_from_slice(b"}\n");
+    Ok(())
+}
+
+/// Calls `each` with the pairs in the bytewise order of their keys.
+fn in_order<V>(pairs: &[(Text, V)], mut each: impl FnMut(&Text, &V)) {
+    if pairs.is_sorted_by(|a, b| a.0 <= b.0) {
+        pairs.iter().for_each(|(key, value)| each(key, value));
+    } else {
+        let mut sorted: Vec<&(Text, V)> = pairs.iter().collect();
+        sorted.sort_by(|a, b| a.0.cmp(&b.0));
+        sorted.into_iter().for_each(|(key, value)| each(key, value));
+    }
+}
+
+/// The members of one JSON object.
+struct Members<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl Members<'_> {
+    fn separate(&mut self) {
+        if !self.first {
+            self.out.push(b',');
+        }
+        self.first = false;
+    }
+
+    /// A key that is known to need no escaping.
+    fn key(&mut self, key: &[u8]) {
+        self.separate();
+        self.out.push(b'"');
+        self.out.extend_from_slice(key);
+        self.out.extend_from_slice(b"\":");
+    }
+
+    /// A key from outside.
+    fn name(&mut self, key: &[u8]) {
+        self.separate();
+        push_string(self.out, key);
+        self.out.push(b':');
+    }
+
+    /// A string that is printed even if it is empty.
+    fn always(&mut self, key: &[u8], value: &[u8]) {
+        self.key(key);
+        push_string(self.out, value);
+    }
+
+    /// A string that is left out if it is empty.
+    fn text(&mut self, key: &[u8], value: &Text) {
+        if !value.is_empty() {
+            self.always(key, value.as_bytes());
+        }
+    }
+
+    /// A number that is left out if it is 0.
+    fn number(&mut self, key: &[u8], value: i64) {
+        if value != 0 {
+            self.key(key);
+            push_number(self.out, value);
+        }
+    }
+
+    fn object(&mut self, fill: impl FnOnce(&mut Members<'_>)) {
+        self.out.push(b'{');
+        fill(&mut Members {
+            out: self.out,
+            first: true,
+        });
+        self.out.push(b'}');
+    }
+}
+
+fn push_strings(out: &mut Vec<u8>, values: &[Text]) {
+    out.push(b'[');
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        push_string(out, value.as_bytes());
+    }
+    out.push(b']');
+}
+
+fn push_number(out: &mut Vec<u8>, value: i64) {
+    if value < 0 {
+        out.push(b'-');
+    }
+    push_padded(out, value.unsigned_abs(), 1);
+}
+
+/// Decimal digits, with leading zeros up to `width`.
+pub(crate) fn push_padded(out: &mut Vec<u8>, mut value: u64, width: usize) {
+    let mut digits = [b'0'; 20];
+    let mut used = 0;
+    for digit in digits.iter_mut().rev() {
+        if value == 0 && used >= width {
+            break;
+        }
+        *digit = b'0' + u8::try_from(value % 10).unwrap_or_default();
+        value /= 10;
+        used += 1;
+    }
+    out.extend(digits.iter().skip(20 - used));
+}
+
+impl UserInfo {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        let mut members = Members { out, first: true };
+        members.text(b"username", &self.username);
+        members.text(b"uid", &self.uid);
+        if let Some(groups) = self.groups.as_deref()
+            && !groups.is_empty()
+        {
+            members.key(b"groups");
+            push_strings(members.out, groups);
+        }
+        if !self.extra.is_empty() {
+            members.key(b"extra");
+            members.out.push(b'{');
+            let mut map = Members {
+                out: members.out,
+                first: true,
+            };
+            in_order(&self.extra, |key, values| {
+                map.name(key.as_bytes());
+                match values {
+                    None => map.out.extend_from_slice(b"null"),
+                    Some(values) => push_strings(map.out, values),
+                }
+            });
+            members.out.push(b'}');
+        }
+        out.push(b'}');
+    }
+}
+
+impl ObjectReference {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        let mut members = Members { out, first: true };
+        members.text(b"resource", &self.resource);
+        members.text(b"namespace", &self.namespace);
+        members.text(b"name", &self.name);
+        members.text(b"uid", &self.uid);
+        members.text(b"apiGroup", &self.api_group);
+        members.text(b"apiVersion", &self.api_version);
+        members.text(b"resourceVersion", &self.resource_version);
+        members.text(b"subresource", &self.subresource);
+        out.push(b'}');
+    }
+}
+
+impl Status {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        let mut members = Members { out, first: true };
+        members.text(b"kind", &self.kind);
+        members.text(b"apiVersion", &self.api_version);
+        members.key(b"metadata");
+        members.object(|list| {
+            list.text(b"selfLink", &self.metadata.self_link);
+            list.text(b"resourceVersion", &self.metadata.resource_version);
+            list.text(b"continue", &self.metadata.continue_token);
+            if let Some(count) = self.metadata.remaining_item_count {
+                list.key(b"remainingItemCount");
+                push_number(list.out, count);
+            }
+            if let Some(shard) = &self.metadata.shard_info {
+                list.key(b"shardInfo");
+                list.object(|info| info.always(b"selector", shard.selector.as_bytes()));
+            }
+        });
+        members.text(b"status", &self.status);
+        members.text(b"message", &self.message);
+        members.text(b"reason", &self.reason);
+        if let Some(details) = &self.details {
+            members.key(b"details");
+            details.write(members.out);
+        }
+        members.number(b"code", i64::from(self.code));
+        out.push(b'}');
+    }
+}
+
+impl StatusDetails {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        let mut members = Members { out, first: true };
+        members.text(b"name", &self.name);
+        members.text(b"group", &self.group);
+        members.text(b"kind", &self.kind);
+        members.text(b"uid", &self.uid);
+        if !self.causes.is_empty() {
+            members.key(b"causes");
+            for (index, cause) in self.causes.iter().enumerate() {
+                members.out.push(if index == 0 { b'[' } else { b',' });
+                members.object(|inner| {
+                    inner.text(b"reason", &cause.reason);
+                    inner.text(b"message", &cause.message);
+                    inner.text(b"field", &cause.field);
+                });
+            }
+            members.out.push(b']');
+        }
+        members.number(b"retryAfterSeconds", i64::from(self.retry_after_seconds));
+        out.push(b'}');
+    }
+}
+
+impl Unknown {
+    /// Source: k8s.io/apimachinery pkg/runtime/extension.go and types.go, Unknown.MarshalJSON.
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), BodyError> {
+        if !self.content_type.is_empty() && self.content_type != "application/json" {
+            return Err(BodyError::NotJson);
+        }
+        match &self.raw {
+            None => {
+                out.extend_from_slice(b"null");
+                Ok(())
+            }
+            Some(raw) => compact::push_compact(out, raw),
+        }
+    }
+}
+
+impl MicroTime {
+    /// UTC with six fraction digits, or `null` for the zero time.
+    ///
+    /// Source: k8s.io/apimachinery pkg/apis/meta/v1/micro_time.go, MarshalJSON.
+    fn write(self, out: &mut Vec<u8>) {
+        if self.is_zero() {
+            out.extend_from_slice(b"null");
+            return;
+        }
+        out.push(b'"');
+        Civil::from_unix(self.unix_seconds).push(out);
+        out.push(b'.');
+        push_padded(out, u64::from(self.nanos / 1000), 6);
+        out.extend_from_slice(b"Z\"");
     }
 }

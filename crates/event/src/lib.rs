@@ -9,10 +9,10 @@ mod text;
 mod time;
 mod types;
 
-pub use encode::EncodeError;
+pub use encode::{Body, BodyError, EncodeError, LeftOut, write_event_list};
 pub use text::Text;
 pub use time::MicroTime;
 pub use types::{
-    Annotations, AuthenticationMetadata, Event, Extra, Level, ListMeta, ObjectReference, Open, ShardInfo, Stage,
-    StageSet, Status, StatusCause, StatusDetails, Unknown, UserInfo,
+    Annotations, AuthenticationMetadata, Event, Extra, Level, ListMeta, ObjectReference, Open, ShardInfo,
+    Stage, StageSet, Status, StatusCause, StatusDetails, Unknown, UserInfo,
 };

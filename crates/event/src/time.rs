@@ -16,12 +16,20 @@ pub struct MicroTime {
 
 impl MicroTime {
     /// Go's zero time, 0001-01-01T00:00:00Z.
-    pub const ZERO: Self = Self { unix_seconds: -62_135_596_800, nanos: 0, offset_seconds: 0 };
+    pub const ZERO: Self = Self {
+        unix_seconds: -62_135_596_800,
+        nanos: 0,
+        offset_seconds: 0,
+    };
 
     /// An instant in UTC.
     #[must_use]
     pub const fn from_unix(unix_seconds: i64, nanos: u32) -> Self {
-        Self { unix_seconds, nanos, offset_seconds: 0 }
+        Self {
+            unix_seconds,
+            nanos,
+            offset_seconds: 0,
+        }
     }
 
     /// Whether this is year 1 exactly, in whatever zone.
@@ -40,7 +48,10 @@ impl Default for MicroTime {
 impl From<std::time::SystemTime> for MicroTime {
     fn from(time: std::time::SystemTime) -> Self {
         match time.duration_since(std::time::UNIX_EPOCH) {
-            Ok(after) => Self::from_unix(i64::try_from(after.as_secs()).unwrap_or(i64::MAX), after.subsec_nanos()),
+            Ok(after) => Self::from_unix(
+                i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+                after.subsec_nanos(),
+            ),
             Err(before) => {
                 let before = before.duration();
                 let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
@@ -50,5 +61,62 @@ impl From<std::time::SystemTime> for MicroTime {
                 }
             }
         }
+    }
+}
+
+/// A date and time of day without a zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Civil {
+    year: i64,
+    month: u8,
+    day: u8,
+    second_of_day: u32,
+}
+
+impl Civil {
+    /// Seconds since 1970-01-01T00:00:00 to year, month and day of the proleptic Gregorian calendar,
+    /// counted in eras of 400 years that begin on 1 March.
+    pub(crate) fn from_unix(seconds: i64) -> Self {
+        let days = seconds.div_euclid(86_400);
+        let second_of_day = u32::try_from(seconds.rem_euclid(86_400)).unwrap_or_default();
+        let days = days.saturating_add(719_468);
+        let era = days.div_euclid(146_097);
+        let day_of_era = days.rem_euclid(146_097);
+        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month_from_march = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+        let month = if month_from_march < 10 {
+            month_from_march + 3
+        } else {
+            month_from_march - 9
+        };
+        Self {
+            year: year_of_era + era * 400 + i64::from(month <= 2),
+            month: u8::try_from(month).unwrap_or_default(),
+            day: u8::try_from(day).unwrap_or_default(),
+            second_of_day,
+        }
+    }
+
+    /// Appends `YYYY-MM-DDTHH:MM:SS`; years outside 0 to 9999 as Go prints them.
+    pub(crate) fn push(self, out: &mut Vec<u8>) {
+        let two = |out: &mut Vec<u8>, value: u32| {
+            out.extend([value / 10, value % 10].map(|digit| b'0' + u8::try_from(digit).unwrap_or_default()));
+        };
+        if self.year < 0 {
+            out.push(b'-');
+        }
+        crate::encode::push_padded(out, self.year.unsigned_abs(), 4);
+        out.push(b'-');
+        two(out, u32::from(self.month));
+        out.push(b'-');
+        two(out, u32::from(self.day));
+        out.push(b'T');
+        two(out, self.second_of_day / 3600);
+        out.push(b':');
+        two(out, self.second_of_day / 60 % 60);
+        out.push(b':');
+        two(out, self.second_of_day % 60);
     }
 }

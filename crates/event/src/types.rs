@@ -12,7 +12,10 @@ use crate::{MicroTime, Text};
 ///
 /// The order is upstream's: each level includes the ones before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "the API has exactly these four, and callers must look at each")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "the API has exactly these four, and callers must look at each"
+)]
 pub enum Level {
     /// Nothing.
     #[default]
@@ -43,7 +46,9 @@ impl Level {
     /// The level of that name; case matters.
     #[must_use]
     pub fn from_name(name: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|level| level.as_str().as_bytes() == name)
+        Self::ALL
+            .into_iter()
+            .find(|level| level.as_str().as_bytes() == name)
     }
 }
 
@@ -55,7 +60,10 @@ impl fmt::Display for Level {
 
 /// When in the life of a request an event was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "the API has exactly these four, and callers must look at each")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "the API has exactly these four, and callers must look at each"
+)]
 pub enum Stage {
     /// Before the request is handed to its handler.
     RequestReceived,
@@ -71,7 +79,12 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in upstream's order.
-    pub const ALL: [Self; 4] = [Self::RequestReceived, Self::ResponseStarted, Self::ResponseComplete, Self::Panic];
+    pub const ALL: [Self; 4] = [
+        Self::RequestReceived,
+        Self::ResponseStarted,
+        Self::ResponseComplete,
+        Self::Panic,
+    ];
 
     /// The name in the API.
     #[must_use]
@@ -87,7 +100,9 @@ impl Stage {
     /// The stage of that name; case matters.
     #[must_use]
     pub fn from_name(name: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|stage| stage.as_str().as_bytes() == name)
+        Self::ALL
+            .into_iter()
+            .find(|stage| stage.as_str().as_bytes() == name)
     }
 }
 
@@ -285,7 +300,10 @@ pub struct AuthenticationMetadata {
 
 /// The object a request was about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the parts of an object's address and named so")]
+#[expect(
+    missing_docs,
+    reason = "the fields are the parts of an object's address and named so"
+)]
 pub struct ObjectReference {
     pub resource: Text,
     pub namespace: Text,
@@ -370,6 +388,9 @@ impl Unknown {
     /// A body that is JSON text.
     #[must_use]
     pub fn json(raw: Bytes) -> Self {
-        Self { raw: Some(raw), content_type: Text::from_static("application/json") }
+        Self {
+            raw: Some(raw),
+            content_type: Text::from_static("application/json"),
+        }
     }
 }

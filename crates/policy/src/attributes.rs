@@ -30,15 +30,15 @@ impl<'a> Attributes<'a> {
     pub fn new(user: Option<&'a UserInfo>, info: &'a RequestInfo) -> Self {
         Self {
             user,
-            verb: &info.verb,
-            is_resource_request: info.is_resource_request,
-            api_group: &info.api_group,
-            api_version: &info.api_version,
-            resource: &info.resource,
-            subresource: &info.subresource,
-            namespace: &info.namespace,
-            name: &info.name,
-            path: &info.path,
+            verb: info.verb(),
+            is_resource_request: info.is_resource_request(),
+            api_group: info.api_group(),
+            api_version: info.api_version(),
+            resource: info.resource(),
+            subresource: info.subresource(),
+            namespace: info.namespace(),
+            name: info.name(),
+            path: info.path(),
         }
     }
 }

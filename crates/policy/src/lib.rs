@@ -4,11 +4,13 @@
 //! kube-apiserver sees it; [`Policy`] decides how it is recorded.
 
 mod attributes;
+mod client;
 mod request_info;
 mod rules;
 mod target;
 
 pub use attributes::{Attributes, RequestAuditConfig};
+pub use client::{source_ips, user_agent};
 pub use request_info::{LongRunning, RequestInfo, RequestInfoError, RequestInfoResolver};
 pub use rules::{Policy, PolicyError, Warnings};
 pub use target::{RequestTarget, TargetError};

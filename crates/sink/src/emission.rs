@@ -15,7 +15,10 @@ impl<'a> Emission<'a> {
     /// An event that nobody has encoded yet.
     #[must_use]
     pub const fn new(event: &'a Event) -> Self {
-        Self { event, line: OnceCell::new() }
+        Self {
+            event,
+            line: OnceCell::new(),
+        }
     }
 
     /// The event.

@@ -1,0 +1,42 @@
+# The verbs of this project. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+FUZZ_SECONDS ?= 60
+ARGS ?=
+
+.PHONY: help run build test lint fmt clippy doc deny bench fuzz
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: ## build and start `kaudit dev`: sandbox, gateway, audit logs, demo traffic (ARGS="--no-traffic" etc.)
+	$(CARGO) run --quiet --package kaudit --bin kaudit -- dev $(ARGS)
+
+build: ## release binary in target/release/kaudit
+	$(CARGO) build --release --package kaudit --bin kaudit
+
+test: ## all tests: unit, property, vectors, real logs, sockets, kubectl where it is on PATH
+	$(CARGO) test --workspace --all-features --no-fail-fast
+
+lint: fmt clippy doc deny ## fmt, clippy, doc, deny
+
+fmt:
+	$(CARGO) fmt --all -- --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+
+doc: ## API documentation in target/doc
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --all-features
+
+deny: ## licences, bans and sources of dependencies (installs cargo-deny if it is missing)
+	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked --version 0.20.2
+	$(CARGO) fetch --locked
+	$(CARGO) deny --offline --all-features check licenses bans sources
+
+bench: ## benchmarks, side by side with Go where Go is installed; prints a table of ratios
+	bash bench/run
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (60) seconds
+	bash fuzz/run $(FUZZ_SECONDS)

@@ -1,0 +1,118 @@
+//! JSON strings as Go's encoder prints them.
+
+/// What a byte needs inside a JSON string.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Plain,
+    Escape,
+    NotAscii,
+}
+
+const fn class(byte: u8) -> Class {
+    match byte {
+        0x80.. => Class::NotAscii,
+        0..0x20 | b'"' | b'\\' | b'<' | b'>' | b'&' => Class::Escape,
+        _ => Class::Plain,
+    }
+}
+
+/// Length of the leading run of bytes that are printed as they are.
+fn plain_run(bytes: &[u8]) -> usize {
+    let (chunks, _) = bytes.as_chunks::<16>();
+    let whole = chunks
+        .iter()
+        .take_while(|chunk| {
+            // Without a branch per byte, so that the compiler compares all at once.
+            chunk.iter().fold(0_u8, |found, &byte| {
+                found
+                    | u8::from(byte < 0x20)
+                    | u8::from(byte >= 0x80)
+                    | u8::from(byte == b'"')
+                    | u8::from(byte == b'\\')
+                    | u8::from(byte == b'<')
+                    | u8::from(byte == b'>')
+                    | u8::from(byte == b'&')
+            }) == 0
+        })
+        .count()
+        * 16;
+    let rest = bytes.get(whole..).unwrap_or_default();
+    whole
+        + rest
+            .iter()
+            .take_while(|byte| class(**byte) == Class::Plain)
+            .count()
+}
+
+pub(crate) const fn hex(nibble: u8) -> u8 {
+    match nibble & 15 {
+        digit @ 0..10 => b'0' + digit,
+        letter => b'a' + letter - 10,
+    }
+}
+
+/// Appends `bytes` as a JSON string in quotes.
+///
+/// HTML characters, U+2028 and U+2029 are escaped; each byte that is not UTF-8 becomes the six
+/// characters `\ufffd`. Source: Go 1.26 encoding/json encode.go, appendString.
+pub(crate) fn push_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.reserve(bytes.len() + 2);
+    out.push(b'"');
+    let mut rest = bytes;
+    loop {
+        let (plain, tail) = rest.split_at_checked(plain_run(rest)).unwrap_or((rest, &[]));
+        out.extend_from_slice(plain);
+        rest = match tail.first() {
+            None => break,
+            Some(&byte) if byte < 0x80 => {
+                push_escape(out, byte);
+                tail.get(1..).unwrap_or_default()
+            }
+            Some(_) => push_not_ascii(out, tail),
+        };
+    }
+    out.push(b'"');
+}
+
+fn push_escape(out: &mut Vec<u8>, byte: u8) {
+    let short = match byte {
+        b'"' => b'"',
+        b'\\' => b'\\',
+        8 => b'b',
+        12 => b'f',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        _ => {
+            out.extend_from_slice(b"\\u00");
+            out.push(hex(byte >> 4));
+            out.push(hex(byte));
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+/// Appends the leading run of bytes from 0x80 on; returns what follows it.
+fn push_not_ascii<'a>(out: &mut Vec<u8>, bytes: &'a [u8]) -> &'a [u8] {
+    let run = bytes.iter().take_while(|byte| **byte >= 0x80).count();
+    let (run, rest) = bytes.split_at_checked(run).unwrap_or((bytes, &[]));
+    for chunk in run.utf8_chunks() {
+        let mut valid = chunk.valid();
+        while let Some(at) = valid.find(['\u{2028}', '\u{2029}']) {
+            let (before, separator) = valid.split_at_checked(at).unwrap_or((valid, ""));
+            out.extend_from_slice(before.as_bytes());
+            out.extend_from_slice(if separator.starts_with('\u{2028}') {
+                b"\\u2028"
+            } else {
+                b"\\u2029"
+            });
+            valid = separator.get(3..).unwrap_or_default();
+        }
+        out.extend_from_slice(valid.as_bytes());
+        for _ in chunk.invalid() {
+            out.extend_from_slice(b"\\ufffd");
+        }
+    }
+    rest
+}

@@ -1,0 +1,330 @@
+//! The configuration file, and how it meets flags and the environment.
+//!
+//! Order: flag, environment (`KAUDIT_*`), file, default. The file is YAML; an unknown or repeated key
+//! is an error that names its line and the nearest known key.
+
+pub(crate) mod flags;
+pub(crate) mod go;
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Failure;
+
+/// A configuration file larger than this is refused unread.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The server's configuration.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Config {
+    /// `kaudit.dev/v1alpha1`.
+    pub(crate) api_version: String,
+    /// `Config`.
+    pub(crate) kind: String,
+    /// Name stamped on what this instance produces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster: Option<String>,
+    /// Where this instance keeps its data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// What is recorded, and where to.
+    #[serde(default)]
+    pub(crate) audit: Audit,
+    /// The auditing reverse proxy.
+    #[serde(default)]
+    pub(crate) gateway: Gateway,
+    /// Metrics and health.
+    #[serde(default)]
+    pub(crate) metrics: Metrics,
+}
+
+/// What is recorded, and where to.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Audit {
+    /// The audit policy (`audit.k8s.io/v1`, kind Policy); without one nothing is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) policy_file: Option<PathBuf>,
+    /// The log backend.
+    #[serde(default)]
+    pub(crate) log: Log,
+}
+
+/// The log backend; names and meanings are those of kube-apiserver's `--audit-log-*` flags.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Log {
+    /// The file, or `-` for standard output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<String>,
+    /// `json` or `legacy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) format: Option<String>,
+    /// `audit.k8s.io/v1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<String>,
+    /// `blocking`, `blocking-strict` or `batch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mode: Option<String>,
+    /// Size in MB at which the file is rotated; 0 never rotates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_size: Option<i64>,
+    /// Rotated files to keep; 0 keeps all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_backup: Option<i64>,
+    /// Days to keep rotated files; 0 keeps them for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_age: Option<i64>,
+    /// Whether rotated files are compressed with gzip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) compress: Option<bool>,
+    /// The queue of mode `batch`.
+    #[serde(default)]
+    pub(crate) batch: Batch,
+}
+
+/// The queue of mode `batch`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Batch {
+    /// Events the queue holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) buffer_size: Option<i64>,
+    /// Events in one batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_size: Option<i64>,
+    /// How long a batch that is not full waits, as a Go duration such as `30s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_wait: Option<go::Duration>,
+    /// Whether batches are throttled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) throttle_enable: Option<bool>,
+    /// Batches a second when throttled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) throttle_qps: Option<f32>,
+    /// Batches at once when throttled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) throttle_burst: Option<i64>,
+}
+
+/// The auditing reverse proxy.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Gateway {
+    /// Address to listen on, for example `0.0.0.0:6443`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) listen: Option<String>,
+    /// The serving certificate.
+    #[serde(default)]
+    pub(crate) tls: Tls,
+    /// The cluster behind the gateway.
+    #[serde(default)]
+    pub(crate) upstream: Upstream,
+    /// How clients are told apart.
+    #[serde(default)]
+    pub(crate) authentication: Authentication,
+}
+
+/// A serving certificate; both files are watched and reloaded.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Tls {
+    /// PEM, leaf first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+/// The cluster behind the gateway.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Upstream {
+    /// A kubeconfig whose current context names the cluster. Its credentials are not used for
+    /// clients' requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+/// How clients are told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Authentication {
+    /// What happens with bearer tokens.
+    #[serde(default)]
+    pub(crate) tokens: Tokens,
+}
+
+/// What happens with bearer tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Tokens {
+    /// The client's token goes upstream; identity is asked with it.
+    #[default]
+    Passthrough,
+}
+
+/// Metrics and health.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Metrics {
+    /// Address to listen on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) listen: Option<String>,
+}
+
+impl Config {
+    /// A configuration that says nothing.
+    pub(crate) fn empty() -> Self {
+        Self {
+            api_version: API_VERSION.to_owned(),
+            kind: KIND.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Reads a file.
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let metadata = std::fs::metadata(path)
+            .map_err(|error| Failure::usage(anyhow::Error::new(error).context(cannot_read(path))))?;
+        if metadata.len() > MAX_FILE_BYTES {
+            return Err(Failure::usage(anyhow::anyhow!(
+                "{}: a configuration file may have {MAX_FILE_BYTES} bytes, this one has {}",
+                path.display(),
+                metadata.len()
+            )));
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::usage(anyhow::Error::new(error).context(cannot_read(path))))?;
+        Self::parse(&text).map_err(|message| Failure::usage(anyhow::anyhow!("{}: {message}", path.display())))
+    }
+
+    /// Parses the file's text; the error names line and column and says what to write instead.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+        if config.api_version != API_VERSION || config.kind != KIND {
+            return Err(format!(
+                "`{}` of `{}` is not a kaudit configuration: write `apiVersion: {API_VERSION}` and `kind: {KIND}`",
+                config.kind, config.api_version
+            ));
+        }
+        Ok(config)
+    }
+
+    /// The JSON Schema of the file.
+    pub(crate) fn schema() -> schemars::Schema {
+        schemars::schema_for!(Self)
+    }
+}
+
+const API_VERSION: &str = "kaudit.dev/v1alpha1";
+const KIND: &str = "Config";
+
+fn cannot_read(path: &Path) -> String {
+    format!("cannot read the configuration file `{}`", path.display())
+}
+
+/// The decoder's message, with the nearest known key where a key is unknown.
+fn explain(error: &serde_saphyr::Error) -> String {
+    let error = error.without_snippet();
+    let place = error
+        .location()
+        .map(|at| format!("line {}, column {}: ", at.line(), at.column()))
+        .unwrap_or_default();
+    if let serde_saphyr::Error::SerdeUnknownField { field, expected, .. } = error {
+        return match nearest(field, expected) {
+            Some(nearest) => format!("{place}unknown key `{field}`, did you mean `{nearest}`?"),
+            None => format!(
+                "{place}unknown key `{field}`, known here: {}",
+                expected.join(", ")
+            ),
+        };
+    }
+    format!("{place}{error}")
+}
+
+/// The candidate with the fewest edits, if these are at most a third of its length.
+pub(crate) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    candidates
+        .iter()
+        .map(|candidate| (edits(&word.to_lowercase(), &candidate.to_lowercase()), *candidate))
+        .filter(|(edits, candidate)| *edits <= candidate.len().div_ceil(3))
+        .min_by_key(|(edits, _)| *edits)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut previous: Vec<usize> = (0..=b.len()).collect();
+    for (row, from) in a.chars().enumerate() {
+        let mut current = vec![row + 1];
+        for ((diagonal, above), to) in previous.iter().zip(previous.iter().skip(1)).zip(&b) {
+            let left = current.last().copied().unwrap_or(row);
+            current.push((diagonal + usize::from(from != *to)).min(above + 1).min(left + 1));
+        }
+        previous = current;
+    }
+    previous.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_example_is_read() {
+        let config = Config::parse(
+            "apiVersion: kaudit.dev/v1alpha1\nkind: Config\ncluster: prod-eu-1\naudit:\n  policyFile: /etc/kaudit/policy.yaml\n  \
+             log: {path: /var/log/kaudit/audit.log, maxSize: 100, maxBackup: 10, maxAge: 30, batch: {maxWait: 1m30s}}\n\
+             gateway:\n  listen: 0.0.0.0:6443\n  tls: {certFile: a, keyFile: b}\n  upstream: {kubeconfig: up}\n",
+        )
+        .unwrap();
+        assert_eq!(config.audit.log.max_size, Some(100));
+        assert_eq!(
+            config.audit.log.batch.max_wait.unwrap().0,
+            std::time::Duration::from_secs(90)
+        );
+        assert_eq!(config.gateway.listen.as_deref(), Some("0.0.0.0:6443"));
+    }
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        let message = Config::parse(text).unwrap_err();
+        assert!(
+            message.contains(expected),
+            "`{message}` does not contain `{expected}`"
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
+        let head = "apiVersion: kaudit.dev/v1alpha1\nkind: Config\n";
+        refused(&format!("{head}audit:\n  policyfile: x\n"), "line 4");
+        refused(
+            &format!("{head}audit:\n  policyfile: x\n"),
+            "did you mean `policyFile`",
+        );
+        refused(&format!("{head}zebra: 1\n"), "known here: ");
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_refused() {
+        refused(
+            "apiVersion: v1\nkind: Config\n",
+            "write `apiVersion: kaudit.dev/v1alpha1`",
+        );
+    }
+
+    #[test]
+    fn a_repeated_key_is_refused() {
+        refused(
+            "apiVersion: kaudit.dev/v1alpha1\nkind: Config\ncluster: a\ncluster: b\n",
+            "cluster",
+        );
+    }
+}

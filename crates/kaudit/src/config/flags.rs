@@ -1,0 +1,159 @@
+//! Flags of `kaudit run`: kube-apiserver's own by name, type and default, and the gateway's.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Config, go};
+
+/// kube-apiserver's audit flags. A flag that is not given leaves the file's value or the default.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Auditing (names, types and defaults of kube-apiserver)")]
+pub(crate) struct AuditFlags {
+    /// Path to the file that defines the audit policy configuration; without it nothing is recorded
+    #[arg(long, value_name = "FILE", env = "KAUDIT_AUDIT_POLICY_FILE")]
+    pub(crate) audit_policy_file: Option<PathBuf>,
+    /// File for the events, '-' for standard output; without it the log backend is off
+    #[arg(long, value_name = "PATH", env = "KAUDIT_AUDIT_LOG_PATH")]
+    pub(crate) audit_log_path: Option<String>,
+    /// Format of the events: legacy or json [default: json]
+    #[arg(long, value_name = "FORMAT", env = "KAUDIT_AUDIT_LOG_FORMAT")]
+    pub(crate) audit_log_format: Option<String>,
+    /// API group and version of the events [default: audit.k8s.io/v1]
+    #[arg(long, value_name = "VERSION", env = "KAUDIT_AUDIT_LOG_VERSION")]
+    pub(crate) audit_log_version: Option<String>,
+    /// Strategy: batch, blocking or blocking-strict [default: blocking]
+    #[arg(long, value_name = "MODE", env = "KAUDIT_AUDIT_LOG_MODE")]
+    pub(crate) audit_log_mode: Option<String>,
+    /// Days to keep rotated files, by the time in their name; 0 keeps them [default: 366]
+    #[arg(
+        long,
+        value_name = "DAYS",
+        env = "KAUDIT_AUDIT_LOG_MAXAGE",
+        allow_hyphen_values = true
+    )]
+    pub(crate) audit_log_maxage: Option<i64>,
+    /// Rotated files to keep; 0 keeps all [default: 100]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "KAUDIT_AUDIT_LOG_MAXBACKUP",
+        allow_hyphen_values = true
+    )]
+    pub(crate) audit_log_maxbackup: Option<i64>,
+    /// Size in megabytes at which the file is rotated; 0 never rotates [default: 100]
+    #[arg(
+        long,
+        value_name = "MB",
+        env = "KAUDIT_AUDIT_LOG_MAXSIZE",
+        allow_hyphen_values = true
+    )]
+    pub(crate) audit_log_maxsize: Option<i64>,
+    /// Compress rotated files with gzip [default: false]
+    #[arg(long, value_name = "BOOL", env = "KAUDIT_AUDIT_LOG_COMPRESS", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = go::parse_bool)]
+    pub(crate) audit_log_compress: Option<bool>,
+    /// Events the queue of mode batch holds [default: 10000]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "KAUDIT_AUDIT_LOG_BATCH_BUFFER_SIZE",
+        allow_hyphen_values = true
+    )]
+    pub(crate) audit_log_batch_buffer_size: Option<i64>,
+    /// Events in one batch, mode batch only [default: 1]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "KAUDIT_AUDIT_LOG_BATCH_MAX_SIZE",
+        allow_hyphen_values = true
+    )]
+    pub(crate) audit_log_batch_max_size: Option<i64>,
+    /// How long a batch that is not full waits, mode batch only [default: 0s]
+    #[arg(long, value_name = "DURATION", env = "KAUDIT_AUDIT_LOG_BATCH_MAX_WAIT")]
+    pub(crate) audit_log_batch_max_wait: Option<go::Duration>,
+    /// Whether batches are throttled, mode batch only [default: false]
+    #[arg(long, value_name = "BOOL", env = "KAUDIT_AUDIT_LOG_BATCH_THROTTLE_ENABLE", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", value_parser = go::parse_bool)]
+    pub(crate) audit_log_batch_throttle_enable: Option<bool>,
+    /// Batches a second when throttled [default: 0]
+    #[arg(
+        long,
+        value_name = "QPS",
+        env = "KAUDIT_AUDIT_LOG_BATCH_THROTTLE_QPS",
+        allow_hyphen_values = true
+    )]
+    pub(crate) audit_log_batch_throttle_qps: Option<f32>,
+    /// Batches at once when the throttle was idle [default: 0]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "KAUDIT_AUDIT_LOG_BATCH_THROTTLE_BURST",
+        allow_hyphen_values = true
+    )]
+    pub(crate) audit_log_batch_throttle_burst: Option<i64>,
+}
+
+/// Flags of the gateway role.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Gateway")]
+pub(crate) struct GatewayFlags {
+    /// Address to serve clients on, for example 0.0.0.0:6443
+    #[arg(long, value_name = "ADDRESS", env = "KAUDIT_LISTEN")]
+    pub(crate) listen: Option<String>,
+    /// Serving certificate, PEM, leaf first; watched and reloaded
+    #[arg(long, value_name = "FILE", env = "KAUDIT_TLS_CERT_FILE")]
+    pub(crate) tls_cert_file: Option<PathBuf>,
+    /// Key of the serving certificate, PEM
+    #[arg(long, value_name = "FILE", env = "KAUDIT_TLS_PRIVATE_KEY_FILE")]
+    pub(crate) tls_private_key_file: Option<PathBuf>,
+    /// Kubeconfig whose current context is the cluster behind the gateway
+    #[arg(long, value_name = "FILE", env = "KAUDIT_UPSTREAM_KUBECONFIG")]
+    pub(crate) upstream_kubeconfig: Option<PathBuf>,
+    /// Address for /metrics, /livez and /readyz [default: 127.0.0.1:7441]
+    #[arg(long, value_name = "ADDRESS", env = "KAUDIT_METRICS_LISTEN")]
+    pub(crate) metrics_listen: Option<String>,
+}
+
+impl AuditFlags {
+    /// Lays what was given over `config`.
+    pub(crate) fn apply(self, config: &mut Config) {
+        let audit = &mut config.audit;
+        over(&mut audit.policy_file, self.audit_policy_file);
+        let log = &mut audit.log;
+        over(&mut log.path, self.audit_log_path);
+        over(&mut log.format, self.audit_log_format);
+        over(&mut log.version, self.audit_log_version);
+        over(&mut log.mode, self.audit_log_mode);
+        over(&mut log.max_age, self.audit_log_maxage);
+        over(&mut log.max_backup, self.audit_log_maxbackup);
+        over(&mut log.max_size, self.audit_log_maxsize);
+        over(&mut log.compress, self.audit_log_compress);
+        over(&mut log.batch.buffer_size, self.audit_log_batch_buffer_size);
+        over(&mut log.batch.max_size, self.audit_log_batch_max_size);
+        over(&mut log.batch.max_wait, self.audit_log_batch_max_wait);
+        over(
+            &mut log.batch.throttle_enable,
+            self.audit_log_batch_throttle_enable,
+        );
+        over(&mut log.batch.throttle_qps, self.audit_log_batch_throttle_qps);
+        over(&mut log.batch.throttle_burst, self.audit_log_batch_throttle_burst);
+    }
+}
+
+impl GatewayFlags {
+    /// Lays what was given over `config`.
+    pub(crate) fn apply(self, config: &mut Config) {
+        over(&mut config.gateway.listen, self.listen);
+        over(&mut config.gateway.tls.cert_file, self.tls_cert_file);
+        over(&mut config.gateway.tls.key_file, self.tls_private_key_file);
+        over(&mut config.gateway.upstream.kubeconfig, self.upstream_kubeconfig);
+        over(&mut config.metrics.listen, self.metrics_listen);
+    }
+}
+
+fn over<T>(value: &mut Option<T>, given: Option<T>) {
+    if given.is_some() {
+        *value = given;
+    }
+}

@@ -1,0 +1,43 @@
+//! kaudit's own log, on standard error.
+
+use std::io::{self, IsTerminal};
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// Flags of the log.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Logging")]
+pub(crate) struct Flags {
+    /// Format of the log on standard error
+    #[arg(long, global = true, value_enum, default_value_t, env = "KAUDIT_LOG_FORMAT")]
+    log_format: Format,
+    /// What to log: a level, or `crate=level` pairs separated by commas
+    #[arg(long, global = true, default_value = "info", env = "KAUDIT_LOG")]
+    log_filter: String,
+}
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+/// Starts the log of this process; a filter that does not parse falls back to `info`.
+pub(crate) fn start(flags: &Flags) {
+    let filter = EnvFilter::try_new(&flags.log_filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false);
+    let started = match flags.log_format {
+        Format::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+        Format::Json => builder.json().flatten_event(true).try_init(),
+    };
+    // A second start in one process (tests) keeps the first log.
+    drop(started);
+}
