@@ -58,14 +58,14 @@ pub(crate) fn lossy(part: &[u8]) -> String {
 pub(crate) fn find_kind(kinds: &Kinds, info: &RequestInfo) -> Result<Arc<Kind>, ApiError> {
     let text = |part: &[u8]| lossy(part);
     let kind = kinds
-        .find(&text(&info.api_group), &text(&info.api_version), &text(&info.resource))
+        .find(&text(info.api_group()), &text(info.api_version()), &text(info.resource()))
         .ok_or_else(ApiError::no_such_resource)?;
-    let subresource = text(&info.subresource);
-    let scoped = kind.namespaced || info.namespace.is_empty() || &*kind.key == "namespaces";
+    let subresource = text(info.subresource());
+    let scoped = kind.namespaced || info.namespace().is_empty() || &*kind.key == "namespaces";
     if !scoped || !(subresource.is_empty() || kind.subresource(&subresource).is_some()) {
         return Err(ApiError::no_such_resource());
     }
-    if kind.namespaced && info.namespace.is_empty() && !info.name.is_empty() && info.verb != b"list" && info.verb != b"watch" {
+    if kind.namespaced && info.namespace().is_empty() && !info.name().is_empty() && info.verb() != b"list" && info.verb() != b"watch" {
         return Err(ApiError::no_such_resource());
     }
     Ok(Arc::clone(kind))

@@ -17,6 +17,7 @@ mod query;
 mod record;
 mod response;
 mod reviews;
+mod sandbox;
 mod seed;
 mod selectors;
 mod server;
@@ -28,3 +29,6 @@ mod table;
 mod tokens;
 mod validation;
 mod websocket;
+
+pub use response::Body;
+pub use sandbox::{Builder, Sandbox, SandboxService};

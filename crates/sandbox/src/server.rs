@@ -43,7 +43,7 @@ where
         Ok(body) => body.to_bytes(),
         Err(error) => return refuse(&parts, &recorder, &body_error(&*error)),
     };
-    if !info.is_resource_request {
+    if !info.is_resource_request() {
         return documents(&state, &parts, &target, &recorder);
     }
     let query = Query::parse(&target.raw_query);
@@ -56,7 +56,7 @@ where
     let kind = match find_kind(&kinds, &info) {
         Ok(kind) => kind,
         // Groups and versions nobody serves are the plain handlers' business.
-        Err(_) if !kinds.iter().any(|kind| kind.group.as_bytes() == info.api_group && kind.version.as_bytes() == info.api_version) => {
+        Err(_) if !kinds.iter().any(|kind| kind.group.as_bytes() == info.api_group() && kind.version.as_bytes() == info.api_version()) => {
             return plain(404, "text/plain; charset=utf-8", Bytes::from_static(b"404 page not found\n"));
         }
         Err(error) => return refuse(&parts, &recorder, &error),
@@ -64,10 +64,10 @@ where
     let user = parts.extensions.get::<Arc<UserInfo>>().cloned().unwrap_or_default();
     let mut call = Call {
         method: parts.method.clone(),
-        namespace: if kind.namespaced { lossy(&info.namespace) } else { String::new() },
-        name: lossy(&info.name),
-        subresource: lossy(&info.subresource),
-        verb: lossy(&info.verb),
+        namespace: if kind.namespaced { lossy(info.namespace()) } else { String::new() },
+        name: lossy(info.name()),
+        subresource: lossy(info.subresource()),
+        verb: lossy(info.verb()),
         kind,
         kinds,
         query,
