@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::kinds::{Kind, Kinds};
 use crate::object::text;
+use crate::protobuf;
 use crate::query::Query;
 use crate::record::Recorder;
 use crate::response::Accepted;
@@ -19,7 +20,7 @@ use crate::status::ApiError;
 use crate::store::Key;
 
 /// Media types that a body may have.
-pub(crate) const BODY_MEDIA_TYPES: &str = "application/json, application/yaml";
+pub(crate) const BODY_MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// One request to a resource.
 pub(crate) struct Call {
@@ -121,6 +122,9 @@ impl Call {
                 ApiError::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
             })?,
             "application/yaml" => yaml(&self.body)?,
+            protobuf::MEDIA_TYPE => {
+                protobuf::decode(&self.body).map_err(|error| ApiError::bad_request(error.to_string()))?
+            }
             _ => return Err(ApiError::unsupported_media_type(BODY_MEDIA_TYPES)),
         };
         if !value.is_object() {

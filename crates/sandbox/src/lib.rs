@@ -13,6 +13,7 @@ mod managed;
 mod object;
 mod openapi;
 mod patching;
+mod protobuf;
 mod query;
 mod record;
 mod response;
