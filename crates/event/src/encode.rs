@@ -9,7 +9,7 @@ pub(crate) mod string;
 
 use crate::time::Civil;
 use crate::{Event, MicroTime, ObjectReference, Open, Stage, Status, StatusDetails, Text, Unknown, UserInfo};
-use string::push_string;
+use string::push_json_string;
 
 /// Why an event could not be encoded. The text is upstream's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +68,24 @@ impl Body {
             Self::Response => "kaudit.dev/response-object-omitted",
         }
     }
+}
+
+/// Checks that `text` is one JSON value, as Go's scanner does.
+///
+/// # Errors
+///
+/// The scanner's error.
+pub fn check_json(text: &[u8]) -> Result<(), BodyError> {
+    compact::push_compact(&mut Vec::new(), text)
+}
+
+/// `text` as Go's `%q` prints it.
+#[must_use]
+pub fn go_quoted(text: &[u8]) -> String {
+    let mut quoted = Vec::with_capacity(text.len() + 2);
+    legacy::push_quoted(&mut quoted, text);
+    // Bytes that are not UTF-8 were escaped.
+    String::from_utf8_lossy(&quoted).into_owned()
 }
 
 const HEAD: &[u8] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#;
@@ -145,7 +163,7 @@ impl Event {
     /// Everything from the value of `level` on.
     fn write_rest(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         out.reserve(640);
-        push_string(out, self.level.as_bytes());
+        push_json_string(out, self.level.as_bytes());
         let mut members = Members { out, first: false };
         members.always(b"auditID", self.audit_id.as_bytes());
         members.always(b"stage", Open::<Stage>::as_bytes(&self.stage));
@@ -197,7 +215,7 @@ impl Event {
             };
             in_order(&self.annotations, |key, value| {
                 map.name(key.as_bytes());
-                push_string(map.out, value.as_bytes());
+                push_json_string(map.out, value.as_bytes());
             });
             members.out.push(b'}');
         }
@@ -263,14 +281,14 @@ impl Members<'_> {
     /// A key from outside.
     fn name(&mut self, key: &[u8]) {
         self.separate();
-        push_string(self.out, key);
+        push_json_string(self.out, key);
         self.out.push(b':');
     }
 
     /// A string that is printed even if it is empty.
     fn always(&mut self, key: &[u8], value: &[u8]) {
         self.key(key);
-        push_string(self.out, value);
+        push_json_string(self.out, value);
     }
 
     /// A string that is left out if it is empty.
@@ -304,7 +322,7 @@ fn push_strings(out: &mut Vec<u8>, values: &[Text]) {
         if index > 0 {
             out.push(b',');
         }
-        push_string(out, value.as_bytes());
+        push_json_string(out, value.as_bytes());
     }
     out.push(b']');
 }

@@ -9,7 +9,8 @@ mod text;
 mod time;
 mod types;
 
-pub use encode::{Body, BodyError, EncodeError, LeftOut, write_event_list};
+pub use encode::string::push_json_string;
+pub use encode::{Body, BodyError, EncodeError, LeftOut, check_json, go_quoted, write_event_list};
 pub use text::Text;
 pub use time::MicroTime;
 pub use types::{

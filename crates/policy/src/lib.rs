@@ -12,5 +12,8 @@ mod target;
 pub use attributes::{Attributes, RequestAuditConfig};
 pub use client::{source_ips, user_agent};
 pub use request_info::{LongRunning, RequestInfo, RequestInfoError, RequestInfoResolver};
-pub use rules::{Policy, PolicyError, Warnings};
+pub use rules::{
+    GroupResources, MAX_POLICY_BYTES, Policy, PolicyError, PolicyRule, Position, Stated, Warnings,
+    unreadable_file,
+};
 pub use target::{RequestTarget, TargetError};

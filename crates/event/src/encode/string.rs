@@ -55,7 +55,7 @@ pub(crate) const fn hex(nibble: u8) -> u8 {
 ///
 /// HTML characters, U+2028 and U+2029 are escaped; each byte that is not UTF-8 becomes the six
 /// characters `\ufffd`. Source: Go 1.26 encoding/json encode.go, appendString.
-pub(crate) fn push_string(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn push_json_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
     let mut rest = bytes;

@@ -8,4 +8,6 @@
 
 mod cases;
 mod client;
+mod evaluate;
+mod load;
 mod request_info;
