@@ -27,7 +27,10 @@ pub(crate) struct Answer {
 
 /// Answers a question.
 pub(crate) fn decide(_state: &State, _question: &Question<'_>) -> Answer {
-    Answer { allowed: true, reason: String::new() }
+    Answer {
+        allowed: true,
+        reason: String::new(),
+    }
 }
 
 /// The status of a SelfSubjectRulesReview.

@@ -41,13 +41,16 @@ impl Admission {
     /// 403 with the text of the plugin that refused.
     pub(crate) fn create(&self, state: &State, call: &mut Call, object: &mut Value) -> Result<(), ApiError> {
         let kind = &call.kind;
-        let terminating = self.namespace.as_deref().is_some_and(|namespace| {
-            text(namespace, "/status/phase") == "Terminating"
-        });
+        let terminating = self
+            .namespace
+            .as_deref()
+            .is_some_and(|namespace| text(namespace, "/status/phase") == "Terminating");
         if terminating {
             // Source: k8s.io/apiserver pkg/admission/plugin/namespace/lifecycle/admission.go.
             let namespace = &call.namespace;
-            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+            let why = format!(
+                "unable to create new content in namespace {namespace} because it is being terminated"
+            );
             let cause = Cause {
                 reason: "NamespaceTerminating",
                 message: format!("namespace {namespace} is being terminated"),
@@ -93,7 +96,11 @@ fn service_account(state: &State, call: &Call, object: &mut Value) -> Result<(),
     let name = text(object, "/metadata/name").to_owned();
     let spec = child(fields(object), "spec");
     default(spec, "serviceAccountName", json!("default"));
-    let account = spec.get("serviceAccountName").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let account = spec
+        .get("serviceAccountName")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     default(spec, "serviceAccount", json!(account));
     default(spec, "enableServiceLinks", json!(true));
     default(spec, "preemptionPolicy", json!("PreemptLowerPriority"));

@@ -20,13 +20,13 @@ use crate::status::ApiError;
 use crate::store::Key;
 
 /// Media types that a body may have.
-pub(crate) const BODY_MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+pub(crate) const BODY_MEDIA_TYPES: &str =
+    "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// One request to a resource.
 pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) kind: Arc<Kind>,
-    pub(crate) kinds: Arc<Kinds>,
     /// Empty for cluster-scoped resources and requests across namespaces.
     pub(crate) namespace: String,
     /// Empty for requests to a collection.
@@ -59,14 +59,23 @@ pub(crate) fn lossy(part: &[u8]) -> String {
 pub(crate) fn find_kind(kinds: &Kinds, info: &RequestInfo) -> Result<Arc<Kind>, ApiError> {
     let text = |part: &[u8]| lossy(part);
     let kind = kinds
-        .find(&text(info.api_group()), &text(info.api_version()), &text(info.resource()))
+        .find(
+            &text(info.api_group()),
+            &text(info.api_version()),
+            &text(info.resource()),
+        )
         .ok_or_else(ApiError::no_such_resource)?;
     let subresource = text(info.subresource());
     let scoped = kind.namespaced || info.namespace().is_empty() || &*kind.key == "namespaces";
     if !scoped || !(subresource.is_empty() || kind.subresource(&subresource).is_some()) {
         return Err(ApiError::no_such_resource());
     }
-    if kind.namespaced && info.namespace().is_empty() && !info.name().is_empty() && info.verb() != b"list" && info.verb() != b"watch" {
+    if kind.namespaced
+        && info.namespace().is_empty()
+        && !info.name().is_empty()
+        && info.verb() != b"list"
+        && info.verb() != b"watch"
+    {
         return Err(ApiError::no_such_resource());
     }
     Ok(Arc::clone(kind))
@@ -97,7 +106,10 @@ impl Call {
     pub(crate) fn field_manager(&self) -> String {
         match self.query.text("fieldManager") {
             "" => {
-                let agent = self.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+                let agent = self
+                    .headers
+                    .get(http::header::USER_AGENT)
+                    .and_then(|value| value.to_str().ok());
                 let name = agent.unwrap_or("unknown").split('/').next().unwrap_or("unknown");
                 name.chars().take(128).collect()
             }
@@ -107,8 +119,16 @@ impl Call {
 
     /// The media type of the body, without parameters.
     pub(crate) fn content_type(&self) -> &str {
-        let header = self.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        header.unwrap_or("application/json").split(';').next().unwrap_or_default().trim()
+        let header = self
+            .headers
+            .get(http::header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        header
+            .unwrap_or("application/json")
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
     }
 
     /// Decodes the body.
@@ -178,6 +198,8 @@ fn check_type(value: &Value, group_version: &str, kind: &str) -> Result<(), ApiE
 ///
 /// 400 for what is none.
 pub(crate) fn yaml(body: &[u8]) -> Result<Value, ApiError> {
-    let text = std::str::from_utf8(body).map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
-    serde_saphyr::from_str(text).map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))
+    let text = std::str::from_utf8(body)
+        .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
+    serde_saphyr::from_str(text)
+        .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))
 }

@@ -19,7 +19,9 @@ const REPLICAS_LIMIT: i64 = 100;
 pub(crate) fn settle(state: &Arc<State>, key: &Key) {
     let object = state.store.read(key);
     match (&*key.resource, object) {
-        ("pods", Some(pod)) if text(&pod, "/status/phase") == "Pending" && !is_deleted(&pod) => start(state, key),
+        ("pods", Some(pod)) if text(&pod, "/status/phase") == "Pending" && !is_deleted(&pod) => {
+            start(state, key)
+        }
         ("pods", None) => {
             refill(state, &key.namespace);
             finish_namespace(state, &key.namespace);
@@ -74,10 +76,16 @@ fn start(state: &State, key: &Key) {
                 })
             })
             .collect();
-        let conditions: Vec<Value> = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]
-            .into_iter()
-            .map(|kind| json!({"type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": now}))
-            .collect();
+        let conditions: Vec<Value> = [
+            "PodReadyToStartContainers",
+            "Initialized",
+            "Ready",
+            "ContainersReady",
+            "PodScheduled",
+        ]
+        .into_iter()
+        .map(|kind| json!({"type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": now}))
+        .collect();
         let top = fields(&mut pod);
         child(top, "spec").entry("nodeName").or_insert(json!(node));
         top.insert(
@@ -100,10 +108,18 @@ fn start(state: &State, key: &Key) {
 /// The deployment and replica set controllers in one: as many pods as asked for, from the current
 /// template, owned by a replica set.
 fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
-    let wanted = deployment.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1).clamp(0, REPLICAS_LIMIT);
+    let wanted = deployment
+        .pointer("/spec/replicas")
+        .and_then(Value::as_i64)
+        .unwrap_or(1)
+        .clamp(0, REPLICAS_LIMIT);
     let template = deployment.pointer("/spec/template").cloned().unwrap_or_default();
     let hash = template_hash(&template);
-    let set = Key::new(&state.replica_sets, &key.namespace, &format!("{}-{hash}", key.name));
+    let set = Key::new(
+        &state.replica_sets,
+        &key.namespace,
+        &format!("{}-{hash}", key.name),
+    );
     let owner = |kind: &str, api: &str, object: &Value| {
         json!([{
             "apiVersion": api, "kind": kind, "name": text(object, "/metadata/name"),
@@ -111,7 +127,8 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
         }])
     };
     let mut labelled = template;
-    child(child(fields(&mut labelled), "metadata"), "labels").insert("pod-template-hash".to_owned(), json!(hash));
+    child(child(fields(&mut labelled), "metadata"), "labels")
+        .insert("pod-template-hash".to_owned(), json!(hash));
     let now = timestamp(state.now());
     let status = json!({"replicas": wanted, "readyReplicas": wanted, "availableReplicas": wanted,
         "fullyLabeledReplicas": wanted, "observedGeneration": 1});
@@ -136,7 +153,9 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
         top.insert("status".to_owned(), status.clone());
         Some(object)
     });
-    let Some(set_object) = state.store.read(&set) else { return };
+    let Some(set_object) = state.store.read(&set) else {
+        return;
+    };
     let set_owner = owner("ReplicaSet", "apps/v1", &set_object);
     retire_other_sets(state, key, deployment, &set);
     let mut owned: Vec<Key> = state.store.dependents(text(&set_object, "/metadata/uid"));
@@ -145,7 +164,11 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
     });
     let wanted_pods = usize::try_from(wanted).unwrap_or(0);
     for _ in owned.len()..wanted_pods {
-        let pod_key = Key::new(&state.pods, &key.namespace, &format!("{}-{}", set.name, name_suffix()));
+        let pod_key = Key::new(
+            &state.pods,
+            &key.namespace,
+            &format!("{}-{}", set.name, name_suffix()),
+        );
         let mut pod = json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -159,7 +182,9 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
             "spec": labelled.pointer("/spec"),
             "status": {"phase": "Pending"},
         });
-        child(fields(&mut pod), "spec").entry("serviceAccountName").or_insert(json!("default"));
+        child(fields(&mut pod), "spec")
+            .entry("serviceAccountName")
+            .or_insert(json!("default"));
         put(state, &pod_key, |_| Some(pod));
         start(state, &pod_key);
     }
@@ -168,7 +193,10 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
     }
     put(state, key, |before| {
         let mut object = before?.clone();
-        let generation = object.pointer("/metadata/generation").cloned().unwrap_or(json!(1));
+        let generation = object
+            .pointer("/metadata/generation")
+            .cloned()
+            .unwrap_or(json!(1));
         let mut status = json!({
             "observedGeneration": generation,
             "conditions": [
@@ -178,13 +206,25 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
             ],
         });
         if wanted > 0 {
-            for field in ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas"] {
+            for field in [
+                "replicas",
+                "updatedReplicas",
+                "readyReplicas",
+                "availableReplicas",
+            ] {
                 fields(&mut status).insert(field.to_owned(), json!(wanted));
             }
         }
         // The times of conditions that still hold stay, or every pass would be a change.
-        let same = |object: &Value, field: &str| object.pointer(&format!("/status/{field}")) == status.get(field);
-        let fields_of_status = ["observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas"];
+        let same =
+            |object: &Value, field: &str| object.pointer(&format!("/status/{field}")) == status.get(field);
+        let fields_of_status = [
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+        ];
         if fields_of_status.iter().all(|field| same(&object, field)) {
             return None;
         }
@@ -204,7 +244,9 @@ fn retire_other_sets(state: &Arc<State>, key: &Key, deployment: &Value, current:
         if other == *current || other.resource != state.replica_sets || other.namespace != key.namespace {
             continue;
         }
-        let Some(object) = state.store.read(&other) else { continue };
+        let Some(object) = state.store.read(&other) else {
+            continue;
+        };
         for pod in state.store.dependents(text(&object, "/metadata/uid")) {
             drop(state.store.write(&pod, |_| Ok(Write::Remove)));
         }
@@ -212,7 +254,10 @@ fn retire_other_sets(state: &Arc<State>, key: &Key, deployment: &Value, current:
             let mut object = before?.clone();
             let top = fields(&mut object);
             child(top, "spec").insert("replicas".to_owned(), json!(0));
-            top.insert("status".to_owned(), json!({"replicas": 0, "observedGeneration": 1}));
+            top.insert(
+                "status".to_owned(),
+                json!({"replicas": 0, "observedGeneration": 1}),
+            );
             Some(object)
         });
     }
@@ -241,12 +286,23 @@ fn refill(state: &Arc<State>, namespace: &str) {
         if is_deleted(&deployment) {
             continue;
         }
-        let wanted = deployment.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
-        let selector = Selector::from_label_selector(deployment.pointer("/spec/selector").unwrap_or(&Value::Null));
+        let wanted = deployment
+            .pointer("/spec/replicas")
+            .and_then(Value::as_i64)
+            .unwrap_or(1);
+        let selector =
+            Selector::from_label_selector(deployment.pointer("/spec/selector").unwrap_or(&Value::Null));
         let pods = state.store.all(&state.pods, namespace);
-        let found = pods.iter().filter(|pod| !is_deleted(pod) && selector.matches(pod)).count();
+        let found = pods
+            .iter()
+            .filter(|pod| !is_deleted(pod) && selector.matches(pod))
+            .count();
         if i64::try_from(found).unwrap_or(i64::MAX) < wanted {
-            deploy(state, &Key::new(&state.deployments, namespace, text(&deployment, "/metadata/name")), &deployment);
+            deploy(
+                state,
+                &Key::new(&state.deployments, namespace, text(&deployment, "/metadata/name")),
+                &deployment,
+            );
         }
     }
 }
@@ -277,7 +333,9 @@ fn furnish(state: &State, namespace: &str) {
 /// Removes a namespace that is being deleted once nothing is left in it.
 pub(crate) fn finish_namespace(state: &State, name: &str) {
     let key = Key::new(&state.namespaces, "", name);
-    let Some(namespace) = state.store.read(&key) else { return };
+    let Some(namespace) = state.store.read(&key) else {
+        return;
+    };
     if is_deleted(&namespace)
         && state.store.keys_in_namespace(name).is_empty()
         && items(&namespace, "/metadata/finalizers").next().is_none()
@@ -288,7 +346,8 @@ pub(crate) fn finish_namespace(state: &State, name: &str) {
 
 /// The conditions of a definition whose resources are served.
 fn establish(state: &State, key: &Key, definition: &Value) {
-    let established = items(definition, "/status/conditions").any(|condition| text(condition, "/type") == "Established");
+    let established =
+        items(definition, "/status/conditions").any(|condition| text(condition, "/type") == "Established");
     if established || is_deleted(definition) {
         return;
     }
@@ -300,9 +359,7 @@ fn establish(state: &State, key: &Key, definition: &Value) {
             .filter_map(|version| version.get("name").cloned())
             .collect();
         let names = object.pointer("/spec/names").cloned().unwrap_or_default();
-        let condition = |kind: &str, reason: &str, message: &str| {
-            json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now})
-        };
+        let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now});
         let status = json!({
             "acceptedNames": names,
             "storedVersions": stored,
@@ -319,7 +376,11 @@ fn establish(state: &State, key: &Key, definition: &Value) {
 fn drop_custom_resources(state: &State, definition: &Key) {
     let resource: Arc<str> = definition.name.as_str().into();
     for object in state.store.all(&resource, "") {
-        let key = Key::new(&resource, text(&object, "/metadata/namespace"), text(&object, "/metadata/name"));
+        let key = Key::new(
+            &resource,
+            text(&object, "/metadata/namespace"),
+            text(&object, "/metadata/name"),
+        );
         drop(state.store.write(&key, |_| Ok(Write::Remove)));
     }
 }

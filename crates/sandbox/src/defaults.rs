@@ -50,10 +50,17 @@ pub(crate) fn initial_state(kind: &Kind, object: &mut Value, name: &str) {
     match (&*kind.group, &*kind.plural) {
         ("", "namespaces") => {
             top.insert("status".to_owned(), json!({"phase": "Active"}));
-            default(child(child(top, "metadata"), "labels"), "kubernetes.io/metadata.name", json!(name));
+            default(
+                child(child(top, "metadata"), "labels"),
+                "kubernetes.io/metadata.name",
+                json!(name),
+            );
         }
         ("", "pods") => {
-            top.insert("status".to_owned(), json!({"phase": "Pending", "qosClass": "BestEffort"}));
+            top.insert(
+                "status".to_owned(),
+                json!({"phase": "Pending", "qosClass": "BestEffort"}),
+            );
         }
         ("", "services") => {
             top.insert("status".to_owned(), json!({"loadBalancer": {}}));
@@ -75,16 +82,36 @@ fn namespace(top: &mut Map<String, Value>) {
 
 fn pod_spec(spec: &mut Map<String, Value>) {
     for list in ["containers", "initContainers"] {
-        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let Value::Object(container) = container else { continue };
+        for container in spec
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            let Value::Object(container) = container else {
+                continue;
+            };
             default(container, "resources", json!({}));
             default(container, "terminationMessagePath", json!("/dev/termination-log"));
             default(container, "terminationMessagePolicy", json!("File"));
             let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
-            let tag = image.rsplit('/').next().and_then(|last| last.split_once(':')).map(|(_, tag)| tag);
-            let policy = if matches!(tag, None | Some("latest")) { "Always" } else { "IfNotPresent" };
+            let tag = image
+                .rsplit('/')
+                .next()
+                .and_then(|last| last.split_once(':'))
+                .map(|(_, tag)| tag);
+            let policy = if matches!(tag, None | Some("latest")) {
+                "Always"
+            } else {
+                "IfNotPresent"
+            };
             default(container, "imagePullPolicy", json!(policy));
-            for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            for port in container
+                .get_mut("ports")
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
                 default(fields(port), "protocol", json!("TCP"));
             }
         }
@@ -98,7 +125,9 @@ fn pod_spec(spec: &mut Map<String, Value>) {
 
 fn secret(top: &mut Map<String, Value>) {
     default(top, "type", json!("Opaque"));
-    let Some(Value::Object(plain)) = top.shift_remove("stringData") else { return };
+    let Some(Value::Object(plain)) = top.shift_remove("stringData") else {
+        return;
+    };
     let data = child(top, "data");
     for (key, value) in plain {
         let encoded = base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
@@ -110,7 +139,12 @@ fn service(spec: &mut Map<String, Value>) {
     default(spec, "sessionAffinity", json!("None"));
     default(spec, "type", json!("ClusterIP"));
     default(spec, "internalTrafficPolicy", json!("Cluster"));
-    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+    for port in spec
+        .get_mut("ports")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         let port = fields(port);
         default(port, "protocol", json!("TCP"));
         let number = port.get("port").cloned().unwrap_or_default();
@@ -122,9 +156,17 @@ fn service(spec: &mut Map<String, Value>) {
 fn binding(top: &mut Map<String, Value>) {
     const GROUP: &str = "rbac.authorization.k8s.io";
     default(child(top, "roleRef"), "apiGroup", json!(GROUP));
-    for subject in top.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
+    for subject in top
+        .get_mut("subjects")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         let subject = fields(subject);
-        if matches!(subject.get("kind").and_then(Value::as_str), Some("User" | "Group")) {
+        if matches!(
+            subject.get("kind").and_then(Value::as_str),
+            Some("User" | "Group")
+        ) {
             default(subject, "apiGroup", json!(GROUP));
         }
     }
@@ -133,7 +175,11 @@ fn binding(top: &mut Map<String, Value>) {
 fn definition(spec: &mut Map<String, Value>) {
     default(spec, "conversion", json!({"strategy": "None"}));
     let names = child(spec, "names");
-    let kind = names.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind = names
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     default(names, "singular", json!(kind.to_ascii_lowercase()));
     default(names, "listKind", json!(format!("{kind}List")));
 }
@@ -155,8 +201,12 @@ mod tests {
             {"image": "r:5000/a"}, {"image": "a:1"}, {"image": "a:latest"}, {"image": "a:1", "imagePullPolicy": "Never"},
         ]}});
         let pod = applied("", "pods", pod);
-        let policies: Vec<&str> =
-            pod["spec"]["containers"].as_array().unwrap().iter().filter_map(|c| c["imagePullPolicy"].as_str()).collect();
+        let policies: Vec<&str> = pod["spec"]["containers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|c| c["imagePullPolicy"].as_str())
+            .collect();
         assert_eq!(policies, ["Always", "IfNotPresent", "Always", "Never"]);
         assert_eq!(pod["spec"]["restartPolicy"], "Always");
     }

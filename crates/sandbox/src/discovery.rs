@@ -22,15 +22,21 @@ pub(crate) fn core_versions(server_address: &str) -> Value {
 
 /// `/apis`.
 pub(crate) fn group_list(kinds: &Kinds) -> Value {
-    let groups: Vec<Value> =
-        kinds.groups().iter().filter(|(group, _)| !group.is_empty()).map(|(group, versions)| entry(group, versions)).collect();
+    let groups: Vec<Value> = kinds
+        .groups()
+        .iter()
+        .filter(|(group, _)| !group.is_empty())
+        .map(|(group, versions)| entry(group, versions))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/<group>`.
 pub(crate) fn group(kinds: &Kinds, name: &str) -> Option<Value> {
     let groups = kinds.groups();
-    let (group, versions) = groups.iter().find(|(group, _)| group == name && !group.is_empty())?;
+    let (group, versions) = groups
+        .iter()
+        .find(|(group, _)| group == name && !group.is_empty())?;
     let mut out = json!({"kind": "APIGroup", "apiVersion": "v1"});
     if let (Value::Object(out), Value::Object(entry)) = (&mut out, entry(group, versions)) {
         out.extend(entry);
@@ -50,7 +56,10 @@ fn entry(group: &str, versions: &[String]) -> Value {
 /// `/api/v1` and `/apis/<group>/<version>`.
 pub(crate) fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
-    for kind in kinds.iter().filter(|kind| kind.group == group && kind.version == version) {
+    for kind in kinds
+        .iter()
+        .filter(|kind| kind.group == group && kind.version == version)
+    {
         resources.push(resource(kind));
         for sub in &kind.subresources {
             let mut out = json!({
@@ -63,7 +72,11 @@ pub(crate) fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option
                     out.insert("group".to_owned(), json!(group));
                     out.insert("version".to_owned(), json!(version));
                 }
-                let name = if sub.kind.is_empty() { &*kind.kind } else { sub.kind };
+                let name = if sub.kind.is_empty() {
+                    &*kind.kind
+                } else {
+                    sub.kind
+                };
                 out.insert("kind".to_owned(), json!(name));
                 out.insert("verbs".to_owned(), json!(sub.verbs));
             }
@@ -110,12 +123,18 @@ pub(crate) fn aggregated(kinds: &Kinds, version: &str, core: bool) -> Value {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
-                    let of_version = kinds.iter().filter(|kind| kind.group == *group && kind.version == *version);
+                    let of_version = kinds
+                        .iter()
+                        .filter(|kind| kind.group == *group && kind.version == *version);
                     let resources: Vec<Value> = of_version.map(|kind| aggregated_resource(kind)).collect();
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();
-            let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
+            let metadata = if group.is_empty() {
+                json!({})
+            } else {
+                json!({"name": group})
+            };
             json!({"metadata": metadata, "versions": versions})
         })
         .collect();
@@ -133,7 +152,11 @@ fn aggregated_resource(kind: &Kind) -> Value {
         .iter()
         .map(|sub| {
             let (group, version) = sub.group_version.unwrap_or((&kind.group, &kind.version));
-            let name = if sub.kind.is_empty() { &*kind.kind } else { sub.kind };
+            let name = if sub.kind.is_empty() {
+                &*kind.kind
+            } else {
+                sub.kind
+            };
             json!({
                 "subresource": sub.name,
                 "responseKind": {"group": group, "version": version, "kind": name},
@@ -178,7 +201,11 @@ mod tests {
             .filter(|name| !name.contains('/'))
             .collect();
         let aggregated = aggregated(&kinds, "v2", false);
-        let apps = aggregated["items"].as_array().unwrap().iter().find(|item| item["metadata"]["name"] == "apps");
+        let apps = aggregated["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|item| item["metadata"]["name"] == "apps");
         let others: Vec<&str> = apps.unwrap()["versions"][0]["resources"]
             .as_array()
             .unwrap()

@@ -34,7 +34,10 @@ pub(crate) fn answer(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiEr
     if !call.subresource.is_empty() {
         return subresources::answer(state, call);
     }
-    let named = !call.name.is_empty() && call.verb != "list" && call.verb != "watch" && call.verb != "deletecollection";
+    let named = !call.name.is_empty()
+        && call.verb != "list"
+        && call.verb != "watch"
+        && call.verb != "deletecollection";
     match (&call.method, named) {
         (&Method::GET | &Method::HEAD, _) if call.verb == "watch" => watch::watch(state, call),
         (&Method::GET | &Method::HEAD, false) => read::list(state, call),

@@ -75,16 +75,31 @@ impl Kind {
     }
 
     pub(crate) fn subresource(&self, name: &str) -> Option<&Subresource> {
-        self.subresources.iter().find(|subresource| subresource.name == name)
+        self.subresources
+            .iter()
+            .find(|subresource| subresource.name == name)
     }
 }
 
 /// `group/version`, or the version alone in the core group.
 pub(crate) fn group_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
-const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const ALL: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 const CREATE: &[&str] = &["create"];
 const CONNECT: &[&str] = &["create", "get"];
 const PARTIAL: &[&str] = &["get", "patch", "update"];
@@ -97,7 +112,12 @@ const AUTHENTICATION: &str = "authentication.k8s.io";
 const AUTHORIZATION: &str = "authorization.k8s.io";
 
 const fn sub(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Subresource {
-    Subresource { name, kind, group_version: None, verbs }
+    Subresource {
+        name,
+        kind,
+        group_version: None,
+        verbs,
+    }
 }
 
 const fn foreign(
@@ -106,7 +126,12 @@ const fn foreign(
     group_version: (&'static str, &'static str),
     verbs: &'static [&'static str],
 ) -> Subresource {
-    Subresource { name, kind, group_version: Some(group_version), verbs }
+    Subresource {
+        name,
+        kind,
+        group_version: Some(group_version),
+        verbs,
+    }
 }
 
 const SCALE: Subresource = foreign("scale", "Scale", ("autoscaling", "v1"), PARTIAL);
@@ -184,7 +209,11 @@ impl Row {
             categories: self.categories.iter().map(|name| Str::Borrowed(*name)).collect(),
             namespaced: self.namespaced,
             nature: self.nature,
-            verbs: if self.nature == Nature::Review { CREATE } else { ALL },
+            verbs: if self.nature == Nature::Review {
+                CREATE
+            } else {
+                ALL
+            },
             subresources: self.subresources.to_vec(),
             selectable: self.selectable,
             custom: None,
@@ -239,12 +268,17 @@ const TOKEN: Subresource = foreign("token", "TokenRequest", (AUTHENTICATION, "v1
 const TABLE: &[Row] = &[
     row("", "v1", "ConfigMap", "configmaps").short(&["cm"]),
     row("", "v1", "Endpoints", "endpoints").short(&["ep"]),
-    row("", "v1", "Event", "events").short(&["ev"]).select(EVENT_FIELDS),
+    row("", "v1", "Event", "events")
+        .short(&["ev"])
+        .select(EVENT_FIELDS),
     row("", "v1", "LimitRange", "limitranges").short(&["limits"]),
     row("", "v1", "Namespace", "namespaces")
         .short(&["ns"])
         .cluster()
-        .subs(&[sub("finalize", "Namespace", UPDATE), sub(STATUS, "Namespace", PARTIAL)])
+        .subs(&[
+            sub("finalize", "Namespace", UPDATE),
+            sub(STATUS, "Namespace", PARTIAL),
+        ])
         .select(&["status.phase"]),
     row("", "v1", "Node", "nodes")
         .short(&["no"])
@@ -252,19 +286,30 @@ const TABLE: &[Row] = &[
         .subs(&[sub(STATUS, "Node", PARTIAL)])
         .select(&["spec.unschedulable"]),
     row("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims").short(&["pvc"]),
-    row("", "v1", "Pod", "pods").short(&["po"]).everywhere().subs(POD_SUBRESOURCES).select(POD_FIELDS),
+    row("", "v1", "Pod", "pods")
+        .short(&["po"])
+        .everywhere()
+        .subs(POD_SUBRESOURCES)
+        .select(POD_FIELDS),
     row("", "v1", "ResourceQuota", "resourcequotas").short(&["quota"]),
     row("", "v1", "Secret", "secrets").select(&["type"]),
-    row("", "v1", "ServiceAccount", "serviceaccounts").short(&["sa"]).subs(&[TOKEN]),
+    row("", "v1", "ServiceAccount", "serviceaccounts")
+        .short(&["sa"])
+        .subs(&[TOKEN]),
     row("", "v1", "Service", "services")
         .short(&["svc"])
         .everywhere()
         .subs(&[sub(STATUS, "Service", PARTIAL)])
         .select(&["spec.clusterIP", "spec.type"]),
-    row("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions")
-        .short(&["crd", "crds"])
-        .cluster()
-        .subs(&[sub(STATUS, "CustomResourceDefinition", PARTIAL)]),
+    row(
+        "apiextensions.k8s.io",
+        "v1",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+    )
+    .short(&["crd", "crds"])
+    .cluster()
+    .subs(&[sub(STATUS, "CustomResourceDefinition", PARTIAL)]),
     row("apps", "v1", "DaemonSet", "daemonsets")
         .short(&["ds"])
         .everywhere()
@@ -282,12 +327,38 @@ const TABLE: &[Row] = &[
         .short(&["sts"])
         .everywhere()
         .subs(&[SCALE, sub(STATUS, "StatefulSet", PARTIAL)]),
-    row(AUTHENTICATION, "v1", "SelfSubjectReview", "selfsubjectreviews").cluster().review(),
-    row(AUTHENTICATION, "v1", "TokenReview", "tokenreviews").cluster().review(),
-    row(AUTHORIZATION, "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews").review(),
-    row(AUTHORIZATION, "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews").cluster().review(),
-    row(AUTHORIZATION, "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews").cluster().review(),
-    row(AUTHORIZATION, "v1", "SubjectAccessReview", "subjectaccessreviews").cluster().review(),
+    row(AUTHENTICATION, "v1", "SelfSubjectReview", "selfsubjectreviews")
+        .cluster()
+        .review(),
+    row(AUTHENTICATION, "v1", "TokenReview", "tokenreviews")
+        .cluster()
+        .review(),
+    row(
+        AUTHORIZATION,
+        "v1",
+        "LocalSubjectAccessReview",
+        "localsubjectaccessreviews",
+    )
+    .review(),
+    row(
+        AUTHORIZATION,
+        "v1",
+        "SelfSubjectAccessReview",
+        "selfsubjectaccessreviews",
+    )
+    .cluster()
+    .review(),
+    row(
+        AUTHORIZATION,
+        "v1",
+        "SelfSubjectRulesReview",
+        "selfsubjectrulesreviews",
+    )
+    .cluster()
+    .review(),
+    row(AUTHORIZATION, "v1", "SubjectAccessReview", "subjectaccessreviews")
+        .cluster()
+        .review(),
     row("batch", "v1", "CronJob", "cronjobs")
         .short(&["cj"])
         .everywhere()
@@ -311,13 +382,25 @@ pub(crate) fn built_in() -> Vec<Arc<Kind>> {
 
 fn names(value: Option<&Value>) -> Vec<Str> {
     let list = value.and_then(Value::as_array).into_iter().flatten();
-    list.filter_map(Value::as_str).map(|name| Str::Owned(name.to_owned())).collect()
+    list.filter_map(Value::as_str)
+        .map(|name| Str::Owned(name.to_owned()))
+        .collect()
 }
 
 /// The resources that a CustomResourceDefinition makes the server serve, one per served version.
 pub(crate) fn of_definition(definition: &Value) -> Vec<Arc<Kind>> {
-    let text = |pointer: &str| definition.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (group, plural, kind) = (text("/spec/group"), text("/spec/names/plural"), text("/spec/names/kind"));
+    let text = |pointer: &str| {
+        definition
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (group, plural, kind) = (
+        text("/spec/group"),
+        text("/spec/names/plural"),
+        text("/spec/names/kind"),
+    );
     if group.is_empty() || plural.is_empty() || kind.is_empty() {
         return Vec::new();
     }
@@ -329,7 +412,11 @@ pub(crate) fn of_definition(definition: &Value) -> Vec<Arc<Kind>> {
         list if list.is_empty() => format!("{kind}List"),
         list => list,
     };
-    let versions = definition.pointer("/spec/versions").and_then(Value::as_array).into_iter().flatten();
+    let versions = definition
+        .pointer("/spec/versions")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     versions
         .filter(|version| version.get("served").and_then(Value::as_bool) == Some(true))
         .filter_map(|version| {
@@ -345,7 +432,10 @@ pub(crate) fn of_definition(definition: &Value) -> Vec<Arc<Kind>> {
             let custom = Custom {
                 columns: columns(version),
                 status_subresource,
-                schema: version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_default(),
+                schema: version
+                    .pointer("/schema/openAPIV3Schema")
+                    .cloned()
+                    .unwrap_or_default(),
             };
             Some(Arc::new(Kind {
                 group: group.clone().into(),
@@ -369,9 +459,19 @@ pub(crate) fn of_definition(definition: &Value) -> Vec<Arc<Kind>> {
 }
 
 fn columns(version: &Value) -> Vec<CustomColumn> {
-    let list = version.get("additionalPrinterColumns").and_then(Value::as_array).into_iter().flatten();
+    let list = version
+        .get("additionalPrinterColumns")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     list.map(|column| {
-        let text = |key: &str| column.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |key: &str| {
+            column
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         CustomColumn {
             name: text("name"),
             kind: text("type"),
@@ -397,12 +497,9 @@ impl Kinds {
     }
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
-        self.0.iter().find(|kind| kind.group == group && kind.version == version && kind.plural == plural)
-    }
-
-    /// The resource of a store key, in its first version.
-    pub(crate) fn by_key(&self, key: &str) -> Option<&Arc<Kind>> {
-        self.0.iter().find(|kind| &*kind.key == key)
+        self.0
+            .iter()
+            .find(|kind| kind.group == group && kind.version == version && kind.plural == plural)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Kind>> {
@@ -434,7 +531,11 @@ mod tests {
     fn built_in_resources_have_unique_names() {
         let all = built_in();
         for (index, kind) in all.iter().enumerate() {
-            assert!(all.iter().skip(index + 1).all(|other| other.key != kind.key), "{}", kind.key);
+            assert!(
+                all.iter().skip(index + 1).all(|other| other.key != kind.key),
+                "{}",
+                kind.key
+            );
         }
     }
 
@@ -450,7 +551,10 @@ mod tests {
         }});
         let kinds = Kinds::new([&definition].into_iter());
         let widget = kinds.find("example.com", "v1", "widgets").unwrap();
-        assert_eq!((&*widget.key, &*widget.singular), ("widgets.example.com", "widget"));
+        assert_eq!(
+            (&*widget.key, &*widget.singular),
+            ("widgets.example.com", "widget")
+        );
         assert!(widget.subresource("status").is_some());
         assert!(kinds.find("example.com", "v1alpha1", "widgets").is_none());
     }

@@ -36,7 +36,9 @@ pub(crate) fn answer(state: &Arc<State>, call: &Call, pod: &Value) -> Result<Rep
             call.name
         )));
     }
-    let mut lines: Vec<String> = written(pod, &container).map(|(at, line)| stamp(at, &line, with_time)).collect();
+    let mut lines: Vec<String> = written(pod, &container)
+        .map(|(at, line)| stamp(at, &line, with_time))
+        .collect();
     if let Some(tail) = call.query.number("tailLines")? {
         let keep = usize::try_from(tail).unwrap_or(0).min(lines.len());
         lines.drain(..lines.len() - keep);
@@ -46,10 +48,18 @@ pub(crate) fn answer(state: &Arc<State>, call: &Call, pod: &Value) -> Result<Rep
         body.truncate(usize::try_from(limit).unwrap_or(0));
     }
     if !call.query.flag("follow") {
-        return Ok(Reply::Plain { code: 200, content_type: "text/plain", body: body.into() });
+        return Ok(Reply::Plain {
+            code: 200,
+            content_type: "text/plain",
+            body: body.into(),
+        });
     }
     let Ok(watch) = state.store.watch(None) else {
-        return Ok(Reply::Plain { code: 200, content_type: "text/plain", body: body.into() });
+        return Ok(Reply::Plain {
+            code: 200,
+            content_type: "text/plain",
+            body: body.into(),
+        });
     };
     let follow = Follow {
         state: Arc::clone(state),
@@ -63,7 +73,10 @@ pub(crate) fn answer(state: &Arc<State>, call: &Call, pod: &Value) -> Result<Rep
         let bytes = follow.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(bytes)), follow))
     });
-    Ok(Reply::Stream { content_type: "text/plain".to_owned(), body: StreamBody::new(frames).boxed_unsync() })
+    Ok(Reply::Stream {
+        content_type: "text/plain".to_owned(),
+        body: StreamBody::new(frames).boxed_unsync(),
+    })
 }
 
 /// The container that is meant.
@@ -73,25 +86,40 @@ pub(crate) fn answer(state: &Arc<State>, call: &Call, pod: &Value) -> Result<Rep
 /// 400 for one that the pod has not.
 pub(crate) fn container(wanted: &str, pod: &Value, name: &str) -> Result<String, ApiError> {
     let mut names = items(pod, "/spec/containers").map(|container| text(container, "/name"));
-    let found = if wanted.is_empty() { names.next() } else { names.find(|name| *name == wanted) };
-    found.map(str::to_owned).ok_or_else(|| {
-        ApiError::bad_request(format!("container {wanted} is not valid for pod {name}"))
-    })
+    let found = if wanted.is_empty() {
+        names.next()
+    } else {
+        names.find(|name| *name == wanted)
+    };
+    found
+        .map(str::to_owned)
+        .ok_or_else(|| ApiError::bad_request(format!("container {wanted} is not valid for pod {name}")))
 }
 
 /// What a container wrote when it started.
 fn written(pod: &Value, container: &str) -> impl Iterator<Item = (Timestamp, String)> {
-    let started = text(pod, "/status/startTime").parse().unwrap_or(Timestamp::UNIX_EPOCH);
+    let started = text(pod, "/status/startTime")
+        .parse()
+        .unwrap_or(Timestamp::UNIX_EPOCH);
     let image = items(pod, "/spec/containers")
         .find(|found| text(found, "/name") == container)
         .map_or("", |found| text(found, "/image"))
         .to_owned();
     let container = container.to_owned();
-    [format!("{container}: starting {image}"), format!("{container}: ready")].into_iter().map(move |line| (started, line))
+    [
+        format!("{container}: starting {image}"),
+        format!("{container}: ready"),
+    ]
+    .into_iter()
+    .map(move |line| (started, line))
 }
 
 fn stamp(at: Timestamp, line: &str, with_time: bool) -> String {
-    if with_time { format!("{} {line}\n", at.strftime("%Y-%m-%dT%H:%M:%S%.9fZ")) } else { format!("{line}\n") }
+    if with_time {
+        format!("{} {line}\n", at.strftime("%Y-%m-%dT%H:%M:%S%.9fZ"))
+    } else {
+        format!("{line}\n")
+    }
 }
 
 struct Follow {

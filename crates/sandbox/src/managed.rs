@@ -71,7 +71,9 @@ fn changed(before: &Value, after: &Value, depth: u32) -> Option<Value> {
     if before == after {
         return None;
     }
-    let Value::Object(after) = after else { return Some(json!({})) };
+    let Value::Object(after) = after else {
+        return Some(json!({}));
+    };
     if depth == DEPTH {
         return Some(json!({}));
     }
@@ -85,7 +87,11 @@ fn changed(before: &Value, after: &Value, depth: u32) -> Option<Value> {
             continue;
         }
         let old = before.get(key).unwrap_or(&Value::Null);
-        let inner = if depth == 0 && key == "metadata" { metadata(old, value) } else { changed(old, value, depth + 1) };
+        let inner = if depth == 0 && key == "metadata" {
+            metadata(old, value)
+        } else {
+            changed(old, value, depth + 1)
+        };
         if let Some(inner) = inner {
             out.insert(format!("f:{key}"), inner);
         }
@@ -123,13 +129,24 @@ mod tests {
 
     #[test]
     fn an_entry_names_what_its_manager_changed() {
-        let mut first = json!({"kind": "ConfigMap", "metadata": {"name": "a", "labels": {"x": "1"}}, "data": {"k": "v"}});
+        let mut first =
+            json!({"kind": "ConfigMap", "metadata": {"name": "a", "labels": {"x": "1"}}, "data": {"k": "v"}});
         record_update(&mut first, None, "kubectl", "v1", "", Timestamp::UNIX_EPOCH);
         let entry = &first["metadata"]["managedFields"][0];
-        assert_eq!(entry["fieldsV1"], json!({"f:metadata": {"f:labels": {"f:x": {}}}, "f:data": {"f:k": {}}}));
+        assert_eq!(
+            entry["fieldsV1"],
+            json!({"f:metadata": {"f:labels": {"f:x": {}}}, "f:data": {"f:k": {}}})
+        );
         let mut second = first.clone();
         second["data"] = json!({"k": "v", "l": "w"});
-        record_update(&mut second, Some(&first), "other", "v1", "", Timestamp::UNIX_EPOCH);
+        record_update(
+            &mut second,
+            Some(&first),
+            "other",
+            "v1",
+            "",
+            Timestamp::UNIX_EPOCH,
+        );
         let entries = second["metadata"]["managedFields"].as_array().unwrap();
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[1]["fieldsV1"], json!({"f:data": {"f:l": {}}}));
@@ -140,7 +157,14 @@ mod tests {
         let mut first = json!({"metadata": {"name": "a"}, "data": {"k": "v"}});
         record_update(&mut first, None, "kubectl", "v1", "", Timestamp::UNIX_EPOCH);
         let mut second = first.clone();
-        record_update(&mut second, Some(&first), "other", "v1", "", Timestamp::UNIX_EPOCH);
+        record_update(
+            &mut second,
+            Some(&first),
+            "other",
+            "v1",
+            "",
+            Timestamp::UNIX_EPOCH,
+        );
         assert_eq!(first, second);
     }
 }

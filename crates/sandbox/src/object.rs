@@ -20,12 +20,19 @@ const ANNOTATION_LIMIT: usize = 256 * 1024;
 
 /// A string below a JSON pointer; empty when absent.
 pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// The elements of a list below a JSON pointer.
 pub(crate) fn items<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
-    object.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 /// The object below a key, made if it is absent or `null`.
@@ -76,7 +83,8 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 /// A version 4 UUID.
 pub(crate) fn uuid() -> String {
     let bits = u128::from_be_bytes(random());
-    let bits = (bits & !(0xf000_u128 << 64) & !(0xc000_u128 << 48)) | (0x4000_u128 << 64) | (0x8000_u128 << 48);
+    let bits =
+        (bits & !(0xf000_u128 << 64) & !(0xc000_u128 << 48)) | (0x4000_u128 << 64) | (0x8000_u128 << 48);
     let hex = format!("{bits:032x}");
     let mut out = String::with_capacity(36);
     for (index, c) in hex.chars().enumerate() {
@@ -91,7 +99,11 @@ pub(crate) fn uuid() -> String {
 /// Five letters and digits that spell no words.
 pub(crate) fn name_suffix() -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    random::<5>().iter().filter_map(|byte| LETTERS.get(usize::from(*byte) % LETTERS.len())).map(|c| char::from(*c)).collect()
+    random::<5>()
+        .iter()
+        .filter_map(|byte| LETTERS.get(usize::from(*byte) % LETTERS.len()))
+        .map(|c| char::from(*c))
+        .collect()
 }
 
 /// Fills in what the server owns in a new object, and checks its metadata.
@@ -110,7 +122,11 @@ pub(crate) fn prepare_create(
     top.insert("apiVersion".to_owned(), json!(kind.api_version()));
     top.insert("kind".to_owned(), json!(kind.kind));
     let metadata = child(top, "metadata");
-    match metadata.get("namespace").and_then(Value::as_str).unwrap_or_default() {
+    match metadata
+        .get("namespace")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+    {
         "" => {}
         found if found == namespace => {}
         _ => {
@@ -124,12 +140,19 @@ pub(crate) fn prepare_create(
     } else {
         metadata.insert("namespace".to_owned(), json!(namespace));
     }
-    let mut name = metadata.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut name = metadata
+        .get("name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if name.is_empty() && !request_name.is_empty() {
         name = request_name.to_owned();
     }
     if name.is_empty() {
-        let prefix = metadata.get("generateName").and_then(Value::as_str).unwrap_or_default();
+        let prefix = metadata
+            .get("generateName")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         if !prefix.is_empty() {
             name = format!("{}{}", prefix.chars().take(58).collect::<String>(), name_suffix());
         }
@@ -142,14 +165,24 @@ pub(crate) fn prepare_create(
     metadata.insert("name".to_owned(), json!(name));
     metadata.insert("uid".to_owned(), json!(uuid()));
     metadata.insert("creationTimestamp".to_owned(), json!(timestamp(now)));
-    for owned in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+    for owned in [
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "generation",
+    ] {
         metadata.shift_remove(owned);
     }
     if has_generation(kind) {
         metadata.insert("generation".to_owned(), json!(1));
     }
     let causes = metadata_causes(metadata, kind, &name);
-    if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid(&kind.group, &kind.kind, &name, causes)) }
+    if causes.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid(&kind.group, &kind.kind, &name, causes))
+    }
 }
 
 /// Carries over what an update may not change, and checks the rest of the metadata.
@@ -198,18 +231,30 @@ pub(crate) fn prepare_update(object: &mut Value, before: &Value, kind: &Kind) ->
         metadata.insert("generation".to_owned(), json!(generation + 1));
     }
     let causes = metadata_causes(metadata, kind, &name);
-    if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid(&kind.group, &kind.kind, &name, causes)) }
+    if causes.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid(&kind.group, &kind.kind, &name, causes))
+    }
 }
 
 /// Kinds whose desired state is counted in `metadata.generation`.
 fn has_generation(kind: &Kind) -> bool {
-    kind.custom.is_some() || matches!(&*kind.group, "apps" | "batch" | "apiextensions.k8s.io" | "networking.k8s.io")
+    kind.custom.is_some()
+        || matches!(
+            &*kind.group,
+            "apps" | "batch" | "apiextensions.k8s.io" | "networking.k8s.io"
+        )
 }
 
 fn without_bookkeeping(object: &Value) -> Vec<(&String, &Value)> {
     let skip = ["metadata", "status", "apiVersion", "kind"];
-    let mut out: Vec<_> =
-        object.as_object().into_iter().flatten().filter(|(key, _)| !skip.contains(&key.as_str())).collect();
+    let mut out: Vec<_> = object
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| !skip.contains(&key.as_str()))
+        .collect();
     out.sort_by_key(|(key, _)| *key);
     out
 }
@@ -217,7 +262,10 @@ fn without_bookkeeping(object: &Value) -> Vec<(&String, &Value)> {
 fn metadata_causes(metadata: &Map<String, Value>, kind: &Kind, name: &str) -> Vec<Cause> {
     let mut causes = Vec::new();
     if name.is_empty() {
-        causes.push(Cause::required("metadata.name", "name or generateName is required"));
+        causes.push(Cause::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
     } else if let Some(detail) = name_fault(kind, name) {
         causes.push(Cause::invalid("metadata.name", &json!(name), detail));
     }
@@ -234,14 +282,26 @@ fn metadata_causes(metadata: &Map<String, Value>, kind: &Kind, name: &str) -> Ve
                                 causes.push(Cause::invalid("metadata.labels", &json!(value), LABEL_VALUE));
                             }
                         }
-                        None => causes.push(Cause::invalid(format!("metadata.{field}"), value, "must be a string")),
+                        None => causes.push(Cause::invalid(
+                            format!("metadata.{field}"),
+                            value,
+                            "must be a string",
+                        )),
                     }
                     if !label_key_is_valid(key) {
-                        causes.push(Cause::invalid(format!("metadata.{field}"), &json!(key), QUALIFIED_NAME));
+                        causes.push(Cause::invalid(
+                            format!("metadata.{field}"),
+                            &json!(key),
+                            QUALIFIED_NAME,
+                        ));
                     }
                 }
             }
-            Some(other) => causes.push(Cause::invalid(format!("metadata.{field}"), other, "must be an object")),
+            Some(other) => causes.push(Cause::invalid(
+                format!("metadata.{field}"),
+                other,
+                "must be an object",
+            )),
         }
         if total > limit {
             causes.push(Cause::too_long(format!("metadata.{field}"), limit));
@@ -274,15 +334,20 @@ fn name_part_is_valid(part: &str) -> bool {
     part.len() <= 63
         && edge(bytes.first())
         && edge(bytes.last())
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
 fn is_label(text: &str) -> bool {
     let bytes = text.as_bytes();
-    let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let edge =
+        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     edge(bytes.first())
         && edge(bytes.last())
-        && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
 }
 
 fn is_subdomain(text: &str) -> bool {
@@ -323,10 +388,17 @@ mod tests {
 
     #[test]
     fn a_new_object_gets_what_the_server_owns() {
-        let object = create("configmaps", json!({"metadata": {"generateName": "a-", "resourceVersion": "7"}})).unwrap();
+        let object = create(
+            "configmaps",
+            json!({"metadata": {"generateName": "a-", "resourceVersion": "7"}}),
+        )
+        .unwrap();
         let name = text(&object, "/metadata/name");
         assert!(name.starts_with("a-") && name.len() == 7, "{name}");
-        assert_eq!(text(&object, "/metadata/creationTimestamp"), "1970-01-01T00:00:00Z");
+        assert_eq!(
+            text(&object, "/metadata/creationTimestamp"),
+            "1970-01-01T00:00:00Z"
+        );
         assert_eq!(text(&object, "/metadata/namespace"), "ns");
         assert_eq!(text(&object, "/metadata/uid").len(), 36);
         assert_eq!(text(&object, "/metadata/resourceVersion"), "");
@@ -343,17 +415,32 @@ mod tests {
             error.message,
             "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required"
         );
-        let error = create("configmaps", json!({"metadata": {"name": "a", "namespace": "other"}})).unwrap_err();
+        let error = create(
+            "configmaps",
+            json!({"metadata": {"name": "a", "namespace": "other"}}),
+        )
+        .unwrap_err();
         assert_eq!(error.code, 400);
         assert!(create("roles", json!({"metadata": {"name": "system:x"}})).is_ok());
-        assert!(create("configmaps", json!({"metadata": {"name": "a", "labels": {"k": "a b"}}})).is_err());
+        assert!(
+            create(
+                "configmaps",
+                json!({"metadata": {"name": "a", "labels": {"k": "a b"}}})
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn an_update_of_an_old_version_conflicts() {
         let before = json!({"metadata": {"name": "a", "uid": "u", "resourceVersion": "5"}});
         let mut object = json!({"metadata": {"name": "a", "resourceVersion": "4"}});
-        assert_eq!(prepare_update(&mut object, &before, &kind("configmaps")).unwrap_err().reason, "Conflict");
+        assert_eq!(
+            prepare_update(&mut object, &before, &kind("configmaps"))
+                .unwrap_err()
+                .reason,
+            "Conflict"
+        );
         let mut object = json!({"metadata": {"name": "a"}});
         prepare_update(&mut object, &before, &kind("configmaps")).unwrap();
         assert_eq!(text(&object, "/metadata/uid"), "u");

@@ -22,17 +22,31 @@ pub(crate) fn index(kinds: &Kinds) -> Value {
 }
 
 fn prefix(group: &str, version: &str) -> String {
-    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
 }
 
 /// `/openapi/v3/<prefix>`.
 pub(crate) fn document(kinds: &Kinds, wanted: &str) -> Option<Value> {
     let mut paths = Map::new();
     let mut schemas = Map::new();
-    for kind in kinds.iter().filter(|kind| prefix(&kind.group, &kind.version) == wanted) {
-        let scope = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
+    for kind in kinds
+        .iter()
+        .filter(|kind| prefix(&kind.group, &kind.version) == wanted)
+    {
+        let scope = if kind.namespaced {
+            "/namespaces/{namespace}"
+        } else {
+            ""
+        };
         let collection = format!("/{wanted}{scope}/{}", kind.plural);
-        paths.insert(format!("{collection}/{{name}}"), json!({"patch": operation("patch", kind)}));
+        paths.insert(
+            format!("{collection}/{{name}}"),
+            json!({"patch": operation("patch", kind)}),
+        );
         paths.insert(collection, json!({"post": operation("post", kind)}));
         schemas.insert(schema_name(kind), schema(kind));
     }
@@ -49,7 +63,10 @@ pub(crate) fn document(kinds: &Kinds, wanted: &str) -> Option<Value> {
 
 /// `/openapi/v2`: the schemas alone.
 pub(crate) fn swagger(kinds: &Kinds) -> Value {
-    let definitions: Map<String, Value> = kinds.iter().map(|kind| (schema_name(kind), schema(kind))).collect();
+    let definitions: Map<String, Value> = kinds
+        .iter()
+        .map(|kind| (schema_name(kind), schema(kind)))
+        .collect();
     json!({
         "swagger": "2.0",
         "info": {"title": "kaudit sandbox", "version": "v1"},
@@ -65,9 +82,7 @@ fn identity(kind: &Kind) -> Value {
 fn operation(action: &str, kind: &Kind) -> Value {
     let parameters: Vec<Value> = ["dryRun", "fieldManager", "fieldValidation", "force"]
         .into_iter()
-        .map(|name| {
-            json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}})
-        })
+        .map(|name| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}}))
         .collect();
     json!({
         "operationId": format!("{action}{}", kind.kind),
@@ -79,17 +94,27 @@ fn operation(action: &str, kind: &Kind) -> Value {
 }
 
 fn schema_name(kind: &Kind) -> String {
-    let group = if kind.group.is_empty() { "core" } else { &*kind.group };
+    let group = if kind.group.is_empty() {
+        "core"
+    } else {
+        &*kind.group
+    };
     let reversed: Vec<&str> = group.split('.').rev().collect();
     format!("{}.{}.{}", reversed.join("."), kind.version, kind.kind)
 }
 
 fn schema(kind: &Kind) -> Value {
-    let custom = kind.custom.as_ref().and_then(|custom| custom.schema.as_object().cloned());
+    let custom = kind
+        .custom
+        .as_ref()
+        .and_then(|custom| custom.schema.as_object().cloned());
     let mut out = custom.unwrap_or_default();
     out.insert("type".to_owned(), json!("object"));
     out.insert("x-kubernetes-preserve-unknown-fields".to_owned(), json!(true));
-    out.insert("x-kubernetes-group-version-kind".to_owned(), json!([identity(kind)]));
+    out.insert(
+        "x-kubernetes-group-version-kind".to_owned(),
+        json!([identity(kind)]),
+    );
     Value::Object(out)
 }
 
@@ -102,7 +127,10 @@ mod tests {
         let kinds = Kinds::new([].into_iter());
         for path in index(&kinds)["paths"].as_object().unwrap().keys() {
             let document = document(&kinds, path).unwrap();
-            assert!(!document["components"]["schemas"].as_object().unwrap().is_empty(), "{path}");
+            assert!(
+                !document["components"]["schemas"].as_object().unwrap().is_empty(),
+                "{path}"
+            );
         }
         assert!(document(&kinds, "apis/none/v1").is_none());
     }

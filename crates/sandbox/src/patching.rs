@@ -101,7 +101,7 @@ impl Patch {
                 text(&out, "/metadata/name")
             )));
         }
-        drop(child(fields(&mut out), "metadata"));
+        child(fields(&mut out), "metadata");
         Ok(out)
     }
 }

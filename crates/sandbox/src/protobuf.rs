@@ -57,7 +57,10 @@ fn messages() -> &'static Messages {
     static MESSAGES: OnceLock<Messages> = OnceLock::new();
     MESSAGES.get_or_init(|| {
         let lines = TABLE.lines().filter(|line| !line.starts_with('#'));
-        lines.filter_map(|line| line.split_once(" = ")).map(|(name, fields)| (name, parse_fields(fields))).collect()
+        lines
+            .filter_map(|line| line.split_once(" = "))
+            .map(|(name, fields)| (name, parse_fields(fields)))
+            .collect()
     })
 }
 
@@ -69,7 +72,12 @@ fn parse_fields(fields: &'static str) -> Vec<Field> {
             Some(name) => (name, Zero::Kept),
             None => (name, Zero::Dropped),
         };
-        Some(Field { number: number.parse().ok()?, name, kind, zero })
+        Some(Field {
+            number: number.parse().ok()?,
+            name,
+            kind,
+            zero,
+        })
     };
     fields.split(", ").filter_map(parse).collect()
 }
@@ -98,8 +106,13 @@ pub(crate) fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
         Ok(())
     })?;
     let (version, kind) = (String::from_utf8_lossy(version), String::from_utf8_lossy(kind));
-    let group = version.split_once('/').map_or("core", |(group, _)| group.split('.').next().unwrap_or(group));
-    let unknown = || ProtobufError::UnknownKind { version: version.clone().into_owned(), kind: kind.clone().into_owned() };
+    let group = version
+        .split_once('/')
+        .map_or("core", |(group, _)| group.split('.').next().unwrap_or(group));
+    let unknown = || ProtobufError::UnknownKind {
+        version: version.clone().into_owned(),
+        kind: kind.clone().into_owned(),
+    };
     let package = if kind == "DeleteOptions" { "meta" } else { group };
     let name = format!("{package}.{kind}");
     let fields = messages().get(name.as_str()).ok_or_else(unknown)?;
@@ -170,18 +183,28 @@ fn message_into(
 ) -> Result<(), ProtobufError> {
     let depth = depth.checked_sub(1).ok_or(ProtobufError::Depth)?;
     for_each(message, |number, wire| {
-        let Some(field) = fields.iter().find(|field| field.number == number) else { return Ok(()) };
+        let Some(field) = fields.iter().find(|field| field.number == number) else {
+            return Ok(());
+        };
         if field.name == "^" {
             if let (Some(inner), Wire::Bytes(bytes)) = (messages().get(field.kind), wire) {
                 message_into(inner, bytes, out, depth)?;
             }
-        } else if let Some(element) = field.kind.strip_prefix('[').and_then(|kind| kind.strip_suffix(']')) {
+        } else if let Some(element) = field
+            .kind
+            .strip_prefix('[')
+            .and_then(|kind| kind.strip_suffix(']'))
+        {
             let value = value(element, wire, depth)?;
             let list = out.entry(field.name.to_owned()).or_insert_with(|| json!([]));
             if let Value::Array(list) = list {
                 list.push(value);
             }
-        } else if let Some(element) = field.kind.strip_prefix('{').and_then(|kind| kind.strip_suffix('}')) {
+        } else if let Some(element) = field
+            .kind
+            .strip_prefix('{')
+            .and_then(|kind| kind.strip_suffix('}'))
+        {
             let Wire::Bytes(bytes) = wire else { return Ok(()) };
             let (mut key, mut inner) = (String::new(), None);
             for_each(bytes, |number, wire| {
@@ -268,8 +291,14 @@ fn time(kind: &str, message: &[u8]) -> Result<Value, ProtobufError> {
         }
         Ok(())
     })?;
-    let Some(time) = set.then(|| Timestamp::new(seconds, nanos).ok()).flatten() else { return Ok(Value::Null) };
-    let format = if kind == "microtime" { "%Y-%m-%dT%H:%M:%S%.6fZ" } else { "%Y-%m-%dT%H:%M:%SZ" };
+    let Some(time) = set.then(|| Timestamp::new(seconds, nanos).ok()).flatten() else {
+        return Ok(Value::Null);
+    };
+    let format = if kind == "microtime" {
+        "%Y-%m-%dT%H:%M:%S%.6fZ"
+    } else {
+        "%Y-%m-%dT%H:%M:%SZ"
+    };
     Ok(json!(time.strftime(format).to_string()))
 }
 
@@ -294,13 +323,27 @@ mod tests {
     #[test]
     fn every_type_of_the_table_is_in_the_table() {
         let simple = [
-            "bool", "int", "double", "string", "bytes", "time", "microtime", "duration", "quantity", "json",
-            "intorstring", "strings",
+            "bool",
+            "int",
+            "double",
+            "string",
+            "bytes",
+            "time",
+            "microtime",
+            "duration",
+            "quantity",
+            "json",
+            "intorstring",
+            "strings",
         ];
         for (name, fields) in messages() {
             for field in fields {
                 let kind = field.kind.trim_matches(['[', ']', '{', '}']);
-                assert!(simple.contains(&kind) || messages().contains_key(kind), "{name}.{}: {kind}", field.name);
+                assert!(
+                    simple.contains(&kind) || messages().contains_key(kind),
+                    "{name}.{}: {kind}",
+                    field.name
+                );
             }
         }
     }

@@ -11,7 +11,9 @@ pub(crate) struct Query(Vec<(String, String)>);
 impl Query {
     /// Pairs with a semicolon or a bad escape are dropped, as Go drops them.
     pub(crate) fn parse(raw: &[u8]) -> Self {
-        let pairs = raw.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty() && !pair.contains(&b';'));
+        let pairs = raw
+            .split(|byte| *byte == b'&')
+            .filter(|pair| !pair.is_empty() && !pair.contains(&b';'));
         let decoded = pairs.filter_map(|pair| {
             let mut halves = pair.splitn(2, |byte| *byte == b'=');
             let key = decode(halves.next()?)?;
@@ -23,20 +25,29 @@ impl Query {
 
     /// The first value; empty when absent.
     pub(crate) fn text(&self, key: &str) -> &str {
-        self.0.iter().find(|(found, _)| found == key).map_or("", |(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(found, _)| found == key)
+            .map_or("", |(_, value)| value.as_str())
     }
 
     pub(crate) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(found, _)| found == key).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(found, _)| found == key)
+            .map(|(_, value)| value.as_str())
     }
 
     /// An absent or empty `bool` is false; any value but `0` and `false` is true.
     ///
     /// Source: k8s.io/apimachinery pkg/runtime/conversion.go, Convert_Slice_string_To_bool.
     pub(crate) fn flag(&self, key: &str) -> bool {
-        self.0.iter().find(|(found, _)| found == key).is_some_and(|(_, value)| {
-            value.is_empty() || !(value == "0" || value.eq_ignore_ascii_case("false"))
-        })
+        self.0
+            .iter()
+            .find(|(found, _)| found == key)
+            .is_some_and(|(_, value)| {
+                value.is_empty() || !(value == "0" || value.eq_ignore_ascii_case("false"))
+            })
     }
 
     /// An absent or empty number is `None`.

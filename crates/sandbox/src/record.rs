@@ -14,8 +14,8 @@ impl Recorder {
     }
 
     /// Keeps the event open until the value is dropped.
-    pub(crate) fn hold_open(&self) -> Option<()> {
-        None
+    pub(crate) fn hold_open(&self) -> Self {
+        self.clone()
     }
 
     /// The decoded and defaulted body of a create or update, or the options of a deletion.

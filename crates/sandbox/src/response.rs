@@ -35,7 +35,11 @@ pub(crate) enum Reply {
     /// Discovery in the aggregated form, whose media type is its own.
     Discovery { object: Value, media_type: String },
     /// Text, or a JSON document that is no object of the API.
-    Plain { code: u16, content_type: &'static str, body: Bytes },
+    Plain {
+        code: u16,
+        content_type: &'static str,
+        body: Bytes,
+    },
     /// Events or log lines, one after the other.
     Stream { content_type: String, body: Body },
     /// The connection changes its protocol.
@@ -44,19 +48,35 @@ pub(crate) enum Reply {
 
 impl Reply {
     pub(crate) fn object(code: u16, object: Value, kind: &Arc<Kind>) -> Self {
-        Self::Object { code, object, kind: Some(Arc::clone(kind)) }
+        Self::Object {
+            code,
+            object,
+            kind: Some(Arc::clone(kind)),
+        }
     }
 
     pub(crate) fn document(object: Value) -> Self {
-        Self::Object { code: 200, object, kind: None }
+        Self::Object {
+            code: 200,
+            object,
+            kind: None,
+        }
     }
 
     pub(crate) fn text(code: u16, body: impl Into<Bytes>) -> Self {
-        Self::Plain { code, content_type: "text/plain; charset=utf-8", body: body.into() }
+        Self::Plain {
+            code,
+            content_type: "text/plain; charset=utf-8",
+            body: body.into(),
+        }
     }
 
     pub(crate) fn error(error: &ApiError) -> Self {
-        Self::Object { code: error.code, object: error.to_value(), kind: None }
+        Self::Object {
+            code: error.code,
+            object: error.to_value(),
+            kind: None,
+        }
     }
 }
 
@@ -105,7 +125,11 @@ impl Accepted {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .any(|coding| coding.trim().split(';').next() == Some("gzip"));
-        let default = Self { encoding: Encoding::Json, shape: Shape::Full, gzip };
+        let default = Self {
+            encoding: Encoding::Json,
+            shape: Shape::Full,
+            gzip,
+        };
         let ranges: Vec<&str> = headers
             .get_all(ACCEPT)
             .iter()
@@ -118,7 +142,13 @@ impl Accepted {
             return Ok(default);
         }
         let found = ranges.into_iter().find_map(|range| accept_range(range, offer));
-        found.map(|(encoding, shape)| Self { encoding, shape, gzip }).ok_or_else(ApiError::not_acceptable)
+        found
+            .map(|(encoding, shape)| Self {
+                encoding,
+                shape,
+                gzip,
+            })
+            .ok_or_else(ApiError::not_acceptable)
     }
 }
 
@@ -160,16 +190,24 @@ fn accept_range(range: &str, offer: Offer) -> Option<(Encoding, Shape)> {
 }
 
 /// Writes a value, compressed if it is large and the client wants that.
-pub(crate) fn write_value(code: u16, value: &Value, accepted: &Accepted, media_type: Option<&str>) -> Response<Body> {
+pub(crate) fn write_value(
+    code: u16,
+    value: &Value,
+    accepted: &Accepted,
+    media_type: Option<&str>,
+) -> Response<Body> {
     let (content_type, bytes) = match accepted.encoding {
         Encoding::Json => {
             let mut bytes = serde_json::to_vec(value).unwrap_or_default();
             bytes.push(b'\n');
             (media_type.unwrap_or("application/json"), bytes)
         }
-        Encoding::Yaml => {
-            ("application/yaml", serde_saphyr::to_string(value).map(String::into_bytes).unwrap_or_default())
-        }
+        Encoding::Yaml => (
+            "application/yaml",
+            serde_saphyr::to_string(value)
+                .map(String::into_bytes)
+                .unwrap_or_default(),
+        ),
     };
     if accepted.gzip && bytes.len() > COMPRESS_FROM {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -206,16 +244,26 @@ mod tests {
     fn check(accept: &str, offer: Offer, expected: Option<(Encoding, Shape)>) {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().unwrap());
-        let found = Accepted::negotiate(&headers, offer).ok().map(|accepted| (accepted.encoding, accepted.shape));
+        let found = Accepted::negotiate(&headers, offer)
+            .ok()
+            .map(|accepted| (accepted.encoding, accepted.shape));
         assert_eq!(found, expected, "{accept}");
     }
 
     #[test]
     fn the_first_range_that_can_be_served_wins() {
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-        check(table, Offer::Resource, Some((Encoding::Json, Shape::Table("v1".into()))));
+        check(
+            table,
+            Offer::Resource,
+            Some((Encoding::Json, Shape::Table("v1".into()))),
+        );
         check(table, Offer::Plain, Some((Encoding::Json, Shape::Full)));
-        check("application/vnd.kubernetes.protobuf,application/yaml", Offer::Plain, Some((Encoding::Yaml, Shape::Full)));
+        check(
+            "application/vnd.kubernetes.protobuf,application/yaml",
+            Offer::Plain,
+            Some((Encoding::Yaml, Shape::Full)),
+        );
         check("application/vnd.kubernetes.protobuf", Offer::Resource, None);
         check(
             "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
@@ -228,9 +276,24 @@ mod tests {
     #[test]
     fn large_documents_are_compressed_on_request() {
         let value = Value::String("x".repeat(COMPRESS_FROM));
-        let accepted = Accepted { encoding: Encoding::Json, shape: Shape::Full, gzip: true };
-        assert!(write_value(200, &value, &accepted, None).headers().contains_key(CONTENT_ENCODING));
-        let accepted = Accepted { gzip: false, ..accepted };
-        assert!(!write_value(200, &value, &accepted, None).headers().contains_key(CONTENT_ENCODING));
+        let accepted = Accepted {
+            encoding: Encoding::Json,
+            shape: Shape::Full,
+            gzip: true,
+        };
+        assert!(
+            write_value(200, &value, &accepted, None)
+                .headers()
+                .contains_key(CONTENT_ENCODING)
+        );
+        let accepted = Accepted {
+            gzip: false,
+            ..accepted
+        };
+        assert!(
+            !write_value(200, &value, &accepted, None)
+                .headers()
+                .contains_key(CONTENT_ENCODING)
+        );
     }
 }

@@ -27,7 +27,12 @@ pub(crate) fn answer(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiEr
             let user = subject(&review);
             if user.username.is_empty() && user.groups.as_ref().is_none_or(Vec::is_empty) {
                 let cause = Cause::required("spec.user", "at least one of user or group must be specified");
-                return Err(ApiError::invalid(&call.kind.group, &call.kind.kind, "", vec![cause]));
+                return Err(ApiError::invalid(
+                    &call.kind.group,
+                    &call.kind.kind,
+                    "",
+                    vec![cause],
+                ));
             }
             access_status(state, call, &review, &user)?
         }
@@ -48,7 +53,12 @@ pub(crate) fn answer(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiEr
 
 /// A user as reviews print it.
 pub(crate) fn user_value(user: &UserInfo) -> Value {
-    let list = |values: &[Text]| -> Vec<String> { values.iter().map(|text| text.to_string_lossy().into_owned()).collect() };
+    let list = |values: &[Text]| -> Vec<String> {
+        values
+            .iter()
+            .map(|text| text.to_string_lossy().into_owned())
+            .collect()
+    };
     let mut out = Map::new();
     out.insert("username".to_owned(), json!(user.username.to_string_lossy()));
     if !user.uid.is_empty() {
@@ -61,7 +71,12 @@ pub(crate) fn user_value(user: &UserInfo) -> Value {
         let extra: Map<String, Value> = user
             .extra
             .iter()
-            .map(|(key, values)| (key.to_string_lossy().into_owned(), json!(list(values.as_deref().unwrap_or_default()))))
+            .map(|(key, values)| {
+                (
+                    key.to_string_lossy().into_owned(),
+                    json!(list(values.as_deref().unwrap_or_default())),
+                )
+            })
             .collect();
         out.insert("extra".to_owned(), Value::Object(extra));
     }
@@ -74,7 +89,10 @@ fn owned(text: &str) -> Text {
 
 /// The user that a SubjectAccessReview is about.
 fn subject(review: &Value) -> UserInfo {
-    let groups: Vec<Text> = items(review, "/spec/groups").filter_map(Value::as_str).map(owned).collect();
+    let groups: Vec<Text> = items(review, "/spec/groups")
+        .filter_map(Value::as_str)
+        .map(owned)
+        .collect();
     UserInfo {
         username: owned(text(review, "/spec/user")),
         uid: owned(text(review, "/spec/uid")),
@@ -119,7 +137,12 @@ fn access_status(state: &State, call: &Call, review: &Value, user: &UserInfo) ->
         _ => {
             let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
             let cause = Cause::invalid("spec.resourceAttributes", &Value::Null, detail);
-            return Err(ApiError::invalid(&call.kind.group, &call.kind.kind, "", vec![cause]));
+            return Err(ApiError::invalid(
+                &call.kind.group,
+                &call.kind.kind,
+                "",
+                vec![cause],
+            ));
         }
     };
     let answer = access::decide(state, &question);

@@ -64,13 +64,18 @@ impl Sandbox {
     /// Begins a server.
     #[must_use]
     pub fn builder() -> Builder {
-        Builder { authority: String::new(), clock: Arc::new(Timestamp::now) }
+        Builder {
+            authority: String::new(),
+            clock: Arc::new(Timestamp::now),
+        }
     }
 
     /// The server as a service, to be called in this process or behind a listener.
     #[must_use]
     pub fn service(&self) -> SandboxService {
-        SandboxService { state: Arc::clone(&self.state) }
+        SandboxService {
+            state: Arc::clone(&self.state),
+        }
     }
 
     /// Serves a listener until `stop`, then ends watches and sessions and lets the rest finish
@@ -85,8 +90,14 @@ impl Sandbox {
         };
         tokio::join!(serve, end_sessions);
         self.state.tasks.close();
-        if tokio::time::timeout(grace, self.state.tasks.wait()).await.is_err() {
-            tracing::warn!(open = self.state.tasks.len(), "sessions are still running after the grace period");
+        if tokio::time::timeout(grace, self.state.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                open = self.state.tasks.len(),
+                "sessions are still running after the grace period"
+            );
         }
     }
 }

@@ -13,35 +13,54 @@ use crate::store::{Key, Write};
 /// Fills an empty store.
 pub(crate) fn plant(state: &Arc<State>) {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-        put(state, "", "namespaces", json!({
-            "apiVersion": "v1", "kind": "Namespace",
-            "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
-            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
-        }));
+        put(
+            state,
+            "",
+            "namespaces",
+            json!({
+                "apiVersion": "v1", "kind": "Namespace",
+                "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
+                "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
+            }),
+        );
     }
     for (index, name) in NODES.iter().enumerate() {
         put(state, "", "nodes", node(name, index, &timestamp(state.now())));
-        put(state, "coordination.k8s.io", "leases", json!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": {"name": name, "namespace": "kube-node-lease"},
-            "spec": {"holderIdentity": name, "leaseDurationSeconds": 40},
-        }));
+        put(
+            state,
+            "coordination.k8s.io",
+            "leases",
+            json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": name, "namespace": "kube-node-lease"},
+                "spec": {"holderIdentity": name, "leaseDurationSeconds": 40},
+            }),
+        );
     }
-    put(state, "", "services", json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": "kubernetes", "namespace": "default",
-            "labels": {"component": "apiserver", "provider": "kubernetes"}},
-        "spec": {
-            "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "type": "ClusterIP", "sessionAffinity": "None",
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
-        },
-        "status": {"loadBalancer": {}},
-    }));
+    put(
+        state,
+        "",
+        "services",
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "kubernetes", "namespace": "default",
+                "labels": {"component": "apiserver", "provider": "kubernetes"}},
+            "spec": {
+                "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "type": "ClusterIP", "sessionAffinity": "None",
+                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+            },
+            "status": {"loadBalancer": {}},
+        }),
+    );
 }
 
 /// Stores an object that needs only what every object has.
 pub(crate) fn put(state: &Arc<State>, group: &str, plural: &str, mut object: Value) {
-    let key = Key::new(&store_key(group, plural), text(&object, "/metadata/namespace"), text(&object, "/metadata/name"));
+    let key = Key::new(
+        &store_key(group, plural),
+        text(&object, "/metadata/namespace"),
+        text(&object, "/metadata/name"),
+    );
     if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
         metadata.insert("uid".to_owned(), json!(uuid()));
         metadata.insert("creationTimestamp".to_owned(), json!(timestamp(state.now())));
@@ -53,7 +72,8 @@ pub(crate) fn put(state: &Arc<State>, group: &str, plural: &str, mut object: Val
 }
 
 fn node(name: &str, index: usize, now: &str) -> Value {
-    let mut labels = json!({"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"});
+    let mut labels =
+        json!({"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"});
     if let (0, Value::Object(labels)) = (index, &mut labels) {
         labels.insert("node-role.kubernetes.io/control-plane".to_owned(), json!(""));
     }

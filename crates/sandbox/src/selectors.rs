@@ -32,7 +32,10 @@ enum Requirement {
 impl Selector {
     /// Parses the two query parameters.
     pub(crate) fn parse(labels: &str, fields: &str) -> Result<Self, ApiError> {
-        Ok(Self { labels: parse_labels(labels)?, fields: parse_fields(fields)? })
+        Ok(Self {
+            labels: parse_labels(labels)?,
+            fields: parse_fields(fields)?,
+        })
     }
 
     /// The selector of a `matchLabels`/`matchExpressions` object.
@@ -43,10 +46,20 @@ impl Selector {
                 labels.push(Requirement::In(key.clone(), vec![text(value)]));
             }
         }
-        for expression in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
+        for expression in selector
+            .get("matchExpressions")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
             let key = expression.get("key").map(text).unwrap_or_default();
-            let values: Vec<String> =
-                expression.get("values").and_then(Value::as_array).into_iter().flatten().map(text).collect();
+            let values: Vec<String> = expression
+                .get("values")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .map(text)
+                .collect();
             match expression.get("operator").and_then(Value::as_str) {
                 Some("In") => labels.push(Requirement::In(key, values)),
                 Some("NotIn") => labels.push(Requirement::NotIn(key, values)),
@@ -55,7 +68,10 @@ impl Selector {
                 _ => {}
             }
         }
-        Self { labels, fields: Vec::new() }
+        Self {
+            labels,
+            fields: Vec::new(),
+        }
     }
 
     /// Whether everything matches; it counts as no selection for list metadata.
@@ -69,7 +85,9 @@ impl Selector {
             if !matches!(field.as_str(), "metadata.name" | "metadata.namespace")
                 && !supported.contains(&field.as_str())
             {
-                return Err(ApiError::bad_request(format!("field label not supported: {field}")));
+                return Err(ApiError::bad_request(format!(
+                    "field label not supported: {field}"
+                )));
             }
         }
         Ok(())
@@ -100,7 +118,9 @@ impl Requirement {
         let number = |key: &str| find(key).and_then(|value| value.parse::<i64>().ok());
         match self {
             Self::In(key, values) => find(key).is_some_and(|found| values.iter().any(|value| value == found)),
-            Self::NotIn(key, values) => !find(key).is_some_and(|found| values.iter().any(|value| value == found)),
+            Self::NotIn(key, values) => {
+                !find(key).is_some_and(|found| values.iter().any(|value| value == found))
+            }
             Self::Exists(key) => find(key).is_some(),
             Self::Absent(key) => find(key).is_none(),
             Self::Above(key, limit) => number(key).is_some_and(|found| found > *limit),
@@ -115,7 +135,9 @@ fn parse_labels(selector: &str) -> Result<Vec<Requirement>, ApiError> {
         .filter(|term| !term.is_empty())
         .map(|term| {
             parse_requirement(term).ok_or_else(|| {
-                ApiError::bad_request(format!("unable to parse requirement: found '{term}', expected: a requirement"))
+                ApiError::bad_request(format!(
+                    "unable to parse requirement: found '{term}', expected: a requirement"
+                ))
             })
         })
         .collect()
@@ -153,7 +175,11 @@ fn parse_requirement(term: &str) -> Option<Requirement> {
         return Some(Requirement::Below(label_key(key)?, value.trim().parse().ok()?));
     }
     if let Some((head, list)) = term.split_once('(') {
-        let values = list.strip_suffix(')')?.split(',').map(|value| value.trim().to_owned()).collect();
+        let values = list
+            .strip_suffix(')')?
+            .split(',')
+            .map(|value| value.trim().to_owned())
+            .collect();
         let (key, operator) = head.trim().rsplit_once(char::is_whitespace)?;
         return match operator {
             "in" => Some(Requirement::In(label_key(key)?, values)),
@@ -178,7 +204,9 @@ fn parse_fields(selector: &str) -> Result<Vec<(String, Comparison, String)>, Api
         } else if let Some((field, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
             (field, Comparison::Equal, value)
         } else {
-            return Err(ApiError::bad_request(format!("invalid selector: '{selector}'; can't understand '{term}'")));
+            return Err(ApiError::bad_request(format!(
+                "invalid selector: '{selector}'; can't understand '{term}'"
+            )));
         };
         out.push((field.to_owned(), comparison, value.to_owned()));
     }
@@ -197,7 +225,11 @@ mod tests {
             "metadata": {"name": "a", "namespace": "ns", "labels": {"app": "web", "tier": "1", "x.io/y": "z"}},
             "status": {"phase": "Running"},
         });
-        assert_eq!(Selector::parse(labels, fields).unwrap().matches(&object), expected, "{labels} {fields}");
+        assert_eq!(
+            Selector::parse(labels, fields).unwrap().matches(&object),
+            expected,
+            "{labels} {fields}"
+        );
     }
 
     #[test]
@@ -228,6 +260,11 @@ mod tests {
         assert!(Selector::parse("a b", "").is_err());
         assert!(Selector::parse("a in web", "").is_err());
         assert!(Selector::parse("", "metadata.name").is_err());
-        assert!(Selector::parse("", "spec.x=1").unwrap().check_fields(&[]).is_err());
+        assert!(
+            Selector::parse("", "spec.x=1")
+                .unwrap()
+                .check_fields(&[])
+                .is_err()
+        );
     }
 }

@@ -56,20 +56,35 @@ where
     let kind = match find_kind(&kinds, &info) {
         Ok(kind) => kind,
         // Groups and versions nobody serves are the plain handlers' business.
-        Err(_) if !kinds.iter().any(|kind| kind.group.as_bytes() == info.api_group() && kind.version.as_bytes() == info.api_version()) => {
-            return plain(404, "text/plain; charset=utf-8", Bytes::from_static(b"404 page not found\n"));
+        Err(_)
+            if !kinds.iter().any(|kind| {
+                kind.group.as_bytes() == info.api_group() && kind.version.as_bytes() == info.api_version()
+            }) =>
+        {
+            return plain(
+                404,
+                "text/plain; charset=utf-8",
+                Bytes::from_static(b"404 page not found\n"),
+            );
         }
         Err(error) => return refuse(&parts, &recorder, &error),
     };
-    let user = parts.extensions.get::<Arc<UserInfo>>().cloned().unwrap_or_default();
+    let user = parts
+        .extensions
+        .get::<Arc<UserInfo>>()
+        .cloned()
+        .unwrap_or_default();
     let mut call = Call {
         method: parts.method.clone(),
-        namespace: if kind.namespaced { lossy(info.namespace()) } else { String::new() },
+        namespace: if kind.namespaced {
+            lossy(info.namespace())
+        } else {
+            String::new()
+        },
         name: lossy(info.name()),
         subresource: lossy(info.subresource()),
         verb: lossy(info.verb()),
         kind,
-        kinds,
         query,
         headers: parts.headers.clone(),
         accepted,
@@ -88,15 +103,21 @@ where
 
 /// The request's target and what it is about: the chain's findings, or our own without one.
 fn resolve(parts: &Parts) -> Result<(Arc<RequestTarget>, Arc<RequestInfo>), String> {
-    if let (Some(target), Some(info)) =
-        (parts.extensions.get::<Arc<RequestTarget>>(), parts.extensions.get::<Arc<RequestInfo>>())
-    {
+    if let (Some(target), Some(info)) = (
+        parts.extensions.get::<Arc<RequestTarget>>(),
+        parts.extensions.get::<Arc<RequestInfo>>(),
+    ) {
         return Ok((Arc::clone(target), Arc::clone(info)));
     }
     let method = parts.method.as_str().as_bytes();
-    let raw = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let raw = parts
+        .uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
     let target = RequestTarget::parse(method, raw.as_bytes()).map_err(|error| error.to_string())?;
-    let info = RequestInfoResolver::default().resolve(method, &target).map_err(|error| error.to_string())?;
+    let info = RequestInfoResolver::default()
+        .resolve(method, &target)
+        .map_err(|error| error.to_string())?;
     Ok((Arc::new(target), Arc::new(info)))
 }
 
@@ -114,7 +135,11 @@ fn refuse(parts: &Parts, recorder: &Recorder, error: &ApiError) -> Response<Body
     if accepted.is_ok() {
         recorder.response_object(error.code, &value);
     }
-    let fallback = Accepted { encoding: Encoding::Json, shape: Shape::Full, gzip: false };
+    let fallback = Accepted {
+        encoding: Encoding::Json,
+        shape: Shape::Full,
+        gzip: false,
+    };
     write_value(error.code, &value, &accepted.unwrap_or(fallback), None)
 }
 
@@ -128,7 +153,9 @@ fn write(
     match reply {
         Reply::Object { code, object, kind } => {
             let shown = match (&accepted.shape, kind) {
-                (Shape::Table(version), Some(kind)) => table::render(&kind, &object, version, include, state.now()),
+                (Shape::Table(version), Some(kind)) => {
+                    table::render(&kind, &object, version, include, state.now())
+                }
                 (Shape::Partial(version), Some(_)) => table::partial_list(&object, version),
                 _ => object,
             };
@@ -139,7 +166,11 @@ fn write(
             recorder.response_object(200, &object);
             write_value(200, &object, accepted, Some(&media_type))
         }
-        Reply::Plain { code, content_type, body } => plain(code, content_type, body),
+        Reply::Plain {
+            code,
+            content_type,
+            body,
+        } => plain(code, content_type, body),
         Reply::Stream { content_type, body } => {
             let mut response = plain(200, &content_type, Bytes::new());
             *response.body_mut() = body;
@@ -155,7 +186,13 @@ fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
         let quoted: String = warning
             .chars()
             .filter(|c| !c.is_control())
-            .flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] })
+            .flat_map(|c| {
+                if matches!(c, '"' | '\\') {
+                    vec!['\\', c]
+                } else {
+                    vec![c]
+                }
+            })
             .collect();
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             headers.append(WARNING, value);
@@ -167,20 +204,34 @@ fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
 fn documents(state: &State, parts: &Parts, target: &RequestTarget, recorder: &Recorder) -> Response<Body> {
     let path = lossy(&target.path);
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-    let offer = if matches!(*segments, ["api"] | ["apis"]) { Offer::Discovery } else { Offer::Plain };
+    let offer = if matches!(*segments, ["api"] | ["apis"]) {
+        Offer::Discovery
+    } else {
+        Offer::Plain
+    };
     let known = !matches!(parts.method, Method::GET | Method::HEAD);
     let accepted = match Accepted::negotiate(&parts.headers, offer) {
         Ok(accepted) => accepted,
-        Err(error) if matches!(*segments, ["api", ..] | ["apis", ..]) => return refuse(parts, recorder, &error),
+        Err(error) if matches!(*segments, ["api", ..] | ["apis", ..]) => {
+            return refuse(parts, recorder, &error);
+        }
         // These documents have one form for everybody.
-        Err(_) => Accepted { encoding: Encoding::Json, shape: Shape::Full, gzip: false },
+        Err(_) => Accepted {
+            encoding: Encoding::Json,
+            shape: Shape::Full,
+            gzip: false,
+        },
     };
     let reply = document(state, &segments, &accepted);
     match reply {
         Some(_) if known => refuse(parts, recorder, &ApiError::method_not_allowed()),
         Some(reply) => write(state, reply, &accepted, IncludeObject::Metadata, recorder),
         None if matches!(*segments, ["api", _, ..]) => refuse(parts, recorder, &ApiError::no_such_resource()),
-        None => plain(404, "text/plain; charset=utf-8", Bytes::from_static(b"404 page not found\n")),
+        None => plain(
+            404,
+            "text/plain; charset=utf-8",
+            Bytes::from_static(b"404 page not found\n"),
+        ),
     }
 }
 
@@ -207,14 +258,18 @@ fn document(state: &State, segments: &[&str], accepted: &Accepted) -> Option<Rep
         ["openapi", "v3"] => json(&openapi::index(&kinds)),
         ["openapi", "v3", rest @ ..] => json(&openapi::document(&kinds, &rest.join("/"))?),
         ["version"] => json(&version()),
-        ["healthz" | "readyz" | "livez"] | ["healthz" | "readyz" | "livez", "ping" | "log" | "etcd"] => Reply::text(200, "ok"),
+        ["healthz" | "readyz" | "livez"] | ["healthz" | "readyz" | "livez", "ping" | "log" | "etcd"] => {
+            Reply::text(200, "ok")
+        }
         ["metrics"] => Reply::Plain {
             code: 200,
             content_type: "text/plain; version=0.0.4; charset=utf-8",
             body: metrics(state).into(),
         },
-        [] => json(&serde_json::json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2",
-            "/openapi/v3", "/readyz", "/version"]})),
+        [] => json(
+            &serde_json::json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2",
+            "/openapi/v3", "/readyz", "/version"]}),
+        ),
         _ => return None,
     })
 }
@@ -238,7 +293,9 @@ fn metrics(state: &State) -> String {
         "# HELP apiserver_storage_objects Number of stored objects.\n# TYPE apiserver_storage_objects gauge\n",
     );
     for (resource, count) in state.store.counts() {
-        out.push_str(&format!("apiserver_storage_objects{{resource=\"{resource}\"}} {count}\n"));
+        out.push_str(&format!(
+            "apiserver_storage_objects{{resource=\"{resource}\"}} {count}\n"
+        ));
     }
     out
 }

@@ -37,7 +37,9 @@ pub(crate) struct State {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("revision", &self.store.revision()).finish_non_exhaustive()
+        f.debug_struct("State")
+            .field("revision", &self.store.revision())
+            .finish_non_exhaustive()
     }
 }
 

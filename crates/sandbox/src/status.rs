@@ -17,17 +17,32 @@ pub(crate) struct Cause {
 
 impl Cause {
     pub(crate) fn required(field: impl Into<String>, detail: &str) -> Self {
-        let message =
-            if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
-        Self { reason: "FieldValueRequired", message, field: field.into() }
+        let message = if detail.is_empty() {
+            "Required value".to_owned()
+        } else {
+            format!("Required value: {detail}")
+        };
+        Self {
+            reason: "FieldValueRequired",
+            message,
+            field: field.into(),
+        }
     }
 
     pub(crate) fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Self {
-        Self { reason: "FieldValueInvalid", message: format!("Invalid value: {value}: {detail}"), field: field.into() }
+        Self {
+            reason: "FieldValueInvalid",
+            message: format!("Invalid value: {value}: {detail}"),
+            field: field.into(),
+        }
     }
 
     pub(crate) fn forbidden(field: impl Into<String>, detail: &str) -> Self {
-        Self { reason: "FieldValueForbidden", message: format!("Forbidden: {detail}"), field: field.into() }
+        Self {
+            reason: "FieldValueForbidden",
+            message: format!("Forbidden: {detail}"),
+            field: field.into(),
+        }
     }
 
     pub(crate) fn too_long(field: impl Into<String>, limit: usize) -> Self {
@@ -47,7 +62,7 @@ pub(crate) struct ApiError {
     pub(crate) reason: &'static str,
     pub(crate) message: String,
     /// `None` leaves `details` out.
-    pub(crate) details: Option<Details>,
+    pub(crate) details: Option<Box<Details>>,
 }
 
 /// The object an error is about.
@@ -64,14 +79,27 @@ pub(crate) struct Details {
 
 /// `plural.group`, or the plural alone in the core group.
 pub(crate) fn qualified(group: &str, plural: &str) -> String {
-    if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }
+    if group.is_empty() {
+        plural.to_owned()
+    } else {
+        format!("{plural}.{group}")
+    }
 }
 
 impl ApiError {
     fn about(code: u16, reason: &'static str, group: &str, kind: &str, name: &str, message: String) -> Self {
-        let details =
-            Details { name: name.to_owned(), group: group.to_owned(), kind: kind.to_owned(), ..Details::default() };
-        Self { code, reason, message, details: Some(details) }
+        let details = Details {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+            ..Details::default()
+        };
+        Self {
+            code,
+            reason,
+            message,
+            details: Some(Box::new(details)),
+        }
     }
 
     pub(crate) fn not_found(group: &str, plural: &str, name: &str) -> Self {
@@ -85,12 +113,16 @@ impl ApiError {
     }
 
     pub(crate) fn conflict(group: &str, plural: &str, name: &str, why: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", qualified(group, plural));
+        let message = format!(
+            "Operation cannot be fulfilled on {} \"{name}\": {why}",
+            qualified(group, plural)
+        );
         Self::about(409, "Conflict", group, plural, name, message)
     }
 
     pub(crate) fn modified(group: &str, plural: &str, name: &str) -> Self {
-        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(group, plural, name, why)
     }
 
@@ -106,8 +138,10 @@ impl ApiError {
 
     /// `kind` is the kind here, not the plural, as upstream has it.
     pub(crate) fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
-        let mut texts: Vec<String> =
-            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let mut texts: Vec<String> = causes
+            .iter()
+            .map(|cause| format!("{}: {}", cause.field, cause.message))
+            .collect();
         let joined = match texts.len() {
             0 => String::new(),
             1 => texts.remove(0),
@@ -122,11 +156,21 @@ impl ApiError {
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
-        Self { code: 400, reason: "BadRequest", message: message.into(), details: None }
+        Self {
+            code: 400,
+            reason: "BadRequest",
+            message: message.into(),
+            details: None,
+        }
     }
 
     pub(crate) fn unprocessable(message: impl Into<String>) -> Self {
-        Self { code: 422, reason: "Invalid", message: message.into(), details: None }
+        Self {
+            code: 422,
+            reason: "Invalid",
+            message: message.into(),
+            details: None,
+        }
     }
 
     pub(crate) fn too_large(limit: usize) -> Self {
@@ -153,7 +197,8 @@ impl ApiError {
         Self {
             code: 406,
             reason: "NotAcceptable",
-            message: "only the following media types are accepted: application/json, application/yaml".to_owned(),
+            message: "only the following media types are accepted: application/json, application/yaml"
+                .to_owned(),
             details: None,
         }
     }
@@ -164,7 +209,7 @@ impl ApiError {
             code: 404,
             reason: "NotFound",
             message: "the server could not find the requested resource".to_owned(),
-            details: Some(Details::default()),
+            details: Some(Box::default()),
         }
     }
 
@@ -174,30 +219,38 @@ impl ApiError {
             code: 405,
             reason: "MethodNotAllowed",
             message: "the server does not allow this method on the requested resource".to_owned(),
-            details: Some(Details::default()),
+            details: Some(Box::default()),
         }
     }
 
     pub(crate) fn expired(message: impl Into<String>) -> Self {
-        Self { code: 410, reason: "Expired", message: message.into(), details: None }
-    }
-
-    pub(crate) fn too_many_requests(message: impl Into<String>) -> Self {
-        Self { code: 429, reason: "TooManyRequests", message: message.into(), details: Some(Details::default()) }
+        Self {
+            code: 410,
+            reason: "Expired",
+            message: message.into(),
+            details: None,
+        }
     }
 
     pub(crate) fn internal(message: &str) -> Self {
-        let cause = Cause { reason: "", message: message.to_owned(), field: String::new() };
+        let cause = Cause {
+            reason: "",
+            message: message.to_owned(),
+            field: String::new(),
+        };
         Self {
             code: 500,
             reason: "InternalError",
             message: format!("Internal error occurred: {message}"),
-            details: Some(Details { causes: vec![cause], ..Details::default() }),
+            details: Some(Box::new(Details {
+                causes: vec![cause],
+                ..Details::default()
+            })),
         }
     }
 
     pub(crate) fn with_cause(mut self, cause: Cause) -> Self {
-        self.details.get_or_insert_with(Details::default).causes.push(cause);
+        self.details.get_or_insert_default().causes.push(cause);
         self
     }
 
@@ -224,13 +277,21 @@ impl ApiError {
 impl Details {
     pub(crate) fn to_value(&self) -> Value {
         let mut out = Map::new();
-        for (key, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
+        for (key, text) in [
+            ("name", &self.name),
+            ("group", &self.group),
+            ("kind", &self.kind),
+            ("uid", &self.uid),
+        ] {
             if !text.is_empty() {
                 out.insert(key.to_owned(), json!(text));
             }
         }
         if !self.causes.is_empty() {
-            out.insert("causes".to_owned(), self.causes.iter().map(Cause::to_value).collect());
+            out.insert(
+                "causes".to_owned(),
+                self.causes.iter().map(Cause::to_value).collect(),
+            );
         }
         if self.retry_after_seconds > 0 {
             out.insert("retryAfterSeconds".to_owned(), json!(self.retry_after_seconds));
@@ -242,7 +303,11 @@ impl Details {
 impl Cause {
     fn to_value(&self) -> Value {
         let mut out = Map::new();
-        for (key, text) in [("reason", self.reason), ("message", &self.message), ("field", &self.field)] {
+        for (key, text) in [
+            ("reason", self.reason),
+            ("message", &self.message),
+            ("field", &self.field),
+        ] {
             if !text.is_empty() {
                 out.insert(key.to_owned(), json!(text));
             }
@@ -269,8 +334,14 @@ mod tests {
 
     #[test]
     fn texts_name_the_group_after_the_plural() {
-        assert_eq!(ApiError::not_found("apps", "deployments", "web").message, "deployments.apps \"web\" not found");
-        assert_eq!(ApiError::not_found("", "pods", "a").message, "pods \"a\" not found");
+        assert_eq!(
+            ApiError::not_found("apps", "deployments", "web").message,
+            "deployments.apps \"web\" not found"
+        );
+        assert_eq!(
+            ApiError::not_found("", "pods", "a").message,
+            "pods \"a\" not found"
+        );
     }
 
     #[test]
@@ -281,7 +352,10 @@ mod tests {
             error.message,
             "ConfigMap \"c\" is invalid: [a: Required value, b: Invalid value: \"X\": no]"
         );
-        assert_eq!(error.to_value()["details"]["causes"][0]["reason"], "FieldValueRequired");
+        assert_eq!(
+            error.to_value()["details"]["causes"][0]["reason"],
+            "FieldValueRequired"
+        );
     }
 
     #[test]

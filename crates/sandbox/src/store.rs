@@ -30,7 +30,11 @@ pub(crate) struct Key {
 
 impl Key {
     pub(crate) fn new(resource: &Arc<str>, namespace: &str, name: &str) -> Self {
-        Self { resource: Arc::clone(resource), namespace: namespace.to_owned(), name: name.to_owned() }
+        Self {
+            resource: Arc::clone(resource),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
     }
 }
 
@@ -98,9 +102,16 @@ struct Inner {
 impl Store {
     pub(crate) fn new() -> Self {
         let (changes, _) = broadcast::channel(WATCH_QUEUE);
-        let inner =
-            Inner { revision: 1, objects: BTreeMap::new(), history: VecDeque::new(), compacted: 1, changes };
-        Self { inner: Mutex::new(inner) }
+        let inner = Inner {
+            revision: 1,
+            objects: BTreeMap::new(),
+            history: VecDeque::new(),
+            compacted: 1,
+            changes,
+        };
+        Self {
+            inner: Mutex::new(inner),
+        }
     }
 
     /// No code that panics runs under the lock except a write's decision, which comes before the
@@ -120,7 +131,10 @@ impl Store {
     /// All objects of a resource; `namespace` empty means all namespaces.
     pub(crate) fn all(&self, resource: &Arc<str>, namespace: &str) -> Vec<Arc<Value>> {
         let inner = self.lock();
-        inner.range(resource, namespace, None).map(|(_, object)| Arc::clone(object)).collect()
+        inner
+            .range(resource, namespace, None)
+            .map(|(_, object)| Arc::clone(object))
+            .collect()
     }
 
     /// How many objects each resource has.
@@ -134,17 +148,32 @@ impl Store {
 
     /// The keys of every object in a namespace.
     pub(crate) fn keys_in_namespace(&self, namespace: &str) -> Vec<Key> {
-        self.lock().objects.keys().filter(|key| key.namespace == namespace).cloned().collect()
+        self.lock()
+            .objects
+            .keys()
+            .filter(|key| key.namespace == namespace)
+            .cloned()
+            .collect()
     }
 
     /// The keys of every object that names `uid` as an owner.
     pub(crate) fn dependents(&self, uid: &str) -> Vec<Key> {
         let owned = |object: &Value| {
-            let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-            owners.into_iter().flatten().any(|owner| owner.get("uid").and_then(Value::as_str) == Some(uid))
+            let owners = object
+                .pointer("/metadata/ownerReferences")
+                .and_then(Value::as_array);
+            owners
+                .into_iter()
+                .flatten()
+                .any(|owner| owner.get("uid").and_then(Value::as_str) == Some(uid))
         };
         let inner = self.lock();
-        inner.objects.iter().filter(|(_, object)| owned(object)).map(|(key, _)| key.clone()).collect()
+        inner
+            .objects
+            .iter()
+            .filter(|(_, object)| owned(object))
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 
     /// Reads, decides and writes one object in one step.
@@ -160,23 +189,50 @@ impl Store {
         let mut inner = self.lock();
         let before = inner.objects.get(key).cloned();
         match decide(before.as_ref())? {
-            Write::Keep => Ok(before.map(|object| Written { object, removed: false })),
+            Write::Keep => Ok(before.map(|object| Written {
+                object,
+                removed: false,
+            })),
             Write::Put(mut object) => {
-                if before.as_deref().is_some_and(|before| same_but_for_revision(before, &object)) {
-                    return Ok(before.map(|object| Written { object, removed: false }));
+                if before
+                    .as_deref()
+                    .is_some_and(|before| same_but_for_revision(before, &object))
+                {
+                    return Ok(before.map(|object| Written {
+                        object,
+                        removed: false,
+                    }));
                 }
                 let revision = inner.revision + 1;
                 set_revision(&mut object, revision);
                 let object = Arc::new(object);
                 inner.objects.insert(key.clone(), Arc::clone(&object));
-                inner.publish(Change { revision, key: key.clone(), before, after: Some(Arc::clone(&object)) });
-                Ok(Some(Written { object, removed: false }))
+                inner.publish(Change {
+                    revision,
+                    key: key.clone(),
+                    before,
+                    after: Some(Arc::clone(&object)),
+                });
+                Ok(Some(Written {
+                    object,
+                    removed: false,
+                }))
             }
             Write::Remove => {
-                let Some(removed) = inner.objects.remove(key) else { return Ok(None) };
+                let Some(removed) = inner.objects.remove(key) else {
+                    return Ok(None);
+                };
                 let revision = inner.revision + 1;
-                inner.publish(Change { revision, key: key.clone(), before: Some(Arc::clone(&removed)), after: None });
-                Ok(Some(Written { object: removed, removed: true }))
+                inner.publish(Change {
+                    revision,
+                    key: key.clone(),
+                    before: Some(Arc::clone(&removed)),
+                    after: None,
+                });
+                Ok(Some(Written {
+                    object: removed,
+                    removed: true,
+                }))
             }
         }
     }
@@ -197,7 +253,11 @@ impl Store {
     ) -> Result<Page, ApiError> {
         let inner = self.lock();
         let at = revision.unwrap_or(inner.revision);
-        let old = if at < inner.revision { Some(inner.as_of(resource, at)?) } else { None };
+        let old = if at < inner.revision {
+            Some(inner.as_of(resource, at)?)
+        } else {
+            None
+        };
         let after = after.map(|(namespace, name)| Key::new(resource, namespace, name));
         let objects: Vec<(&Key, &Arc<Value>)> = match &old {
             None => inner.range(resource, namespace, after.as_ref()).collect(),
@@ -221,7 +281,12 @@ impl Store {
             }
         }
         let last = if remaining > 0 { last } else { None };
-        Ok(Page { revision: at, items, last, remaining })
+        Ok(Page {
+            revision: at,
+            items,
+            last,
+            remaining,
+        })
     }
 
     /// Changes after `revision`, or from now on.
@@ -234,20 +299,43 @@ impl Store {
         let past = match revision {
             None => Vec::new(),
             Some(revision) if revision < inner.compacted => {
-                return Err(ApiError::expired(format!("too old resource version: {revision} ({})", inner.compacted)));
+                return Err(ApiError::expired(format!(
+                    "too old resource version: {revision} ({})",
+                    inner.compacted
+                )));
             }
-            Some(revision) => {
-                inner.history.iter().filter(|change| change.revision > revision).cloned().collect()
-            }
+            Some(revision) => inner
+                .history
+                .iter()
+                .filter(|change| change.revision > revision)
+                .cloned()
+                .collect(),
         };
-        Ok(Watch { past, live: inner.changes.subscribe() })
+        Ok(Watch {
+            past,
+            live: inner.changes.subscribe(),
+        })
     }
 
     /// A consistent pair of all objects of a resource and the watch that goes on from there.
-    pub(crate) fn list_and_watch(&self, resource: &Arc<str>, namespace: &str) -> (Vec<Arc<Value>>, u64, Watch) {
+    pub(crate) fn list_and_watch(
+        &self,
+        resource: &Arc<str>,
+        namespace: &str,
+    ) -> (Vec<Arc<Value>>, u64, Watch) {
         let inner = self.lock();
-        let items = inner.range(resource, namespace, None).map(|(_, object)| Arc::clone(object)).collect();
-        (items, inner.revision, Watch { past: Vec::new(), live: inner.changes.subscribe() })
+        let items = inner
+            .range(resource, namespace, None)
+            .map(|(_, object)| Arc::clone(object))
+            .collect();
+        (
+            items,
+            inner.revision,
+            Watch {
+                past: Vec::new(),
+                live: inner.changes.subscribe(),
+            },
+        )
     }
 }
 
@@ -265,9 +353,11 @@ impl Inner {
         };
         let resource = Arc::clone(resource);
         let namespace = namespace.to_owned();
-        self.objects.range((start, Bound::Unbounded)).take_while(move |(key, _)| {
-            key.resource == resource && (namespace.is_empty() || key.namespace == namespace)
-        })
+        self.objects
+            .range((start, Bound::Unbounded))
+            .take_while(move |(key, _)| {
+                key.resource == resource && (namespace.is_empty() || key.namespace == namespace)
+            })
     }
 
     /// The objects of a resource as they were, by undoing kept changes.
@@ -278,9 +368,15 @@ impl Inner {
                  You must start a new list without the continue parameter.",
             ));
         }
-        let mut objects: BTreeMap<Key, Arc<Value>> =
-            self.range(resource, "", None).map(|(key, object)| (key.clone(), Arc::clone(object))).collect();
-        let undo = self.history.iter().rev().take_while(|change| change.revision > revision);
+        let mut objects: BTreeMap<Key, Arc<Value>> = self
+            .range(resource, "", None)
+            .map(|(key, object)| (key.clone(), Arc::clone(object)))
+            .collect();
+        let undo = self
+            .history
+            .iter()
+            .rev()
+            .take_while(|change| change.revision > revision);
         for change in undo.filter(|change| change.key.resource == *resource) {
             match &change.before {
                 Some(before) => objects.insert(change.key.clone(), Arc::clone(before)),
@@ -313,7 +409,9 @@ pub(crate) fn set_revision(object: &mut Value, revision: u64) {
 
 /// Whether a write would change nothing but the revision: then it is none, as upstream has it.
 fn same_but_for_revision(before: &Value, after: &Value) -> bool {
-    let (Value::Object(before), Value::Object(after)) = (before, after) else { return before == after };
+    let (Value::Object(before), Value::Object(after)) = (before, after) else {
+        return before == after;
+    };
     before.len() == after.len()
         && before.iter().all(|(key, value)| {
             let Some(other) = after.get(key) else { return false };
@@ -324,7 +422,10 @@ fn same_but_for_revision(before: &Value, after: &Value) -> bool {
                         fields.keys().filter(|key| significant(key)).count()
                     };
                     count(value) == count(other)
-                        && value.iter().filter(|(key, _)| significant(key)).all(|(key, value)| other.get(key) == Some(value))
+                        && value
+                            .iter()
+                            .filter(|(key, _)| significant(key))
+                            .all(|(key, value)| other.get(key) == Some(value))
                 }
                 _ => value == other,
             }
@@ -339,11 +440,17 @@ mod tests {
 
     fn put(store: &Store, resource: &Arc<str>, namespace: &str, name: &str, value: u32) -> Written {
         let object = json!({"metadata": {"name": name, "namespace": namespace}, "value": value});
-        store.write(&Key::new(resource, namespace, name), |_| Ok(Write::Put(object))).unwrap().unwrap()
+        store
+            .write(&Key::new(resource, namespace, name), |_| Ok(Write::Put(object)))
+            .unwrap()
+            .unwrap()
     }
 
     fn names(page: &Page) -> Vec<&str> {
-        page.items.iter().filter_map(|item| item["metadata"]["name"].as_str()).collect()
+        page.items
+            .iter()
+            .filter_map(|item| item["metadata"]["name"].as_str())
+            .collect()
     }
 
     #[test]
@@ -356,10 +463,21 @@ mod tests {
         put(&store, &"pods".into(), "ns", "other", 1);
         let first = store.list(&resource, "ns", None, None, 2, |_| true).unwrap();
         assert_eq!((names(&first), first.remaining), (vec!["a", "b"], 2));
-        store.write(&Key::new(&resource, "ns", "c"), |_| Ok(Write::Remove)).unwrap();
+        store
+            .write(&Key::new(&resource, "ns", "c"), |_| Ok(Write::Remove))
+            .unwrap();
         put(&store, &resource, "ns", "e", 1);
         put(&store, &resource, "ns", "d", 2);
-        let second = store.list(&resource, "ns", Some(first.revision), first.last.as_ref(), 2, |_| true).unwrap();
+        let second = store
+            .list(
+                &resource,
+                "ns",
+                Some(first.revision),
+                first.last.as_ref(),
+                2,
+                |_| true,
+            )
+            .unwrap();
         assert_eq!(names(&second), ["c", "d"]);
         assert_eq!(second.items[1]["value"], 1);
         assert!(second.last.is_none());
@@ -371,7 +489,10 @@ mod tests {
         let resource: Arc<str> = "configmaps".into();
         let first = put(&store, &resource, "ns", "a", 1);
         let second = put(&store, &resource, "ns", "a", 1);
-        assert_eq!(first.object["metadata"]["resourceVersion"], second.object["metadata"]["resourceVersion"]);
+        assert_eq!(
+            first.object["metadata"]["resourceVersion"],
+            second.object["metadata"]["resourceVersion"]
+        );
     }
 
     #[test]
@@ -396,7 +517,13 @@ mod tests {
             put(&store, &resource, "ns", "a", u32::try_from(value).unwrap());
         }
         assert_eq!(store.watch(Some(start)).unwrap_err().code, 410);
-        assert_eq!(store.list(&resource, "", Some(start), None, 0, |_| true).unwrap_err().code, 410);
+        assert_eq!(
+            store
+                .list(&resource, "", Some(start), None, 0, |_| true)
+                .unwrap_err()
+                .code,
+            410
+        );
     }
 
     #[test]
@@ -407,6 +534,9 @@ mod tests {
         for value in 0..WATCH_QUEUE + 10 {
             put(&store, &resource, "ns", "a", u32::try_from(value).unwrap());
         }
-        assert!(matches!(watch.live.try_recv(), Err(broadcast::error::TryRecvError::Lagged(_))));
+        assert!(matches!(
+            watch.live.try_recv(),
+            Err(broadcast::error::TryRecvError::Lagged(_))
+        ));
     }
 }

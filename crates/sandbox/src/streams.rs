@@ -50,7 +50,10 @@ enum Session {
 /// 400 for a request that is no upgrade or names no command.
 pub(crate) fn connect(state: &Arc<State>, call: &mut Call, pod: &Value) -> Result<Reply, ApiError> {
     let session = session(call, pod)?;
-    let upgrade = call.upgrade.take().filter(|_| has_token(&call.headers, CONNECTION.as_str(), "upgrade"));
+    let upgrade = call
+        .upgrade
+        .take()
+        .filter(|_| has_token(&call.headers, CONNECTION.as_str(), "upgrade"));
     let Some(upgrade) = upgrade else {
         return Err(ApiError::bad_request("Upgrade request required"));
     };
@@ -59,16 +62,22 @@ pub(crate) fn connect(state: &Arc<State>, call: &mut Call, pod: &Value) -> Resul
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     if has_token(&call.headers, UPGRADE.as_str(), "websocket") {
-        let key = call.headers.get("sec-websocket-key").and_then(|value| value.to_str().ok());
+        let key = call
+            .headers
+            .get("sec-websocket-key")
+            .and_then(|value| value.to_str().ok());
         let Some(key) = key else {
             return Err(ApiError::bad_request("the Sec-WebSocket-Key header is missing"));
         };
         let Some(protocol) = subprotocol(&call.headers) else {
-            return Err(ApiError::bad_request("unable to upgrade: none of the subprotocols is supported"));
+            return Err(ApiError::bad_request(
+                "unable to upgrade: none of the subprotocols is supported",
+            ));
         };
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert("sec-websocket-protocol", HeaderValue::from_static(protocol));
-        let accept = HeaderValue::from_str(&accept_key(key)).map_err(|_| ApiError::internal("bad websocket key"))?;
+        let accept =
+            HeaderValue::from_str(&accept_key(key)).map_err(|_| ApiError::internal("bad websocket key"))?;
         headers.insert("sec-websocket-accept", accept);
         own(state, call, upgrade, move |io| async move {
             let mut socket = Socket::new(io);
@@ -125,20 +134,35 @@ fn subprotocol(headers: &HeaderMap) -> Option<&'static str> {
 
 fn session(call: &Call, pod: &Value) -> Result<Session, ApiError> {
     if call.subresource == "portforward" {
-        let ports = call.query.all("ports").flat_map(|list| list.split(',')).filter_map(|port| port.parse().ok());
-        return Ok(Session::Forward { ports: ports.collect() });
+        let ports = call
+            .query
+            .all("ports")
+            .flat_map(|list| list.split(','))
+            .filter_map(|port| port.parse().ok());
+        return Ok(Session::Forward {
+            ports: ports.collect(),
+        });
     }
     let container = crate::logs::container(call.query.text("container"), pod, &call.name)?;
     let stdin = call.query.flag("stdin");
     if call.subresource == "attach" {
-        return Ok(Session::Attach { stdin, greeting: format!("{container}: attached\n") });
+        return Ok(Session::Attach {
+            stdin,
+            greeting: format!("{container}: attached\n"),
+        });
     }
     let command: Vec<String> = call.query.all("command").map(str::to_owned).collect();
     if command.is_empty() {
-        return Err(ApiError::bad_request("you must specify at least 1 command for the container"));
+        return Err(ApiError::bad_request(
+            "you must specify at least 1 command for the container",
+        ));
     }
     let shell = Shell::new(command, pod, &container);
-    Ok(Session::Exec { shell, stdin, tty: call.query.flag("tty") })
+    Ok(Session::Exec {
+        shell,
+        stdin,
+        tty: call.query.flag("tty"),
+    })
 }
 
 async fn serve(socket: &mut Socket<Connection>, session: Session) -> io::Result<()> {
@@ -146,10 +170,9 @@ async fn serve(socket: &mut Socket<Connection>, session: Session) -> io::Result<
         Session::Exec { shell, stdin, tty } => exec(socket, shell, stdin, tty).await,
         Session::Attach { stdin, greeting } => {
             socket.send(STDOUT, greeting.as_bytes()).await?;
-            while stdin {
-                match input(socket).await? {
-                    Some(data) => socket.send(STDOUT, &data).await?,
-                    None => break,
+            if stdin {
+                while let Some(data) = input(socket).await? {
+                    socket.send(STDOUT, &data).await?;
                 }
             }
             socket.send(ERROR, exit_status(0).to_string().as_bytes()).await
@@ -178,7 +201,9 @@ async fn exec(socket: &mut Socket<Connection>, mut shell: Shell, stdin: bool, tt
             socket.send(STDOUT, &output.stdout).await?;
         }
         if !output.stderr.is_empty() {
-            socket.send(if tty { STDOUT } else { STDERR }, &output.stderr).await?;
+            socket
+                .send(if tty { STDOUT } else { STDERR }, &output.stderr)
+                .await?;
         }
         if let Some(code) = output.exit {
             return socket.send(ERROR, exit_status(code).to_string().as_bytes()).await;

@@ -37,11 +37,22 @@ pub(crate) struct Column {
 }
 
 /// One object or a list of them as a Table.
-pub(crate) fn render(kind: &Kind, object: &Value, version: &str, include: IncludeObject, now: Timestamp) -> Value {
+pub(crate) fn render(
+    kind: &Kind,
+    object: &Value,
+    version: &str,
+    include: IncludeObject,
+    now: Timestamp,
+) -> Value {
     let is_list = object.get("items").is_some_and(Value::is_array)
         && object.get("kind").and_then(Value::as_str) == Some(&*kind.list_kind);
     let objects: Vec<&Value> = if is_list {
-        object.get("items").and_then(Value::as_array).into_iter().flatten().collect()
+        object
+            .get("items")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .collect()
     } else {
         vec![object]
     };
@@ -76,7 +87,10 @@ pub(crate) fn render(kind: &Kind, object: &Value, version: &str, include: Includ
     let metadata = if is_list {
         object.get("metadata").cloned().unwrap_or_default()
     } else {
-        let revision = object.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+        let revision = object
+            .pointer("/metadata/resourceVersion")
+            .cloned()
+            .unwrap_or_default();
         json!({"resourceVersion": revision})
     };
     json!({
@@ -114,15 +128,26 @@ pub(crate) fn partial_list(object: &Value, version: &str) -> Value {
 ///
 /// Source: k8s.io/apimachinery pkg/util/duration/duration.go, HumanDuration.
 pub(crate) fn age(since: &str, now: Timestamp) -> String {
-    let Ok(since) = since.parse::<Timestamp>() else { return "<unknown>".to_owned() };
+    let Ok(since) = since.parse::<Timestamp>() else {
+        return "<unknown>".to_owned();
+    };
     human(now.as_second() - since.as_second())
 }
 
 fn human(seconds: i64) -> String {
     let pair = |big: i64, big_unit: &str, small: i64, small_unit: &str| {
-        if small == 0 { format!("{big}{big_unit}") } else { format!("{big}{big_unit}{small}{small_unit}") }
+        if small == 0 {
+            format!("{big}{big_unit}")
+        } else {
+            format!("{big}{big_unit}{small}{small_unit}")
+        }
     };
-    let (minutes, hours, days, years) = (seconds / 60, seconds / 3600, seconds / 86_400, seconds / 31_536_000);
+    let (minutes, hours, days, years) = (
+        seconds / 60,
+        seconds / 3600,
+        seconds / 86_400,
+        seconds / 31_536_000,
+    );
     match seconds {
         ..-1 => "<invalid>".to_owned(),
         -1..0 => "0s".to_owned(),
@@ -165,11 +190,26 @@ mod tests {
     fn every_kind_has_as_many_cells_as_columns() {
         for kind in Kinds::new([].into_iter()).iter() {
             let object = json!({"kind": kind.kind, "metadata": {"name": "a", "creationTimestamp": "2026-01-01T00:00:00Z"}});
-            let table = render(kind, &object, "v1", IncludeObject::Metadata, Timestamp::UNIX_EPOCH);
+            let table = render(
+                kind,
+                &object,
+                "v1",
+                IncludeObject::Metadata,
+                Timestamp::UNIX_EPOCH,
+            );
             let columns = table["columnDefinitions"].as_array().unwrap();
             let cells = table["rows"][0]["cells"].as_array().unwrap();
             assert_eq!(columns.len(), cells.len(), "{}", kind.plural);
-            assert_eq!(cells[0], if kind.plural == "events" { json!("<unknown>") } else { json!("a") }, "{}", kind.plural);
+            assert_eq!(
+                cells[0],
+                if kind.plural == "events" {
+                    json!("<unknown>")
+                } else {
+                    json!("a")
+                },
+                "{}",
+                kind.plural
+            );
         }
     }
 
@@ -191,7 +231,9 @@ mod tests {
         );
         assert_eq!(
             table["rows"][0]["cells"],
-            json!(["a", "1/1", "Running", "2", "5s", "10.0.0.1", "n", "<none>", "<none>"])
+            json!([
+                "a", "1/1", "Running", "2", "5s", "10.0.0.1", "n", "<none>", "<none>"
+            ])
         );
         assert!(table["rows"][0].get("object").is_none());
     }

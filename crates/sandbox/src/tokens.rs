@@ -32,10 +32,16 @@ pub(crate) fn request(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiE
         .and_then(serde_json::Value::as_i64)
         .unwrap_or(LIFETIME)
         .clamp(600, 1 << 32);
-    let expires = call.now.checked_add(jiff::Span::new().seconds(seconds)).unwrap_or(call.now);
+    let expires = call
+        .now
+        .checked_add(jiff::Span::new().seconds(seconds))
+        .unwrap_or(call.now);
     let id = uuid();
     let token = state.issue_token(&call.namespace, &call.name, &account, &id, call.now, expires);
-    call.recorder.annotate("authentication.kubernetes.io/issued-credential-id", &format!("JTI={id}"));
+    call.recorder.annotate(
+        "authentication.kubernetes.io/issued-credential-id",
+        &format!("JTI={id}"),
+    );
     let top = fields(&mut review);
     top.insert("kind".to_owned(), json!("TokenRequest"));
     top.insert("apiVersion".to_owned(), json!("authentication.k8s.io/v1"));
@@ -45,7 +51,15 @@ pub(crate) fn request(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiE
     metadata.insert("creationTimestamp".to_owned(), json!(timestamp(call.now)));
     let spec = child(top, "spec");
     spec.insert("expirationSeconds".to_owned(), json!(seconds));
-    spec.entry("audiences").or_insert(json!(["https://kubernetes.default.svc.cluster.local"]));
-    top.insert("status".to_owned(), json!({"token": token, "expirationTimestamp": timestamp(expires)}));
-    Ok(Reply::Object { code: 201, object: review, kind: None })
+    spec.entry("audiences")
+        .or_insert(json!(["https://kubernetes.default.svc.cluster.local"]));
+    top.insert(
+        "status".to_owned(),
+        json!({"token": token, "expirationTimestamp": timestamp(expires)}),
+    );
+    Ok(Reply::Object {
+        code: 201,
+        object: review,
+        kind: None,
+    })
 }

@@ -40,7 +40,12 @@ pub(crate) fn check(kind: &Kind, object: &Value, before: Option<&Value>) -> Resu
     if causes.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid(&kind.group, &kind.kind, text(object, "/metadata/name"), causes))
+    Err(ApiError::invalid(
+        &kind.group,
+        &kind.kind,
+        text(object, "/metadata/name"),
+        causes,
+    ))
 }
 
 fn pod_spec(object: &Value, pointer: &str, path: &str, causes: &mut Vec<Cause>) {
@@ -57,7 +62,11 @@ fn pod_spec(object: &Value, pointer: &str, path: &str, causes: &mut Vec<Cause>) 
                 causes.push(Cause::required(format!("{field}.name"), ""));
             } else if names.contains(&name) {
                 let message = format!("Duplicate value: {}", json!(name));
-                causes.push(Cause { reason: "FieldValueDuplicate", message, field: format!("{field}.name") });
+                causes.push(Cause {
+                    reason: "FieldValueDuplicate",
+                    message,
+                    field: format!("{field}.name"),
+                });
             }
             names.push(name);
             if text(container, "/image").is_empty() {
@@ -82,11 +91,21 @@ fn pod_update(object: &Value, before: &Value, causes: &mut Vec<Cause>) {
     let fixed = |pod: &Value| {
         let mut spec = pod.get("spec").cloned().unwrap_or_default();
         if let Value::Object(spec) = &mut spec {
-            for free in ["activeDeadlineSeconds", "tolerations", "nodeName", "ephemeralContainers"] {
+            for free in [
+                "activeDeadlineSeconds",
+                "tolerations",
+                "nodeName",
+                "ephemeralContainers",
+            ] {
                 spec.shift_remove(free);
             }
             for list in ["containers", "initContainers"] {
-                for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+                for container in spec
+                    .get_mut(list)
+                    .and_then(Value::as_array_mut)
+                    .into_iter()
+                    .flatten()
+                {
                     if let Value::Object(container) = container {
                         container.shift_remove("image");
                         container.shift_remove("imagePullPolicy");
@@ -110,7 +129,9 @@ fn pod_update(object: &Value, before: &Value, causes: &mut Vec<Cause>) {
 fn data(kind: &Kind, object: &Value, before: Option<&Value>, causes: &mut Vec<Cause>) {
     let mut total = 0;
     for field in ["data", "binaryData"] {
-        let Some(value) = object.get(field).filter(|value| !value.is_null()) else { continue };
+        let Some(value) = object.get(field).filter(|value| !value.is_null()) else {
+            continue;
+        };
         let Some(entries) = value.as_object() else {
             causes.push(Cause::invalid(field, value, "must be an object"));
             continue;
@@ -126,7 +147,11 @@ fn data(kind: &Kind, object: &Value, before: Option<&Value>, causes: &mut Vec<Ca
                 ));
             }
             let Some(value) = value.as_str() else {
-                causes.push(Cause::invalid(format!("{field}[{key}]"), value, "must be a string"));
+                causes.push(Cause::invalid(
+                    format!("{field}[{key}]"),
+                    value,
+                    "must be a string",
+                ));
                 continue;
             };
             let encoded = kind.plural == "secrets" || field == "binaryData";
@@ -134,7 +159,11 @@ fn data(kind: &Kind, object: &Value, before: Option<&Value>, causes: &mut Vec<Ca
                 None => value.len(),
                 Some(Ok(decoded)) => decoded.len(),
                 Some(Err(error)) => {
-                    causes.push(Cause::invalid(format!("{field}[{key}]"), &json!("<value>"), &error.to_string()));
+                    causes.push(Cause::invalid(
+                        format!("{field}[{key}]"),
+                        &json!("<value>"),
+                        &error.to_string(),
+                    ));
                     0
                 }
             };
@@ -148,12 +177,19 @@ fn data(kind: &Kind, object: &Value, before: Option<&Value>, causes: &mut Vec<Ca
     if before.get("immutable") == Some(&Value::Bool(true)) {
         for field in ["immutable", "data", "binaryData"] {
             if object.get(field) != before.get(field) {
-                causes.push(Cause::forbidden(field, "field is immutable when `immutable` is set"));
+                causes.push(Cause::forbidden(
+                    field,
+                    "field is immutable when `immutable` is set",
+                ));
             }
         }
     }
     if kind.plural == "secrets" && before.get("type") != object.get("type") {
-        causes.push(Cause::invalid("type", object.get("type").unwrap_or(&Value::Null), "field is immutable"));
+        causes.push(Cause::invalid(
+            "type",
+            object.get("type").unwrap_or(&Value::Null),
+            "field is immutable",
+        ));
     }
 }
 
@@ -166,9 +202,17 @@ fn service(object: &Value, causes: &mut Vec<Cause>) {
 }
 
 fn workload(kind: &Kind, object: &Value, before: Option<&Value>, causes: &mut Vec<Cause>) {
-    if object.pointer("/spec/replicas").and_then(Value::as_i64).is_some_and(|replicas| replicas < 0) {
+    if object
+        .pointer("/spec/replicas")
+        .and_then(Value::as_i64)
+        .is_some_and(|replicas| replicas < 0)
+    {
         let value = object.pointer("/spec/replicas").unwrap_or(&Value::Null);
-        causes.push(Cause::invalid("spec.replicas", value, "must be greater than or equal to 0"));
+        causes.push(Cause::invalid(
+            "spec.replicas",
+            value,
+            "must be greater than or equal to 0",
+        ));
     }
     match object.pointer("/spec/selector") {
         None | Some(Value::Null) => causes.push(Cause::required("spec.selector", "")),
@@ -200,7 +244,11 @@ fn binding(object: &Value, before: Option<&Value>, causes: &mut Vec<Cause>) {
             "Unsupported value: {}: supported values: \"Role\", \"ClusterRole\"",
             json!(text(object, "/roleRef/kind"))
         );
-        causes.push(Cause { reason: "FieldValueNotSupported", message, field: "roleRef.kind".to_owned() });
+        causes.push(Cause {
+            reason: "FieldValueNotSupported",
+            message,
+            field: "roleRef.kind".to_owned(),
+        });
     }
     if let Some(before) = before
         && before.get("roleRef") != object.get("roleRef")
@@ -214,7 +262,10 @@ fn rules(object: &Value, causes: &mut Vec<Cause>) {
     for (index, rule) in items(object, "/rules").enumerate() {
         let field = format!("rules[{index}]");
         if items(rule, "/verbs").next().is_none() {
-            causes.push(Cause::required(format!("{field}.verbs"), "verbs must contain at least one value"));
+            causes.push(Cause::required(
+                format!("{field}.verbs"),
+                "verbs must contain at least one value",
+            ));
         }
         if items(rule, "/nonResourceURLs").next().is_none() && items(rule, "/resources").next().is_none() {
             causes.push(Cause::required(
@@ -231,14 +282,30 @@ fn definition(object: &Value, causes: &mut Vec<Cause>) {
             causes.push(Cause::required(format!("spec.{field}"), ""));
         }
     }
-    let wanted = format!("{}.{}", text(object, "/spec/names/plural"), text(object, "/spec/group"));
+    let wanted = format!(
+        "{}.{}",
+        text(object, "/spec/names/plural"),
+        text(object, "/spec/group")
+    );
     let name = text(object, "/metadata/name");
     if name != wanted {
-        causes.push(Cause::invalid("metadata.name", &json!(name), "must be spec.names.plural+\".\"+spec.group"));
+        causes.push(Cause::invalid(
+            "metadata.name",
+            &json!(name),
+            "must be spec.names.plural+\".\"+spec.group",
+        ));
     }
-    if items(object, "/spec/versions").filter(|version| version.get("storage") == Some(&Value::Bool(true))).count() != 1 {
+    if items(object, "/spec/versions")
+        .filter(|version| version.get("storage") == Some(&Value::Bool(true)))
+        .count()
+        != 1
+    {
         let value = object.pointer("/spec/versions").unwrap_or(&Value::Null);
-        causes.push(Cause::invalid("spec.versions", value, "must have exactly one version marked as storage version"));
+        causes.push(Cause::invalid(
+            "spec.versions",
+            value,
+            "must have exactly one version marked as storage version",
+        ));
     }
 }
 
@@ -267,7 +334,8 @@ fn schema(schema_of: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>,
     };
     let wanted = text(schema_of, "/type");
     let either = schema_of.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true));
-    if !wanted.is_empty() && !either && wanted != found && !(wanted == "number" && found == "integer") {
+    let fits = wanted.is_empty() || either || wanted == found || (wanted == "number" && found == "integer");
+    if !fits {
         causes.push(Cause {
             reason: "FieldValueTypeInvalid",
             message: format!(
@@ -279,7 +347,13 @@ fn schema(schema_of: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>,
         });
         return;
     }
-    let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    let join = |key: &str| {
+        if path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{path}.{key}")
+        }
+    };
     for required in items(schema_of, "/required").filter_map(Value::as_str) {
         if value.get(required).is_none() {
             causes.push(Cause::required(join(required), ""));
@@ -307,7 +381,8 @@ mod tests {
     #[track_caller]
     fn fault(group: &str, plural: &str, object: &Value, before: Option<&Value>) -> String {
         let kinds = Kinds::new([].into_iter());
-        check(kinds.find(group, "v1", plural).unwrap(), object, before).map_or_else(|e| e.message, |()| String::new())
+        check(kinds.find(group, "v1", plural).unwrap(), object, before)
+            .map_or_else(|e| e.message, |()| String::new())
     }
 
     #[test]
@@ -317,7 +392,12 @@ mod tests {
             "Pod \"a\" is invalid: spec.containers: Required value"
         );
         assert_eq!(
-            fault("", "configmaps", &json!({"metadata": {"name": "a"}, "data": {"k": "x".repeat(DATA_LIMIT + 1)}}), None),
+            fault(
+                "",
+                "configmaps",
+                &json!({"metadata": {"name": "a"}, "data": {"k": "x".repeat(DATA_LIMIT + 1)}}),
+                None
+            ),
             "ConfigMap \"a\" is invalid: []: Too long: may not be more than 1048576 bytes"
         );
         let old = json!({"metadata": {"name": "a"}, "immutable": true, "data": {"a": "1"}});
@@ -349,10 +429,25 @@ mod tests {
         }});
         let kinds = Kinds::new([&definition].into_iter());
         let kind = kinds.find("e.com", "v1", "ws").unwrap();
-        assert!(check(kind, &json!({"metadata": {"name": "a"}, "spec": {"size": 1}}), None).is_ok());
+        assert!(
+            check(
+                kind,
+                &json!({"metadata": {"name": "a"}, "spec": {"size": 1}}),
+                None
+            )
+            .is_ok()
+        );
         let error = check(kind, &json!({"metadata": {"name": "a"}, "spec": {}}), None).unwrap_err();
-        assert_eq!(error.message, "W.e.com \"a\" is invalid: spec.size: Required value");
-        let error = check(kind, &json!({"metadata": {"name": "a"}, "spec": {"size": "x"}}), None).unwrap_err();
+        assert_eq!(
+            error.message,
+            "W.e.com \"a\" is invalid: spec.size: Required value"
+        );
+        let error = check(
+            kind,
+            &json!({"metadata": {"name": "a"}, "spec": {"size": "x"}}),
+            None,
+        )
+        .unwrap_err();
         assert_eq!(
             error.message,
             "W.e.com \"a\" is invalid: spec.size: Invalid value: \"string\": spec.size in body must be of type \

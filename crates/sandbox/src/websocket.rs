@@ -51,7 +51,9 @@ fn broken(text: &'static str) -> io::Error {
 
 /// Takes a frame off the front of `buffer`, if a whole one is there.
 fn take_frame(buffer: &mut BytesMut) -> io::Result<Option<Received>> {
-    let Some((&[flags, length], rest)) = buffer.split_first_chunk::<2>() else { return Ok(None) };
+    let Some((&[flags, length], rest)) = buffer.split_first_chunk::<2>() else {
+        return Ok(None);
+    };
     if flags & 0x70 != 0 {
         return Err(broken("extension bits are set"));
     }
@@ -64,7 +66,10 @@ fn take_frame(buffer: &mut BytesMut) -> io::Result<Option<Received>> {
             None => return Ok(None),
         },
         127 => match rest.first_chunk::<8>() {
-            Some(bytes) => (usize::try_from(u64::from_be_bytes(*bytes)).unwrap_or(usize::MAX), 10),
+            Some(bytes) => (
+                usize::try_from(u64::from_be_bytes(*bytes)).unwrap_or(usize::MAX),
+                10,
+            ),
             None => return Ok(None),
         },
         length => (usize::from(length), 2),
@@ -81,12 +86,20 @@ fn take_frame(buffer: &mut BytesMut) -> io::Result<Option<Received>> {
     for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= mask;
     }
-    Ok(Some(Received { last: flags & 0x80 != 0, opcode: flags & 0x0f, payload }))
+    Ok(Some(Received {
+        last: flags & 0x80 != 0,
+        opcode: flags & 0x0f,
+        payload,
+    }))
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
     pub(crate) fn new(io: T) -> Self {
-        Self { io, received: BytesMut::with_capacity(4096), message: BytesMut::new() }
+        Self {
+            io,
+            received: BytesMut::with_capacity(4096),
+            message: BytesMut::new(),
+        }
     }
 
     /// The next message; `None` when the client has closed. Pings are answered on the way.
@@ -172,13 +185,21 @@ mod tests {
 
     #[test]
     fn the_accept_key_is_the_rfcs() {
-        assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            accept_key("dGhlIHNhbXBsZSBub25jZQ=="),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
     }
 
     fn frame(flags: u8, payload: &[u8]) -> BytesMut {
         let mut out = BytesMut::new();
         out.extend_from_slice(&[flags, 0x80 | u8::try_from(payload.len()).unwrap(), 1, 2, 3, 4]);
-        out.extend(payload.iter().zip([1_u8, 2, 3, 4].iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        out.extend(
+            payload
+                .iter()
+                .zip([1_u8, 2, 3, 4].iter().cycle())
+                .map(|(byte, mask)| byte ^ mask),
+        );
         out
     }
 
@@ -191,7 +212,10 @@ mod tests {
         }
         let mut buffer = whole.clone();
         let received = take_frame(&mut buffer).unwrap().unwrap();
-        assert_eq!((received.opcode, &received.payload[..]), (BINARY, &b"\x00hello"[..]));
+        assert_eq!(
+            (received.opcode, &received.payload[..]),
+            (BINARY, &b"\x00hello"[..])
+        );
         assert!(buffer.is_empty());
     }
 
@@ -209,7 +233,12 @@ mod tests {
         let (client, server) = tokio::io::duplex(1024);
         let mut socket = Socket::new(server);
         let (mut reads, mut writes) = tokio::io::split(client);
-        for part in [frame(0x02, b"ab"), frame(0x89, b"p"), frame(0x80, b"cd"), frame(0x88, b"")] {
+        for part in [
+            frame(0x02, b"ab"),
+            frame(0x89, b"p"),
+            frame(0x80, b"cd"),
+            frame(0x88, b""),
+        ] {
             writes.write_all(&part).await.unwrap();
         }
         assert_eq!(socket.read().await.unwrap().unwrap(), "abcd");

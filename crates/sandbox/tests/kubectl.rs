@@ -26,7 +26,11 @@ struct Cluster {
 impl Cluster {
     /// `None` where there is no kubectl.
     fn start() -> Option<Self> {
-        if Command::new("kubectl").args(["version", "--client"]).output().is_err() {
+        if Command::new("kubectl")
+            .args(["version", "--client"])
+            .output()
+            .is_err()
+        {
             println!("kubectl is not on the path: nothing is tested");
             return None;
         }
@@ -34,12 +38,18 @@ impl Cluster {
         let (authority, certificate, key) = authority();
         let clients = ClientCertificates::Asked(authority.clone().into_bytes());
         let tls = ServerTls::from_pem(certificate.as_bytes(), key.as_bytes(), &clients).unwrap();
-        let sandbox = Sandbox::builder().certificate_authority(authority.clone()).build();
+        let sandbox = Sandbox::builder()
+            .certificate_authority(authority.clone())
+            .build();
         let stop = CancellationToken::new();
         let (sender, receiver) = std::sync::mpsc::channel();
         let stopped = stop.clone();
         let server = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
                 let listener = Listener::bind(ListenConfig::https(address, tls)).await.unwrap();
@@ -60,7 +70,11 @@ impl Cluster {
         );
         std::fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
         SCENARIOS.fetch_add(1, Ordering::Relaxed);
-        Some(Self { folder, stop, server: Some(server) })
+        Some(Self {
+            folder,
+            stop,
+            server: Some(server),
+        })
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -91,7 +105,10 @@ impl Cluster {
     fn run(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
         let (stdout, stderr) = texts(&output);
-        assert!(output.status.success(), "kubectl {arguments:?}\n{stdout}\n{stderr}");
+        assert!(
+            output.status.success(),
+            "kubectl {arguments:?}\n{stdout}\n{stderr}"
+        );
         stdout
     }
 
@@ -100,7 +117,10 @@ impl Cluster {
     fn fail(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
         let (stdout, stderr) = texts(&output);
-        assert!(!output.status.success(), "kubectl {arguments:?} succeeded\n{stdout}\n{stderr}");
+        assert!(
+            !output.status.success(),
+            "kubectl {arguments:?} succeeded\n{stdout}\n{stderr}"
+        );
         stderr
     }
 
@@ -144,9 +164,14 @@ fn authority() -> (String, String, String) {
     let certificate = params.self_signed(&key).unwrap();
     let issuer = Issuer::new(params, key);
     let server_key = KeyPair::generate().unwrap();
-    let server =
-        CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap().signed_by(&server_key, &issuer);
-    (certificate.pem(), server.unwrap().pem(), server_key.serialize_pem())
+    let server = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])
+        .unwrap()
+        .signed_by(&server_key, &issuer);
+    (
+        certificate.pem(),
+        server.unwrap().pem(),
+        server_key.serialize_pem(),
+    )
 }
 
 #[track_caller]
@@ -160,69 +185,224 @@ fn has(text: &str, parts: &[&str]) {
 fn objects_are_created_read_changed_and_deleted() {
     let Some(cluster) = Cluster::start() else { return };
     has(&cluster.run(&["version"]), &["Server Version: v1.36.3"]);
-    has(&cluster.run(&["get", "nodes", "-o", "wide"]), &["sandbox-worker", "Ready", "control-plane", "10.0.0.11"]);
-    has(&cluster.run(&["api-resources"]), &["configmaps", "cm", "deployments", "apps/v1", "Deployment"]);
-    has(&cluster.run(&["api-versions"]), &["apps/v1", "rbac.authorization.k8s.io/v1"]);
-
-    has(&cluster.run(&["create", "configmap", "a", "--from-literal=k=v"]), &["configmap/a created"]);
-    has(&cluster.fail(&["create", "configmap", "a"]), &["configmaps \"a\" already exists"]);
-    has(&cluster.fail(&["get", "configmap", "b"]), &["(NotFound)", "configmaps \"b\" not found"]);
-    has(&cluster.fail(&["get", "nonsense"]), &["the server doesn't have a resource type \"nonsense\""]);
-    has(&cluster.run(&["get", "cm"]), &["NAME", "DATA", "AGE", "kube-root-ca.crt"]);
-    has(&cluster.run(&["get", "cm", "a", "-o", "yaml"]), &["apiVersion: v1", "kind: ConfigMap", "k: v", "uid:"]);
-    has(&cluster.run(&["get", "cm", "a", "-o", "jsonpath={.data.k}"]), &["v"]);
-    has(&cluster.run(&["label", "cm", "a", "x=y"]), &["configmap/a labeled"]);
-    has(&cluster.run(&["annotate", "cm", "a", "n=m"]), &["configmap/a annotated"]);
-    has(&cluster.run(&["get", "cm", "-l", "x=y", "-o", "name"]), &["configmap/a"]);
-    has(&cluster.run(&["patch", "cm", "a", "-p", "{\"data\":{\"k\":\"w\"}}"]), &["configmap/a patched"]);
-    has(&cluster.run(&["patch", "cm", "a", "--type", "merge", "-p", "{\"data\":{\"l\":\"1\"}}"]), &["patched"]);
     has(
-        &cluster.run(&["patch", "cm", "a", "--type", "json", "-p", "[{\"op\":\"remove\",\"path\":\"/data/l\"}]"]),
+        &cluster.run(&["get", "nodes", "-o", "wide"]),
+        &["sandbox-worker", "Ready", "control-plane", "10.0.0.11"],
+    );
+    has(
+        &cluster.run(&["api-resources"]),
+        &["configmaps", "cm", "deployments", "apps/v1", "Deployment"],
+    );
+    has(
+        &cluster.run(&["api-versions"]),
+        &["apps/v1", "rbac.authorization.k8s.io/v1"],
+    );
+
+    has(
+        &cluster.run(&["create", "configmap", "a", "--from-literal=k=v"]),
+        &["configmap/a created"],
+    );
+    has(
+        &cluster.fail(&["create", "configmap", "a"]),
+        &["configmaps \"a\" already exists"],
+    );
+    has(
+        &cluster.fail(&["get", "configmap", "b"]),
+        &["(NotFound)", "configmaps \"b\" not found"],
+    );
+    has(
+        &cluster.fail(&["get", "nonsense"]),
+        &["the server doesn't have a resource type \"nonsense\""],
+    );
+    has(
+        &cluster.run(&["get", "cm"]),
+        &["NAME", "DATA", "AGE", "kube-root-ca.crt"],
+    );
+    has(
+        &cluster.run(&["get", "cm", "a", "-o", "yaml"]),
+        &["apiVersion: v1", "kind: ConfigMap", "k: v", "uid:"],
+    );
+    has(
+        &cluster.run(&["get", "cm", "a", "-o", "jsonpath={.data.k}"]),
+        &["v"],
+    );
+    has(
+        &cluster.run(&["label", "cm", "a", "x=y"]),
+        &["configmap/a labeled"],
+    );
+    has(
+        &cluster.run(&["annotate", "cm", "a", "n=m"]),
+        &["configmap/a annotated"],
+    );
+    has(
+        &cluster.run(&["get", "cm", "-l", "x=y", "-o", "name"]),
+        &["configmap/a"],
+    );
+    has(
+        &cluster.run(&["patch", "cm", "a", "-p", "{\"data\":{\"k\":\"w\"}}"]),
+        &["configmap/a patched"],
+    );
+    has(
+        &cluster.run(&[
+            "patch",
+            "cm",
+            "a",
+            "--type",
+            "merge",
+            "-p",
+            "{\"data\":{\"l\":\"1\"}}",
+        ]),
         &["patched"],
     );
-    assert_eq!(cluster.run(&["get", "cm", "a", "-o", "jsonpath={.data}"]), "{\"k\":\"w\"}");
-    has(&cluster.run(&["create", "cm", "c", "--dry-run=server"]), &["configmap/c created (server dry run)"]);
+    has(
+        &cluster.run(&[
+            "patch",
+            "cm",
+            "a",
+            "--type",
+            "json",
+            "-p",
+            "[{\"op\":\"remove\",\"path\":\"/data/l\"}]",
+        ]),
+        &["patched"],
+    );
+    assert_eq!(
+        cluster.run(&["get", "cm", "a", "-o", "jsonpath={.data}"]),
+        "{\"k\":\"w\"}"
+    );
+    has(
+        &cluster.run(&["create", "cm", "c", "--dry-run=server"]),
+        &["configmap/c created (server dry run)"],
+    );
     has(&cluster.fail(&["get", "cm", "c"]), &["not found"]);
-    has(&cluster.fail(&["create", "cm", "A_B"]), &["is invalid", "RFC 1123 subdomain"]);
+    has(
+        &cluster.fail(&["create", "cm", "A_B"]),
+        &["is invalid", "RFC 1123 subdomain"],
+    );
     has(&cluster.run(&["delete", "cm", "a"]), &["configmap \"a\" deleted"]);
-    has(&cluster.run(&["create", "secret", "generic", "s", "--from-literal=p=q"]), &["secret/s created"]);
+    has(
+        &cluster.run(&["create", "secret", "generic", "s", "--from-literal=p=q"]),
+        &["secret/s created"],
+    );
     has(&cluster.run(&["get", "secret", "s"]), &["Opaque", "1"]);
-    has(&cluster.run(&["create", "namespace", "team"]), &["namespace/team created"]);
+    has(
+        &cluster.run(&["create", "namespace", "team"]),
+        &["namespace/team created"],
+    );
     has(&cluster.run(&["get", "ns", "team"]), &["Active"]);
-    has(&cluster.run(&["-n", "team", "create", "serviceaccount", "robot"]), &["serviceaccount/robot created"]);
+    has(
+        &cluster.run(&["-n", "team", "create", "serviceaccount", "robot"]),
+        &["serviceaccount/robot created"],
+    );
     has(&cluster.run(&["-n", "team", "get", "sa"]), &["default", "robot"]);
-    has(&cluster.fail(&["-n", "absent", "create", "cm", "a"]), &["namespaces \"absent\" not found"]);
+    has(
+        &cluster.fail(&["-n", "absent", "create", "cm", "a"]),
+        &["namespaces \"absent\" not found"],
+    );
     has(&cluster.run(&["get", "--raw", "/healthz"]), &["ok"]);
     has(&cluster.run(&["describe", "ns", "team"]), &["Status:", "Active"]);
-    has(&cluster.run(&["delete", "ns", "team"]), &["namespace \"team\" deleted"]);
+    has(
+        &cluster.run(&["delete", "ns", "team"]),
+        &["namespace \"team\" deleted"],
+    );
     has(&cluster.fail(&["get", "ns", "team"]), &["not found"]);
 }
 
 #[test]
 fn workloads_scale_log_and_execute() {
     let Some(cluster) = Cluster::start() else { return };
-    has(&cluster.run(&["create", "deployment", "web", "--image=nginx:1", "--replicas=2"]), &["deployment.apps/web created"]);
-    has(&cluster.run(&["rollout", "status", "deployment/web", "--timeout=20s"]), &["successfully rolled out"]);
-    has(&cluster.run(&["get", "deployment", "web", "-o", "wide"]), &["2/2", "nginx:1", "app=web"]);
-    assert_eq!(cluster.run(&["get", "pods", "-l", "app=web", "-o", "name"]).lines().count(), 2);
-    has(&cluster.run(&["scale", "deployment", "web", "--replicas=3"]), &["deployment.apps/web scaled"]);
-    assert_eq!(cluster.run(&["get", "pods", "-l", "app=web", "-o", "name"]).lines().count(), 3);
-    has(&cluster.run(&["get", "all"]), &["deployment.apps/web", "replicaset.apps/web-", "pod/web-", "service/kubernetes"]);
-    has(&cluster.run(&["set", "image", "deployment/web", "nginx=nginx:2"]), &["image updated"]);
-    has(&cluster.run(&["get", "pods", "-o", "jsonpath={.items[*].spec.containers[0].image}"]), &["nginx:2"]);
-    has(&cluster.run(&["expose", "deployment", "web", "--port=80"]), &["service/web exposed"]);
-    has(&cluster.run(&["get", "svc", "web"]), &["ClusterIP", "80/TCP", "10.96."]);
+    has(
+        &cluster.run(&["create", "deployment", "web", "--image=nginx:1", "--replicas=2"]),
+        &["deployment.apps/web created"],
+    );
+    has(
+        &cluster.run(&["rollout", "status", "deployment/web", "--timeout=20s"]),
+        &["successfully rolled out"],
+    );
+    has(
+        &cluster.run(&["get", "deployment", "web", "-o", "wide"]),
+        &["2/2", "nginx:1", "app=web"],
+    );
+    assert_eq!(
+        cluster
+            .run(&["get", "pods", "-l", "app=web", "-o", "name"])
+            .lines()
+            .count(),
+        2
+    );
+    has(
+        &cluster.run(&["scale", "deployment", "web", "--replicas=3"]),
+        &["deployment.apps/web scaled"],
+    );
+    assert_eq!(
+        cluster
+            .run(&["get", "pods", "-l", "app=web", "-o", "name"])
+            .lines()
+            .count(),
+        3
+    );
+    has(
+        &cluster.run(&["get", "all"]),
+        &[
+            "deployment.apps/web",
+            "replicaset.apps/web-",
+            "pod/web-",
+            "service/kubernetes",
+        ],
+    );
+    has(
+        &cluster.run(&["set", "image", "deployment/web", "nginx=nginx:2"]),
+        &["image updated"],
+    );
+    has(
+        &cluster.run(&[
+            "get",
+            "pods",
+            "-o",
+            "jsonpath={.items[*].spec.containers[0].image}",
+        ]),
+        &["nginx:2"],
+    );
+    has(
+        &cluster.run(&["expose", "deployment", "web", "--port=80"]),
+        &["service/web exposed"],
+    );
+    has(
+        &cluster.run(&["get", "svc", "web"]),
+        &["ClusterIP", "80/TCP", "10.96."],
+    );
 
-    has(&cluster.run(&["run", "one", "--image=busybox:1", "--env=A=b"]), &["pod/one created"]);
+    has(
+        &cluster.run(&["run", "one", "--image=busybox:1", "--env=A=b"]),
+        &["pod/one created"],
+    );
     has(&cluster.run(&["get", "pod", "one"]), &["1/1", "Running"]);
-    has(&cluster.run(&["describe", "pod", "one"]), &["Name:", "busybox:1", "Running"]);
-    has(&cluster.run(&["wait", "--for=condition=Ready", "pod/one", "--timeout=10s"]), &["condition met"]);
-    has(&cluster.run(&["logs", "one"]), &["one: starting busybox:1", "one: ready"]);
+    has(
+        &cluster.run(&["describe", "pod", "one"]),
+        &["Name:", "busybox:1", "Running"],
+    );
+    has(
+        &cluster.run(&["wait", "--for=condition=Ready", "pod/one", "--timeout=10s"]),
+        &["condition met"],
+    );
+    has(
+        &cluster.run(&["logs", "one"]),
+        &["one: starting busybox:1", "one: ready"],
+    );
     assert_eq!(cluster.run(&["logs", "one", "--tail=1"]), "one: ready\n");
     has(&cluster.fail(&["logs", "absent"]), &["pods \"absent\" not found"]);
-    assert_eq!(cluster.run(&["exec", "one", "--", "echo", "hello", "there"]), "hello there\n");
-    has(&cluster.run(&["exec", "one", "--", "env"]), &["A=b", "HOSTNAME=one"]);
-    let failed = cluster.command(&["exec", "one", "--", "sh", "-c", "echo bad >&2; exit 3"]).output().unwrap();
+    assert_eq!(
+        cluster.run(&["exec", "one", "--", "echo", "hello", "there"]),
+        "hello there\n"
+    );
+    has(
+        &cluster.run(&["exec", "one", "--", "env"]),
+        &["A=b", "HOSTNAME=one"],
+    );
+    let failed = cluster
+        .command(&["exec", "one", "--", "sh", "-c", "echo bad >&2; exit 3"])
+        .output()
+        .unwrap();
     assert_eq!(failed.status.code(), Some(3));
     has(&texts(&failed).1, &["bad", "command terminated with exit code 3"]);
     let copied = cluster.pipe(&["exec", "-i", "one", "--", "cat"], "through and back\n");
@@ -230,14 +410,21 @@ fn workloads_scale_log_and_execute() {
     let attached = cluster.pipe(&["attach", "-i", "one"], "typed\n");
     has(&texts(&attached).0, &["typed"]);
     has(&cluster.run(&["delete", "pod", "one"]), &["pod \"one\" deleted"]);
-    has(&cluster.run(&["delete", "deployment", "web"]), &["deployment.apps \"web\" deleted"]);
+    has(
+        &cluster.run(&["delete", "deployment", "web"]),
+        &["deployment.apps \"web\" deleted"],
+    );
     assert_eq!(cluster.run(&["get", "pods", "-o", "name"]), "");
 }
 
 #[test]
 fn watches_and_followed_logs_go_on() {
     let Some(cluster) = Cluster::start() else { return };
-    let mut watch = cluster.command(&["get", "cm", "-w", "-o", "name"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut watch = cluster
+        .command(&["get", "cm", "-w", "-o", "name"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "configmap/kube-root-ca.crt");
     cluster.run(&["create", "cm", "later"]);
@@ -246,7 +433,11 @@ fn watches_and_followed_logs_go_on() {
     watch.wait().unwrap();
 
     cluster.run(&["run", "one", "--image=busybox"]);
-    let mut logs = cluster.command(&["logs", "-f", "one"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut logs = cluster
+        .command(&["logs", "-f", "one"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(logs.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("still running (1)")));
     cluster.run(&["delete", "pod", "one", "--wait=false"]);
@@ -277,30 +468,66 @@ spec:
 fn manifests_are_applied_and_custom_resources_served() {
     let Some(cluster) = Cluster::start() else { return };
     let file = cluster.file("crd.yaml", WIDGETS);
-    has(&cluster.run(&["apply", "-f", &file]), &["customresourcedefinition.apiextensions.k8s.io/widgets.example.com created"]);
-    has(&cluster.run(&["wait", "--for=condition=Established", "crd/widgets.example.com"]), &["condition met"]);
+    has(
+        &cluster.run(&["apply", "-f", &file]),
+        &["customresourcedefinition.apiextensions.k8s.io/widgets.example.com created"],
+    );
+    has(
+        &cluster.run(&["wait", "--for=condition=Established", "crd/widgets.example.com"]),
+        &["condition met"],
+    );
     let file = cluster.file(
         "widget.yaml",
         "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\nspec: {size: 7}\n",
     );
-    has(&cluster.run(&["apply", "-f", &file]), &["widget.example.com/w created"]);
+    has(
+        &cluster.run(&["apply", "-f", &file]),
+        &["widget.example.com/w created"],
+    );
     has(&cluster.run(&["get", "wd"]), &["NAME", "SIZE", "w", "7"]);
     has(&cluster.run(&["apply", "-f", &file]), &["unchanged"]);
 
-    let config = |value: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{k: '{value}', l: '1'}}\n");
+    let config = |value: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{k: '{value}', l: '1'}}\n")
+    };
     let file = cluster.file("cm.yaml", &config("1"));
     has(&cluster.run(&["apply", "-f", &file]), &["configmap/a created"]);
     has(&cluster.run(&["apply", "-f", &file]), &["configmap/a unchanged"]);
     let file = cluster.file("cm.yaml", &config("2"));
-    has(&texts(&cluster.command(&["diff", "-f", &file]).output().unwrap()).0, &["-  k: \"1\"", "+  k: \"2\""]);
-    has(&cluster.run(&["apply", "-f", &file]), &["configmap/a configured"]);
-    has(&cluster.run(&["get", "cm", "a", "-o", "jsonpath={.data.k}"]), &["2"]);
-    let file = cluster.file("other.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {k: v}\n");
-    has(&cluster.run(&["apply", "--server-side", "-f", &file]), &["configmap/b serverside-applied"]);
     has(
-        &cluster.run(&["get", "cm", "b", "-o", "jsonpath={.metadata.managedFields[*].operation}", "--show-managed-fields"]),
+        &texts(&cluster.command(&["diff", "-f", &file]).output().unwrap()).0,
+        &["-  k: \"1\"", "+  k: \"2\""],
+    );
+    has(&cluster.run(&["apply", "-f", &file]), &["configmap/a configured"]);
+    has(
+        &cluster.run(&["get", "cm", "a", "-o", "jsonpath={.data.k}"]),
+        &["2"],
+    );
+    let file = cluster.file(
+        "other.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {k: v}\n",
+    );
+    has(
+        &cluster.run(&["apply", "--server-side", "-f", &file]),
+        &["configmap/b serverside-applied"],
+    );
+    has(
+        &cluster.run(&[
+            "get",
+            "cm",
+            "b",
+            "-o",
+            "jsonpath={.metadata.managedFields[*].operation}",
+            "--show-managed-fields",
+        ]),
         &["Apply"],
     );
-    has(&cluster.run(&["delete", "-f", &file]), &["configmap \"b\" deleted"]);
-    has(&cluster.run(&["replace", "-f", &cluster.file("cm.yaml", &config("3"))]), &["configmap/a replaced"]);
+    has(
+        &cluster.run(&["delete", "-f", &file]),
+        &["configmap \"b\" deleted"],
+    );
+    has(
+        &cluster.run(&["replace", "-f", &cluster.file("cm.yaml", &config("3"))]),
+        &["configmap/a replaced"],
+    );
 }

@@ -36,11 +36,17 @@ struct Options {
 impl Options {
     /// From the body, or from the query where there is none.
     fn parse(call: &Call) -> Result<Self, ApiError> {
-        let body = if call.body.is_empty() { Value::Null } else { call.decode()? };
+        let body = if call.body.is_empty() {
+            Value::Null
+        } else {
+            call.decode()?
+        };
         if !body.is_null() {
             let kind = text(&body, "/kind");
             if !matches!(kind, "" | "DeleteOptions") {
-                return Err(ApiError::bad_request(format!("decoded object cannot be converted to DeleteOptions: {kind}")));
+                return Err(ApiError::bad_request(format!(
+                    "decoded object cannot be converted to DeleteOptions: {kind}"
+                )));
             }
             call.recorder.request_object(&as_recorded(&body));
         }
@@ -51,8 +57,16 @@ impl Options {
         };
         let dry_run = items(&body, "/dryRun").next().is_some() || call.dry_run()?;
         Ok(Self {
-            grace: if number.is_some() { number } else { call.query.number("gracePeriodSeconds")? },
-            dependents: if policy == "Orphan" { Dependents::Orphan } else { Dependents::Delete },
+            grace: if number.is_some() {
+                number
+            } else {
+                call.query.number("gracePeriodSeconds")?
+            },
+            dependents: if policy == "Orphan" {
+                Dependents::Orphan
+            } else {
+                Dependents::Delete
+            },
             uid: text(&body, "/preconditions/uid").to_owned(),
             revision: text(&body, "/preconditions/resourceVersion").to_owned(),
             dry_run,
@@ -65,7 +79,13 @@ fn as_recorded(body: &Value) -> Value {
     let mut out = Map::new();
     out.insert("kind".to_owned(), json!("DeleteOptions"));
     out.insert("apiVersion".to_owned(), json!("meta.k8s.io/__internal"));
-    for key in ["gracePeriodSeconds", "preconditions", "orphanDependents", "propagationPolicy", "dryRun"] {
+    for key in [
+        "gracePeriodSeconds",
+        "preconditions",
+        "orphanDependents",
+        "propagationPolicy",
+        "dryRun",
+    ] {
         if let Some(value) = body.get(key).filter(|value| !value.is_null()) {
             out.insert(key.to_owned(), value.clone());
         }
@@ -99,11 +119,18 @@ pub(super) fn collection(state: &Arc<State>, call: &mut Call) -> Result<Reply, A
     }
     let options = Options::parse(call)?;
     let selector = selector(call)?;
-    let page =
-        state.store.list(&call.kind.key, &call.namespace, None, None, 0, |object| selector.matches(object))?;
+    let page = state
+        .store
+        .list(&call.kind.key, &call.namespace, None, None, 0, |object| {
+            selector.matches(object)
+        })?;
     let mut removed = Vec::new();
     for object in &page.items {
-        let key = Key::new(&call.kind.key, text(object, "/metadata/namespace"), text(object, "/metadata/name"));
+        let key = Key::new(
+            &call.kind.key,
+            text(object, "/metadata/namespace"),
+            text(object, "/metadata/name"),
+        );
         // Somebody else may have deleted it since the list.
         if mark(state, call, &key, &options).is_ok() {
             removed.push(list_item(&call.kind, object));
@@ -113,7 +140,11 @@ pub(super) fn collection(state: &Arc<State>, call: &mut Call) -> Result<Reply, A
         }
     }
     let metadata = json!({"resourceVersion": state.store.revision().to_string()});
-    Ok(Reply::object(200, list_of(&call.kind, metadata, removed), &call.kind))
+    Ok(Reply::object(
+        200,
+        list_of(&call.kind, metadata, removed),
+        &call.kind,
+    ))
 }
 
 /// Marks an object as being deleted, and returns it so marked.
@@ -122,11 +153,16 @@ fn mark(state: &State, call: &Call, key: &Key, options: &Options) -> Result<Valu
     let mut unstored = None;
     let written = state.store.write(key, |before| {
         let before = before.ok_or_else(|| {
-            if call.name.is_empty() { ApiError::not_found(&kind.group, &kind.plural, &key.name) } else { not_found(call) }
+            if call.name.is_empty() {
+                ApiError::not_found(&kind.group, &kind.plural, &key.name)
+            } else {
+                not_found(call)
+            }
         })?;
-        for (what, wanted, pointer) in
-            [("UID", &options.uid, "/metadata/uid"), ("ResourceVersion", &options.revision, "/metadata/resourceVersion")]
-        {
+        for (what, wanted, pointer) in [
+            ("UID", &options.uid, "/metadata/uid"),
+            ("ResourceVersion", &options.revision, "/metadata/resourceVersion"),
+        ] {
             let found = text(before, pointer);
             if !wanted.is_empty() && wanted != found {
                 let why = format!(
@@ -135,11 +171,21 @@ fn mark(state: &State, call: &Call, key: &Key, options: &Options) -> Result<Valu
                 return Err(ApiError::conflict(&kind.group, &kind.plural, &key.name, &why));
             }
         }
-        if &*kind.key == "namespaces" && matches!(key.name.as_str(), "default" | "kube-system" | "kube-public") {
-            return Err(ApiError::forbidden("", "namespaces", &key.name, "this namespace may not be deleted"));
+        if &*kind.key == "namespaces"
+            && matches!(key.name.as_str(), "default" | "kube-system" | "kube-public")
+        {
+            return Err(ApiError::forbidden(
+                "",
+                "namespaces",
+                &key.name,
+                "this namespace may not be deleted",
+            ));
         }
         let mut object = Value::clone(before);
-        let default_grace = before.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
+        let default_grace = before
+            .pointer("/spec/terminationGracePeriodSeconds")
+            .and_then(Value::as_i64)
+            .unwrap_or(0);
         let top = fields(&mut object);
         if &*kind.key == "namespaces" {
             child(top, "status").insert("phase".to_owned(), json!("Terminating"));
@@ -150,7 +196,10 @@ fn mark(state: &State, call: &Call, key: &Key, options: &Options) -> Result<Valu
         };
         let metadata = child(top, "metadata");
         if metadata.get("deletionTimestamp").is_none() {
-            let at = call.now.checked_add(jiff::Span::new().seconds(grace.clamp(0, 86_400))).unwrap_or(call.now);
+            let at = call
+                .now
+                .checked_add(jiff::Span::new().seconds(grace.clamp(0, 86_400)))
+                .unwrap_or(call.now);
             metadata.insert("deletionTimestamp".to_owned(), json!(timestamp(at)));
             metadata.insert("deletionGracePeriodSeconds".to_owned(), json!(grace));
         }
@@ -158,7 +207,8 @@ fn mark(state: &State, call: &Call, key: &Key, options: &Options) -> Result<Valu
             unstored = Some(object);
             return Ok(Write::Keep);
         }
-        let lingers = matches!(&*kind.key, "pods" | "namespaces") || items(&object, "/metadata/finalizers").next().is_some();
+        let lingers = matches!(&*kind.key, "pods" | "namespaces")
+            || items(&object, "/metadata/finalizers").next().is_some();
         if lingers {
             return Ok(Write::Put(object));
         }

@@ -44,20 +44,37 @@ pub(super) fn list(state: &State, call: &Call) -> Result<Reply, ApiError> {
         let token = decode_token(token)?;
         (Some(token.rv), Some(token.start))
     };
-    let page = state.store.list(&call.kind.key, &call.namespace, revision, after.as_ref(), limit, |object| {
-        selector.matches(object)
-    })?;
+    let page = state.store.list(
+        &call.kind.key,
+        &call.namespace,
+        revision,
+        after.as_ref(),
+        limit,
+        |object| selector.matches(object),
+    )?;
     let mut metadata = json!({"resourceVersion": page.revision.to_string()});
     if let (Value::Object(metadata), Some(last)) = (&mut metadata, page.last) {
-        let token = Continue { v: "meta.k8s.io/v1".to_owned(), rv: page.revision, start: last };
+        let token = Continue {
+            v: "meta.k8s.io/v1".to_owned(),
+            rv: page.revision,
+            start: last,
+        };
         let token = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default());
         metadata.insert("continue".to_owned(), json!(token));
         if selector.is_empty() {
             metadata.insert("remainingItemCount".to_owned(), json!(page.remaining));
         }
     }
-    let items: Vec<Value> = page.items.iter().map(|object| list_item(&call.kind, object)).collect();
-    Ok(Reply::object(200, list_of(&call.kind, metadata, items), &call.kind))
+    let items: Vec<Value> = page
+        .items
+        .iter()
+        .map(|object| list_item(&call.kind, object))
+        .collect();
+    Ok(Reply::object(
+        200,
+        list_of(&call.kind, metadata, items),
+        &call.kind,
+    ))
 }
 
 /// A list object of a kind.
@@ -80,12 +97,16 @@ fn exact_revision(state: &State, call: &Call) -> Result<Option<u64>, ApiError> {
     let wanted = match call.query.text("resourceVersion") {
         "" | "0" => return Ok(None),
         text => text.parse::<u64>().map_err(|_| {
-            ApiError::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+            ApiError::bad_request(format!(
+                "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))
         })?,
     };
     let current = state.store.revision();
     if wanted > current {
-        let mut error = ApiError::bad_request(format!("Too large resource version: {wanted}, current: {current}"));
+        let mut error = ApiError::bad_request(format!(
+            "Too large resource version: {wanted}, current: {current}"
+        ));
         error.code = 504;
         error.reason = "Timeout";
         return Err(error);

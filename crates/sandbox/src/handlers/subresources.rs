@@ -52,9 +52,17 @@ fn read(state: &State, call: &Call) -> Result<Arc<Value>, ApiError> {
 
 /// A workload as `autoscaling/v1` sees it.
 fn scale_of(object: &Value) -> Value {
-    let replicas = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
-    let current = object.pointer("/status/replicas").and_then(Value::as_i64).unwrap_or(0);
-    let labels = object.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
+    let replicas = object
+        .pointer("/spec/replicas")
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
+    let current = object
+        .pointer("/status/replicas")
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
+    let labels = object
+        .pointer("/spec/selector/matchLabels")
+        .and_then(Value::as_object);
     let selector: Vec<String> = labels
         .into_iter()
         .flatten()
@@ -76,10 +84,13 @@ fn scale_of(object: &Value) -> Value {
     })
 }
 
+/// What becomes of a Scale.
+type Change = Box<dyn Fn(&Value) -> Result<Value, ApiError>>;
+
 fn scale(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiError> {
     let dry_run = call.dry_run()?;
     let context = Context::of(call);
-    let change: Box<dyn Fn(&Value) -> Result<Value, ApiError>> = if call.method == Method::PUT {
+    let change: Change = if call.method == Method::PUT {
         let wanted = call.decode_object()?;
         call.recorder.request_object(&wanted);
         Box::new(move |_| Ok(wanted.clone()))
@@ -96,7 +107,10 @@ fn scale(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiError> {
         let mut object = before.clone();
         let top = fields(&mut object);
         child(top, "metadata").insert("resourceVersion".to_owned(), json!(revision));
-        let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+        let replicas = wanted
+            .pointer("/spec/replicas")
+            .and_then(Value::as_i64)
+            .unwrap_or(0);
         child(top, "spec").insert("replicas".to_owned(), json!(replicas));
         Ok(object)
     })?;
@@ -113,8 +127,13 @@ fn evict(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiError> {
     if !call.dry_run()? {
         remove(state, &key, true);
     }
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    Ok(Reply::Object { code: 201, object: status, kind: None })
+    let status =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(Reply::Object {
+        code: 201,
+        object: status,
+        kind: None,
+    })
 }
 
 fn bind(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiError> {
@@ -127,6 +146,11 @@ fn bind(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiError> {
         child(fields(&mut object), "spec").insert("nodeName".to_owned(), json!(node));
         Ok(object)
     })?;
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    Ok(Reply::Object { code: 201, object: status, kind: None })
+    let status =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(Reply::Object {
+        code: 201,
+        object: status,
+        kind: None,
+    })
 }

@@ -94,7 +94,10 @@ pub(super) fn watch(state: &Arc<State>, call: &Call) -> Result<Reply, ApiError> 
         Some((Ok::<_, Infallible>(Frame::data(bytes)), session))
     });
     let body = StreamBody::new(frames).boxed_unsync();
-    Ok(Reply::Stream { content_type: "application/json".to_owned(), body })
+    Ok(Reply::Stream {
+        content_type: "application/json".to_owned(),
+        body,
+    })
 }
 
 /// Which objects a watcher sees, and how.
@@ -110,7 +113,8 @@ struct View {
 impl View {
     fn wants(&self, object: &Value) -> bool {
         self.selector.matches(object)
-            && (self.name.is_empty() || object.pointer("/metadata/name").and_then(Value::as_str) == Some(&*self.name))
+            && (self.name.is_empty()
+                || object.pointer("/metadata/name").and_then(Value::as_str) == Some(&*self.name))
     }
 
     /// A change as the watcher sees it: an object that stops matching is deleted for it.
@@ -147,7 +151,10 @@ impl View {
     fn bookmark(&self, state: &State, revision: u64, initial_events_end: bool) -> Bytes {
         let mut metadata = json!({"resourceVersion": revision.to_string()});
         if let (Value::Object(metadata), true) = (&mut metadata, initial_events_end) {
-            metadata.insert("annotations".to_owned(), json!({"k8s.io/initial-events-end": "true"}));
+            metadata.insert(
+                "annotations".to_owned(),
+                json!({"k8s.io/initial-events-end": "true"}),
+            );
         }
         let object = json!({
             "kind": self.kind.kind,
@@ -185,7 +192,9 @@ impl Session {
             if self.over {
                 return None;
             }
-            let tick = self.bookmark.map_or(self.ends, |bookmark| bookmark.min(self.ends));
+            let tick = self
+                .bookmark
+                .map_or(self.ends, |bookmark| bookmark.min(self.ends));
             let stop = self.state.stop.clone();
             tokio::select! {
                 change = self.live.recv() => match change {

@@ -26,7 +26,9 @@ pub(super) fn create(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiEr
     call.recorder.request_object(&object);
     let dry_run = call.dry_run()?;
     if call.kind.namespaced && call.namespace.is_empty() {
-        return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
+        return Err(ApiError::bad_request(
+            "an empty namespace may not be set during creation",
+        ));
     }
     let name = call.name.clone();
     let object = insert(state, call, object, &name, dry_run, managed::Operation::Update)?;
@@ -50,7 +52,14 @@ fn insert(
     admission.create(state, call, &mut object)?;
     validation::check(&kind, &object, None)?;
     if operation == managed::Operation::Update {
-        managed::record_update(&mut object, None, &call.field_manager(), &kind.api_version(), &call.subresource, call.now);
+        managed::record_update(
+            &mut object,
+            None,
+            &call.field_manager(),
+            &kind.api_version(),
+            &call.subresource,
+            call.now,
+        );
     }
     check_size(&kind, &name, &object)?;
     let key = Key::new(&kind.key, &call.namespace, &name);
@@ -92,7 +101,9 @@ pub(super) fn update(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiEr
             call.namespace
         )));
     }
-    let object = modify(state, call, dry_run, managed::Operation::Update, |_| Ok(object.clone()))?;
+    let object = modify(state, call, dry_run, managed::Operation::Update, |_| {
+        Ok(object.clone())
+    })?;
     Ok(Reply::object(200, present(&call.kind, &object), &call.kind))
 }
 
@@ -108,9 +119,15 @@ pub(super) fn patch(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiErr
         let object = insert(state, call, object, &name, dry_run, managed::Operation::Apply)?;
         return Ok(Reply::object(201, present(&call.kind, &object), &call.kind));
     }
-    let operation = if patch.is_apply() { managed::Operation::Apply } else { managed::Operation::Update };
+    let operation = if patch.is_apply() {
+        managed::Operation::Apply
+    } else {
+        managed::Operation::Update
+    };
     let context = patching::Context::of(call);
-    let object = modify(state, call, dry_run, operation, |before| patch.apply(&context, before))?;
+    let object = modify(state, call, dry_run, operation, |before| {
+        patch.apply(&context, before)
+    })?;
     Ok(Reply::object(200, present(&call.kind, &object), &call.kind))
 }
 
@@ -139,7 +156,14 @@ pub(super) fn modify(
         }
         if operation == managed::Operation::Update {
             let version = kind.api_version();
-            managed::record_update(&mut object, Some(before), &manager, &version, &call.subresource, call.now);
+            managed::record_update(
+                &mut object,
+                Some(before),
+                &manager,
+                &version,
+                &call.subresource,
+                call.now,
+            );
         }
         check_size(&kind, &key.name, &object)?;
         if dry_run {
@@ -169,7 +193,10 @@ pub(super) fn modify(
 /// The status is written through its own subresource and by nothing else, and vice versa.
 fn keep_other_parts(kind: &Kind, subresource: &str, object: &mut Value, before: &Value) {
     let has_status = kind.subresource("status").is_some()
-        && kind.custom.as_ref().is_none_or(|custom| custom.status_subresource);
+        && kind
+            .custom
+            .as_ref()
+            .is_none_or(|custom| custom.status_subresource);
     match subresource {
         "" if has_status => {
             let top = fields(object);

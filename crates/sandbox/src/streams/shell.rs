@@ -40,7 +40,10 @@ impl Shell {
     pub(super) fn new(command: Vec<String>, pod: &Value, container: &str) -> Self {
         let host = text(pod, "/metadata/name").to_owned();
         let mut environment = vec![
-            ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+            (
+                "PATH".to_owned(),
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+            ),
             ("HOSTNAME".to_owned(), host.clone()),
             ("KUBERNETES_SERVICE_HOST".to_owned(), "10.96.0.1".to_owned()),
             ("HOME".to_owned(), "/root".to_owned()),
@@ -48,10 +51,18 @@ impl Shell {
         let own = items(pod, "/spec/containers").find(|found| text(found, "/name") == container);
         if let Some(own) = own {
             environment.extend(
-                items(own, "/env").map(|entry| (text(entry, "/name").to_owned(), text(entry, "/value").to_owned())),
+                items(own, "/env")
+                    .map(|entry| (text(entry, "/name").to_owned(), text(entry, "/value").to_owned())),
             );
         }
-        Self { command, environment, host, mode: Mode::Once, line: Vec::new(), tty: false }
+        Self {
+            command,
+            environment,
+            host,
+            mode: Mode::Once,
+            line: Vec::new(),
+            tty: false,
+        }
     }
 
     /// Starts the program.
@@ -66,7 +77,10 @@ impl Shell {
             }
             [shell] if is_shell(shell) && stdin => {
                 self.mode = Mode::Interactive;
-                Output { stdout: self.prompt(), ..Output::default() }
+                Output {
+                    stdout: self.prompt(),
+                    ..Output::default()
+                }
             }
             words => self.run(words),
         }
@@ -75,19 +89,31 @@ impl Shell {
     /// Takes a piece of standard input.
     pub(super) fn input(&mut self, data: &[u8]) -> Output {
         match self.mode {
-            Mode::Once => Output { exit: Some(0), ..Output::default() },
+            Mode::Once => Output {
+                exit: Some(0),
+                ..Output::default()
+            },
             Mode::Copy if self.tty && data.contains(&4) => self.end_of_input(),
-            Mode::Copy => Output { stdout: data.to_vec(), ..Output::default() },
+            Mode::Copy => Output {
+                stdout: data.to_vec(),
+                ..Output::default()
+            },
             Mode::Interactive => self.interpret(data),
         }
     }
 
     pub(super) fn end_of_input(&mut self) -> Output {
-        let mut output = Output { exit: Some(0), ..Output::default() };
+        let mut output = Output {
+            exit: Some(0),
+            ..Output::default()
+        };
         if self.mode == Mode::Interactive && !self.line.is_empty() {
             let line = std::mem::take(&mut self.line);
             let ran = self.run_line(&String::from_utf8_lossy(&line));
-            output = Output { exit: Some(ran.exit.unwrap_or(0)), ..ran };
+            output = Output {
+                exit: Some(ran.exit.unwrap_or(0)),
+                ..ran
+            };
         }
         output
     }
@@ -109,7 +135,11 @@ impl Shell {
                     let line = String::from_utf8_lossy(&line);
                     let line = line.trim();
                     if line == "exit" || line.starts_with("exit ") {
-                        all.exit = Some(line.strip_prefix("exit ").and_then(|code| code.trim().parse().ok()).unwrap_or(0));
+                        all.exit = Some(
+                            line.strip_prefix("exit ")
+                                .and_then(|code| code.trim().parse().ok())
+                                .unwrap_or(0),
+                        );
                         return all;
                     }
                     let ran = self.run_line(line);
@@ -149,19 +179,29 @@ impl Shell {
 
     /// Commands separated by `;` and `&&`; no quoting but whole words in one kind of quotes.
     fn run_line(&self, line: &str) -> Output {
-        let mut all = Output { exit: Some(0), ..Output::default() };
+        let mut all = Output {
+            exit: Some(0),
+            ..Output::default()
+        };
         for part in line.split(';').flat_map(|part| part.split("&&")) {
             let (part, to_stderr) = match part.trim().strip_suffix(">&2") {
                 Some(part) => (part, true),
                 None => (part, false),
             };
-            let words: Vec<&str> =
-                part.split_whitespace().map(|word| word.trim_matches(|c| c == '"' || c == '\'')).collect();
+            let words: Vec<&str> = part
+                .split_whitespace()
+                .map(|word| word.trim_matches(|c| c == '"' || c == '\''))
+                .collect();
             if words.is_empty() {
                 continue;
             }
             let ran = self.run(&words);
-            if to_stderr { &mut all.stderr } else { &mut all.stdout }.extend(ran.stdout);
+            if to_stderr {
+                &mut all.stderr
+            } else {
+                &mut all.stdout
+            }
+            .extend(ran.stdout);
             all.stderr.extend(ran.stderr);
             all.exit = ran.exit;
             if words.first() == Some(&"exit") {
@@ -172,13 +212,20 @@ impl Shell {
     }
 
     fn run(&self, words: &[&str]) -> Output {
-        let done = |stdout: String| Output { stdout: stdout.into_bytes(), exit: Some(0), ..Output::default() };
+        let done = |stdout: String| Output {
+            stdout: stdout.into_bytes(),
+            exit: Some(0),
+            ..Output::default()
+        };
         match words {
             [shell, "-c", line] if is_shell(shell) => self.run_line(line),
             ["echo", words @ ..] => done(format!("{}\n", words.join(" "))),
-            ["env" | "printenv"] => {
-                done(self.environment.iter().map(|(key, value)| format!("{key}={value}\n")).collect())
-            }
+            ["env" | "printenv"] => done(
+                self.environment
+                    .iter()
+                    .map(|(key, value)| format!("{key}={value}\n"))
+                    .collect(),
+            ),
             ["hostname"] => done(format!("{}\n", self.host)),
             ["whoami"] => done("root\n".to_owned()),
             ["id"] => done("uid=0(root) gid=0(root) groups=0(root)\n".to_owned()),
@@ -191,8 +238,14 @@ impl Shell {
                 exit: Some(1),
                 ..Output::default()
             },
-            ["false"] => Output { exit: Some(1), ..Output::default() },
-            ["exit", code] => Output { exit: Some(code.parse().unwrap_or(2)), ..Output::default() },
+            ["false"] => Output {
+                exit: Some(1),
+                ..Output::default()
+            },
+            ["exit", code] => Output {
+                exit: Some(code.parse().unwrap_or(2)),
+                ..Output::default()
+            },
             ["exit"] => done(String::new()),
             [other, ..] => Output {
                 stderr: format!("sh: {other}: not found\n").into_bytes(),
@@ -226,7 +279,11 @@ mod tests {
     fn check(command: &[&str], stdout: &str, stderr: &str, exit: i32) {
         let output = shell(command).start(false, false);
         assert_eq!(
-            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr), output.exit),
+            (
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr),
+                output.exit
+            ),
             (stdout.into(), stderr.into(), Some(exit))
         );
     }
@@ -234,11 +291,20 @@ mod tests {
     #[test]
     fn programs_write_and_end() {
         check(&["echo", "a", "b"], "a b\n", "", 0);
-        check(&["sh", "-c", "echo out; echo err >&2; exit 3"], "out\n", "err\n", 3);
+        check(
+            &["sh", "-c", "echo out; echo err >&2; exit 3"],
+            "out\n",
+            "err\n",
+            3,
+        );
         check(&["hostname"], "web\n", "", 0);
         check(&["nope"], "", "sh: nope: not found\n", 127);
         check(&["false"], "", "", 1);
-        assert!(String::from_utf8(shell(&["env"]).start(false, false).stdout).unwrap().contains("\nA=b\n"));
+        assert!(
+            String::from_utf8(shell(&["env"]).start(false, false).stdout)
+                .unwrap()
+                .contains("\nA=b\n")
+        );
     }
 
     #[test]

@@ -26,7 +26,10 @@ pub(super) fn columns(kind: &Kind) -> Vec<Column> {
     }
     let (narrow, wide) = headings(kind);
     let narrow = narrow.iter().map(|name| column(name));
-    let wide = wide.iter().map(|name| Column { priority: 1, ..column(name) });
+    let wide = wide.iter().map(|name| Column {
+        priority: 1,
+        ..column(name)
+    });
     narrow.chain(wide).collect()
 }
 
@@ -35,7 +38,12 @@ fn column(name: &str) -> Column {
         "Data" | "Secrets" | "Desired" | "Current" | "Up-to-date" | "Available" => "integer",
         _ => "string",
     };
-    Column { name: name.to_owned(), kind: kind.to_owned(), format: if name == "Name" { "name" } else { "" }, priority: 0 }
+    Column {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        format: if name == "Name" { "name" } else { "" },
+        priority: 0,
+    }
 }
 
 /// The narrow columns, and those that `-o wide` adds.
@@ -50,13 +58,22 @@ fn headings(kind: &Kind) -> (&'static [&'static str], &'static [&'static str]) {
         "configmaps" => (&["Name", "Data", "Age"], &[]),
         "secrets" => (&["Name", "Type", "Data", "Age"], &[]),
         "serviceaccounts" => (&["Name", "Secrets", "Age"], &[]),
-        "services" => (&["Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age"], &["Selector"]),
+        "services" => (
+            &["Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age"],
+            &["Selector"],
+        ),
         "deployments" => (&["Name", "Ready", "Up-to-date", "Available", "Age"], TEMPLATE),
         "replicasets" => (&["Name", "Desired", "Current", "Ready", "Age"], TEMPLATE),
         "statefulsets" => (&["Name", "Ready", "Age"], &["Containers", "Images"]),
         "nodes" => (
             &["Name", "Status", "Roles", "Age", "Version"],
-            &["Internal-IP", "External-IP", "OS-Image", "Kernel-Version", "Container-Runtime"],
+            &[
+                "Internal-IP",
+                "External-IP",
+                "OS-Image",
+                "Kernel-Version",
+                "Container-Runtime",
+            ],
         ),
         "events" => (
             &["Last Seen", "Type", "Reason", "Object", "Message"],
@@ -64,7 +81,9 @@ fn headings(kind: &Kind) -> (&'static [&'static str], &'static [&'static str]) {
         ),
         "leases" => (&["Name", "Holder", "Age"], &[]),
         "roles" | "clusterroles" | "customresourcedefinitions" => (&["Name", "Created At"], &[]),
-        "rolebindings" | "clusterrolebindings" => (&["Name", "Role", "Age"], &["Users", "Groups", "ServiceAccounts"]),
+        "rolebindings" | "clusterrolebindings" => {
+            (&["Name", "Role", "Age"], &["Users", "Groups", "ServiceAccounts"])
+        }
         _ => (&["Name", "Age"], &[]),
     }
 }
@@ -79,7 +98,12 @@ pub(super) fn row(kind: &Kind, object: &Value, now: Timestamp) -> Row {
         if custom.columns.is_empty() {
             out.push(old);
         }
-        out.extend(custom.columns.iter().map(|column| custom_cell(object, &column.json_path, &column.kind, now)));
+        out.extend(
+            custom
+                .columns
+                .iter()
+                .map(|column| custom_cell(object, &column.json_path, &column.kind, now)),
+        );
         return out;
     }
     match &*kind.plural {
@@ -89,17 +113,34 @@ pub(super) fn row(kind: &Kind, object: &Value, now: Timestamp) -> Row {
             let count = size(object, "/data") + size(object, "/binaryData");
             vec![name, json!(count), old]
         }
-        "secrets" => vec![name, json!(text(object, "/type")), json!(size(object, "/data")), old],
+        "secrets" => vec![
+            name,
+            json!(text(object, "/type")),
+            json!(size(object, "/data")),
+            old,
+        ],
         "serviceaccounts" => vec![name, json!(items(object, "/secrets").count()), old],
         "services" => service(object, name, old),
         "deployments" => workload(
             object,
-            [name, ratio(object), count(object, "updatedReplicas"), count(object, "availableReplicas"), old],
+            [
+                name,
+                ratio(object),
+                count(object, "updatedReplicas"),
+                count(object, "availableReplicas"),
+                old,
+            ],
             true,
         ),
         "replicasets" => workload(
             object,
-            [name, json!(desired(object)), count(object, "replicas"), count(object, "readyReplicas"), old],
+            [
+                name,
+                json!(desired(object)),
+                count(object, "replicas"),
+                count(object, "readyReplicas"),
+                old,
+            ],
             true,
         ),
         "statefulsets" => workload(object, [name, ratio(object), old], false),
@@ -113,7 +154,10 @@ pub(super) fn row(kind: &Kind, object: &Value, now: Timestamp) -> Row {
 }
 
 fn size(object: &Value, pointer: &str) -> usize {
-    object.pointer(pointer).and_then(Value::as_object).map_or(0, serde_json::Map::len)
+    object
+        .pointer(pointer)
+        .and_then(Value::as_object)
+        .map_or(0, serde_json::Map::len)
 }
 
 fn or_none(text: &str) -> Value {
@@ -123,9 +167,14 @@ fn or_none(text: &str) -> Value {
 fn pod(object: &Value, name: Value, old: Value) -> Row {
     let total = items(object, "/spec/containers").count();
     let statuses = || items(object, "/status/containerStatuses");
-    let ready = statuses().filter(|status| status.get("ready").and_then(Value::as_bool) == Some(true)).count();
-    let restarts: i64 = statuses().filter_map(|status| status.get("restartCount").and_then(Value::as_i64)).sum();
-    let waiting = statuses().find_map(|status| status.pointer("/state/waiting/reason").and_then(Value::as_str));
+    let ready = statuses()
+        .filter(|status| status.get("ready").and_then(Value::as_bool) == Some(true))
+        .count();
+    let restarts: i64 = statuses()
+        .filter_map(|status| status.get("restartCount").and_then(Value::as_i64))
+        .sum();
+    let waiting =
+        statuses().find_map(|status| status.pointer("/state/waiting/reason").and_then(Value::as_str));
     let phase = if object.pointer("/metadata/deletionTimestamp").is_some() {
         "Terminating"
     } else {
@@ -172,21 +221,33 @@ fn service(object: &Value, name: Value, old: Value) -> Row {
 
 fn pairs(value: Option<&Value>) -> String {
     let entries = value.and_then(Value::as_object).into_iter().flatten();
-    let pairs: Vec<String> =
-        entries.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let pairs: Vec<String> = entries
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
     pairs.join(",")
 }
 
 fn desired(object: &Value) -> i64 {
-    object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0)
+    object
+        .pointer("/spec/replicas")
+        .and_then(Value::as_i64)
+        .unwrap_or(0)
 }
 
 fn count(object: &Value, field: &str) -> Value {
-    json!(object.pointer(&format!("/status/{field}")).and_then(Value::as_i64).unwrap_or(0))
+    json!(
+        object
+            .pointer(&format!("/status/{field}"))
+            .and_then(Value::as_i64)
+            .unwrap_or(0)
+    )
 }
 
 fn ratio(object: &Value) -> Value {
-    let ready = object.pointer("/status/readyReplicas").and_then(Value::as_i64).unwrap_or(0);
+    let ready = object
+        .pointer("/status/readyReplicas")
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
     json!(format!("{ready}/{}", desired(object)))
 }
 
@@ -209,11 +270,19 @@ fn node(object: &Value, name: Value, old: Value) -> Row {
     const ROLE: &str = "node-role.kubernetes.io/";
     let ready = items(object, "/status/conditions")
         .any(|condition| text(condition, "/type") == "Ready" && text(condition, "/status") == "True");
-    let mut status = if ready { "Ready".to_owned() } else { "NotReady".to_owned() };
+    let mut status = if ready {
+        "Ready".to_owned()
+    } else {
+        "NotReady".to_owned()
+    };
     if object.pointer("/spec/unschedulable").and_then(Value::as_bool) == Some(true) {
         status.push_str(",SchedulingDisabled");
     }
-    let labels = object.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+    let labels = object
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
     let roles: Vec<&str> = labels.filter_map(|(key, _)| key.strip_prefix(ROLE)).collect();
     let address = items(object, "/status/addresses")
         .find(|address| text(address, "/type") == "InternalIP")
@@ -259,7 +328,11 @@ fn event(object: &Value, now: Timestamp) -> Row {
 }
 
 fn binding(object: &Value, name: Value, old: Value) -> Row {
-    let role = format!("{}/{}", text(object, "/roleRef/kind"), text(object, "/roleRef/name"));
+    let role = format!(
+        "{}/{}",
+        text(object, "/roleRef/kind"),
+        text(object, "/roleRef/name")
+    );
     let subjects = |kind: &str| {
         let found: Vec<String> = items(object, "/subjects")
             .filter(|subject| text(subject, "/kind") == kind)
@@ -270,12 +343,22 @@ fn binding(object: &Value, name: Value, old: Value) -> Row {
             .collect();
         json!(found.join(", "))
     };
-    vec![name, json!(role), old, subjects("User"), subjects("Group"), subjects("ServiceAccount")]
+    vec![
+        name,
+        json!(role),
+        old,
+        subjects("User"),
+        subjects("Group"),
+        subjects("ServiceAccount"),
+    ]
 }
 
 /// The value at a simple JSON path such as `.spec.size` or `.status.conditions[0].type`.
 fn custom_cell(object: &Value, path: &str, kind: &str, now: Timestamp) -> Value {
-    let pointer = path.replace('[', ".").replace([']', '\'', '"'], "").replace('.', "/");
+    let pointer = path
+        .replace('[', ".")
+        .replace([']', '\'', '"'], "")
+        .replace('.', "/");
     match object.pointer(&pointer) {
         None => Value::Null,
         Some(value) if kind == "date" => json!(age(value.as_str().unwrap_or_default(), now)),
