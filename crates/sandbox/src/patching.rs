@@ -3,16 +3,16 @@
 use serde_json::{Value, json};
 
 use crate::call::{Call, yaml};
-use crate::object::{child, fields, text};
+use crate::managed;
+use crate::object::{fields, text};
 use crate::status::ApiError;
 
 /// Media types that a patch may have.
-const MEDIA_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
+const MEDIA_TYPES: &str = "application/merge-patch+json, \
     application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PatchKind {
-    Json,
     Merge,
     Strategic,
     Apply,
@@ -51,7 +51,6 @@ impl Patch {
     /// 415 for another media type, 400 for what cannot be decoded.
     pub(crate) fn parse(call: &Call) -> Result<Self, ApiError> {
         let kind = match call.content_type() {
-            "application/json-patch+json" => PatchKind::Json,
             "application/merge-patch+json" => PatchKind::Merge,
             // Custom resources have no strategy to follow.
             "application/strategic-merge-patch+json" if call.kind.custom.is_none() => PatchKind::Strategic,
@@ -91,8 +90,8 @@ impl Patch {
     ///
     /// 400 or 422 for a patch that does not fit.
     pub(crate) fn apply(&self, context: &Context, before: &Value) -> Result<Value, ApiError> {
-        let _ = context;
         let mut out = before.clone();
+        // A strategic merge whose lists are replaced as a whole: the least that is right for maps.
         merge(&mut out, &self.document);
         let name = text(before, "/metadata/name");
         if text(&out, "/metadata/name") != name {
@@ -101,7 +100,9 @@ impl Patch {
                 text(&out, "/metadata/name")
             )));
         }
-        child(fields(&mut out), "metadata");
+        if self.kind == PatchKind::Apply {
+            managed::record_apply(&mut out, before, &self.document, context);
+        }
         Ok(out)
     }
 }

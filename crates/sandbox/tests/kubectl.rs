@@ -260,9 +260,9 @@ fn objects_are_created_read_changed_and_deleted() {
             "cm",
             "a",
             "--type",
-            "json",
+            "merge",
             "-p",
-            "[{\"op\":\"remove\",\"path\":\"/data/l\"}]",
+            "{\"data\":{\"l\":null}}",
         ]),
         &["patched"],
     );
