@@ -130,6 +130,7 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
     child(child(fields(&mut labelled), "metadata"), "labels")
         .insert("pod-template-hash".to_owned(), json!(hash));
     let now = timestamp(state.now());
+    let revision = revision(state, deployment, &set);
     let status = json!({"replicas": wanted, "readyReplicas": wanted, "availableReplicas": wanted,
         "fullyLabeledReplicas": wanted, "observedGeneration": 1});
     put(state, &set, |before| {
@@ -149,6 +150,7 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
             })
         });
         let top = fields(&mut object);
+        child(child(top, "metadata"), "annotations").insert(REVISION.to_owned(), json!(revision));
         child(top, "spec").insert("replicas".to_owned(), json!(wanted));
         top.insert("status".to_owned(), status.clone());
         Some(object)
@@ -228,9 +230,27 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
         if fields_of_status.iter().all(|field| same(&object, field)) {
             return None;
         }
-        fields(&mut object).insert("status".to_owned(), status);
+        let top = fields(&mut object);
+        child(child(top, "metadata"), "annotations").insert(REVISION.to_owned(), json!(revision));
+        top.insert("status".to_owned(), status);
         Some(object)
     });
+}
+
+const REVISION: &str = "deployment.kubernetes.io/revision";
+
+/// The revision of the current template: one more than any other's, unless it is the newest already.
+fn revision(state: &State, deployment: &Value, current: &Key) -> String {
+    let pointer = format!("/metadata/annotations/{}", REVISION.replace('/', "~1"));
+    let number = |object: &Value| text(object, &pointer).parse::<u64>().unwrap_or(0);
+    let sets = state.store.dependents(text(deployment, "/metadata/uid"));
+    let others = sets
+        .iter()
+        .filter(|key| *key != current)
+        .filter_map(|key| state.store.read(key));
+    let newest = others.map(|object| number(&object)).max().unwrap_or(0);
+    let own = state.store.read(current).map_or(0, |object| number(&object));
+    if own > newest { own } else { newest + 1 }.to_string()
 }
 
 fn condition(kind: &str, reason: &str, message: &str, now: &str) -> Value {

@@ -76,7 +76,7 @@ pub(crate) fn render(
             let body = match include {
                 IncludeObject::None => None,
                 IncludeObject::Metadata => Some(partial(object, version)),
-                IncludeObject::Object => Some(Value::clone(object)),
+                IncludeObject::Object => Some(typed(kind, object)),
             };
             if let (Value::Object(row), Some(body)) = (&mut row, body) {
                 row.insert("object".to_owned(), body);
@@ -100,6 +100,15 @@ pub(crate) fn render(
         "columnDefinitions": definitions,
         "rows": rows,
     })
+}
+
+/// An object with its type, which items of lists leave out.
+fn typed(kind: &Kind, object: &Value) -> Value {
+    let mut out = json!({"kind": kind.kind, "apiVersion": kind.api_version()});
+    if let (Value::Object(out), Value::Object(fields)) = (&mut out, object) {
+        out.extend(fields.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+    out
 }
 
 /// An object's metadata alone.

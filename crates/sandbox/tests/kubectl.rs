@@ -364,6 +364,14 @@ fn workloads_scale_log_and_execute() {
         &["nginx:2"],
     );
     has(
+        &cluster.run(&["rollout", "history", "deployment/web"]),
+        &["1  ", "2  "],
+    );
+    has(
+        &cluster.run(&["get", "pods", "--sort-by=.metadata.name"]),
+        &["web-", "1/1"],
+    );
+    has(
         &cluster.run(&["expose", "deployment", "web", "--port=80"]),
         &["service/web exposed"],
     );

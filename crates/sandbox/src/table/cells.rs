@@ -65,6 +65,32 @@ fn headings(kind: &Kind) -> (&'static [&'static str], &'static [&'static str]) {
         "deployments" => (&["Name", "Ready", "Up-to-date", "Available", "Age"], TEMPLATE),
         "replicasets" => (&["Name", "Desired", "Current", "Ready", "Age"], TEMPLATE),
         "statefulsets" => (&["Name", "Ready", "Age"], &["Containers", "Images"]),
+        "daemonsets" => (
+            &[
+                "Name",
+                "Desired",
+                "Current",
+                "Ready",
+                "Up-to-date",
+                "Available",
+                "Node Selector",
+                "Age",
+            ],
+            TEMPLATE,
+        ),
+        "jobs" => (&["Name", "Status", "Completions", "Duration", "Age"], TEMPLATE),
+        "cronjobs" => (
+            &[
+                "Name",
+                "Schedule",
+                "Timezone",
+                "Suspend",
+                "Active",
+                "Last Schedule",
+                "Age",
+            ],
+            &["Containers", "Images", "Selector"],
+        ),
         "nodes" => (
             &["Name", "Status", "Roles", "Age", "Version"],
             &[
@@ -144,6 +170,36 @@ pub(super) fn row(kind: &Kind, object: &Value, now: Timestamp) -> Row {
             true,
         ),
         "statefulsets" => workload(object, [name, ratio(object), old], false),
+        "daemonsets" => {
+            let selector = or_none(&pairs(object.pointer("/spec/template/spec/nodeSelector")));
+            let [desired, current, ready, updated, available] = [
+                "desiredNumberScheduled",
+                "currentNumberScheduled",
+                "numberReady",
+                "updatedNumberScheduled",
+                "numberAvailable",
+            ]
+            .map(|field| count(object, field));
+            workload(
+                object,
+                [name, desired, current, ready, updated, available, selector, old],
+                true,
+            )
+        }
+        "jobs" => {
+            let wanted = object
+                .pointer("/spec/completions")
+                .and_then(Value::as_i64)
+                .unwrap_or(1);
+            let done = object
+                .pointer("/status/succeeded")
+                .and_then(Value::as_i64)
+                .unwrap_or(0);
+            let status = if done >= wanted { "Complete" } else { "Running" };
+            let completions = json!(format!("{done}/{wanted}"));
+            workload(object, [name, json!(status), completions, json!(""), old], true)
+        }
+        "cronjobs" => cron_job(object, name, old),
         "nodes" => node(object, name, old),
         "events" => event(object, now),
         "leases" => vec![name, json!(text(object, "/spec/holderIdentity")), old],
@@ -264,6 +320,21 @@ fn workload<const N: usize>(object: &Value, narrow: [Value; N], selector: bool) 
         out.push(or_none(&pairs(object.pointer("/spec/selector/matchLabels"))));
     }
     out
+}
+
+fn cron_job(object: &Value, name: Value, old: Value) -> Row {
+    let suspended = object.pointer("/spec/suspend").and_then(Value::as_bool) == Some(true);
+    let template = json!({"spec": {"template": object.pointer("/spec/jobTemplate/spec/template")}});
+    let narrow = [
+        name,
+        json!(text(object, "/spec/schedule")),
+        or_none(text(object, "/spec/timeZone")),
+        json!(if suspended { "True" } else { "False" }),
+        json!(items(object, "/status/active").count()),
+        json!("<none>"),
+        old,
+    ];
+    workload(&template, narrow, true)
 }
 
 fn node(object: &Value, name: Value, old: Value) -> Row {
