@@ -5,12 +5,14 @@
 //! that readers use.
 
 mod encode;
+mod managed_fields;
 mod text;
 mod time;
 mod types;
 
 pub use encode::string::push_json_string;
 pub use encode::{Body, BodyError, EncodeError, LeftOut, check_json, go_quoted, write_event_list};
+pub use managed_fields::without_managed_fields;
 pub use text::Text;
 pub use time::MicroTime;
 pub use types::{
