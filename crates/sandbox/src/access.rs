@@ -1,6 +1,9 @@
 //! Who may do what, by the role objects in the store.
 
+use std::sync::Arc;
+
 use kaudit_event::UserInfo;
+use kaudit_tower::{Authorization, AuthorizationRequest, Authorizer, BoxFuture, Decision};
 
 use crate::state::State;
 
@@ -30,6 +33,42 @@ pub(crate) fn decide(_state: &State, _question: &Question<'_>) -> Answer {
     Answer {
         allowed: true,
         reason: String::new(),
+    }
+}
+
+/// The chain's authorizer.
+#[derive(Debug)]
+pub(crate) struct StoreAuthorizer(pub(crate) Arc<State>);
+
+impl Authorizer for StoreAuthorizer {
+    fn authorize<'a>(
+        &'a self,
+        request: AuthorizationRequest<'a>,
+    ) -> BoxFuture<'a, Result<Authorization, String>> {
+        let attributes = &request.attributes;
+        let text = String::from_utf8_lossy;
+        let path = text(attributes.path);
+        let question = Question {
+            user: request.user,
+            verb: &text(attributes.verb),
+            group: &text(attributes.api_group),
+            resource: &text(attributes.resource),
+            subresource: &text(attributes.subresource),
+            namespace: &text(attributes.namespace),
+            name: &text(attributes.name),
+            path: (!attributes.is_resource_request).then_some(&*path),
+        };
+        let answer = decide(&self.0, &question);
+        let decision = if answer.allowed {
+            Decision::Allow
+        } else {
+            Decision::NoOpinion
+        };
+        let authorization = Authorization {
+            decision,
+            reason: answer.reason,
+        };
+        Box::pin(std::future::ready(Ok(authorization)))
     }
 }
 

@@ -31,5 +31,4 @@ mod tokens;
 mod validation;
 mod websocket;
 
-pub use response::Body;
-pub use sandbox::{Builder, Sandbox, SandboxService};
+pub use sandbox::{Body, Builder, Sandbox, SandboxService};

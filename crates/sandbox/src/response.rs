@@ -17,8 +17,8 @@ use serde_json::Value;
 use crate::kinds::Kind;
 use crate::status::ApiError;
 
-/// The body of every response.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// The body of a handler's response.
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Documents from this size on are compressed for clients that want it.
 const COMPRESS_FROM: usize = 128 * 1024;

@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt as _, Limited};
 use kaudit_event::UserInfo;
 use kaudit_policy::{RequestInfo, RequestInfoResolver, RequestTarget};
+use kaudit_tower::{Impersonated, User};
 
 use crate::call::{Call, find_kind, lossy};
 use crate::query::Query;
@@ -33,11 +34,11 @@ where
     B::Error: Into<BoxError>,
 {
     let (mut parts, body) = request.into_parts();
-    let recorder = Recorder::of(&parts.extensions);
     let (target, info) = match resolve(&parts) {
         Ok(resolved) => resolved,
         Err(error) => return plain(500, "text/plain; charset=utf-8", error.into()),
     };
+    let recorder = Recorder::of(&parts.extensions, &info);
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let body = match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(body) => body.to_bytes(),
@@ -69,11 +70,7 @@ where
         }
         Err(error) => return refuse(&parts, &recorder, &error),
     };
-    let user = parts
-        .extensions
-        .get::<Arc<UserInfo>>()
-        .cloned()
-        .unwrap_or_default();
+    let user = user(&parts.extensions);
     let mut call = Call {
         method: parts.method.clone(),
         namespace: if kind.namespaced {
@@ -99,6 +96,13 @@ where
     let mut response = write(&state, reply, &call.accepted, include, &recorder);
     add_warnings(response.headers_mut(), &call.warnings);
     response
+}
+
+/// Who the request is carried out as.
+fn user(extensions: &http::Extensions) -> Arc<UserInfo> {
+    let impersonated = extensions.get::<Impersonated>().map(|user| &user.0);
+    let user = impersonated.or_else(|| extensions.get::<User>().map(|user| &user.0));
+    user.cloned().unwrap_or_default()
 }
 
 /// The request's target and what it is about: the chain's findings, or our own without one.
