@@ -1,1 +1,38 @@
-//! Placeholder.
+//! Kubernetes auditing as a tower middleware.
+//!
+//! [`Audit`] is the request chain of kube-apiserver in one call that fixes its order: audit init,
+//! panic recovery, received time, RequestInfo, deadline, authentication (with the audit of failures),
+//! audit, impersonation, authorization, and the service. It makes one event per stage and exactly one
+//! final event per audited request, also when the client leaves, the service panics, or the connection
+//! becomes a tunnel.
+//!
+//! The service finds in the request's extensions an [`AuditContext`] to annotate the event and to say
+//! what it answered, the [`RequestInfo`](kaudit_policy::RequestInfo) and the [`User`].
+//!
+//! Source: k8s.io/apiserver pkg/server/config.go, DefaultBuildHandlerChain, and pkg/endpoints/filters.
+
+mod authn;
+mod authz;
+mod bodies;
+mod body;
+mod capture;
+mod chain;
+mod context;
+mod deadline;
+mod impersonation;
+mod latency;
+mod metrics;
+mod policy;
+mod status;
+
+pub use authn::{Anonymous, Authentication, Authenticator, BoxFuture, ClientCertificates, RemoteAddr, User};
+pub use authz::{AlwaysAllow, Authorization, AuthorizationRequest, Authorizer, Decision};
+pub use bodies::ObjectMeta;
+pub use body::{BoxError, RequestBody, ResponseBody};
+pub use capture::{Bodies, Capture};
+pub use chain::{Audit, AuditBuilder, AuditLayer, AuditService};
+pub use context::{AuditContext, SessionGuard};
+pub use impersonation::{Impersonated, Impersonation};
+pub use metrics::{Metrics, MetricsSnapshot};
+pub use policy::PolicyHandle;
+pub use status::{StatusError, status_response};

@@ -1,0 +1,176 @@
+//! Who may.
+
+use std::fmt;
+
+use kaudit_event::UserInfo;
+use kaudit_policy::RequestInfo;
+
+use crate::authn::BoxFuture;
+use crate::{AuditContext, StatusError};
+
+/// What is to be decided: a user and what it asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthorizationRequest<'a> {
+    /// Who.
+    pub user: &'a UserInfo,
+    /// The attributes of what is asked; for impersonation not those of the request itself.
+    pub attributes: kaudit_policy::Attributes<'a>,
+}
+
+/// The answer of an authorizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "upstream has these three")]
+pub enum Decision {
+    /// It may.
+    Allow,
+    /// It may not.
+    Deny,
+    /// This authorizer does not say; which is a refusal in the end.
+    NoOpinion,
+}
+
+/// A decision with its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a decision and its reason")]
+pub struct Authorization {
+    /// The decision.
+    pub decision: Decision,
+    /// Why, for the audit annotation; may be empty.
+    pub reason: String,
+}
+
+/// Decides.
+pub trait Authorizer: Send + Sync + fmt::Debug {
+    /// Decides one request. An error is answered 500 and annotated as an internal error.
+    fn authorize<'a>(
+        &'a self,
+        request: AuthorizationRequest<'a>,
+    ) -> BoxFuture<'a, Result<Authorization, String>>;
+}
+
+/// Everybody may do everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AlwaysAllow;
+
+impl Authorizer for AlwaysAllow {
+    fn authorize<'a>(&'a self, _: AuthorizationRequest<'a>) -> BoxFuture<'a, Result<Authorization, String>> {
+        let allowed = Authorization {
+            decision: Decision::Allow,
+            reason: String::new(),
+        };
+        Box::pin(std::future::ready(Ok(allowed)))
+    }
+}
+
+const DECISION: &str = "authorization.k8s.io/decision";
+const REASON: &str = "authorization.k8s.io/reason";
+
+/// Writes the two annotations, and the answer of a refused request.
+///
+/// Source: k8s.io/apiserver pkg/endpoints/filters/authorization.go, WithAuthorization.
+pub(crate) fn conclude(
+    outcome: Result<Authorization, String>,
+    user: &UserInfo,
+    info: &RequestInfo,
+    audit: &AuditContext,
+) -> Result<(), Refusal> {
+    match outcome {
+        Ok(Authorization {
+            decision: Decision::Allow,
+            reason,
+        }) => {
+            audit.annotate(DECISION, "allow");
+            audit.annotate(REASON, reason);
+            Ok(())
+        }
+        Ok(Authorization { reason, .. }) => {
+            audit.annotate(DECISION, "forbid");
+            audit.annotate(REASON, reason.clone());
+            Err(Refusal::Forbidden(forbidden(user, info, &reason)))
+        }
+        Err(error) => {
+            audit.annotate(REASON, "internal error");
+            Err(Refusal::Internal(error))
+        }
+    }
+}
+
+/// Why a request goes no further.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Answered with a Status.
+    Forbidden(StatusError),
+    /// Answered 500 as plain text.
+    Internal(String),
+}
+
+/// The Status of a refused request.
+///
+/// Source: k8s.io/apiserver pkg/endpoints/handlers/responsewriters/errors.go, Forbidden;
+/// k8s.io/apimachinery pkg/api/errors/errors.go, NewForbidden.
+pub(crate) fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> StatusError {
+    let message = forbidden_message(user, info);
+    let message = if reason.is_empty() {
+        message
+    } else {
+        format!("{message}: {reason}")
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if !info.is_resource_request() {
+        return StatusError::forbidden("", "", "", format!("forbidden: {message}"));
+    }
+    let (resource, group, name) = (text(info.resource()), text(info.api_group()), text(info.name()));
+    let qualified = if group.is_empty() {
+        resource.clone()
+    } else {
+        format!("{resource}.{group}")
+    };
+    let message = if name.is_empty() {
+        format!("{qualified} is forbidden: {message}")
+    } else {
+        format!(
+            "{qualified} {} is forbidden: {message}",
+            kaudit_event::go_quoted(name.as_bytes())
+        )
+    };
+    StatusError::forbidden(&name, &group, &resource, message)
+}
+
+/// `User "u" cannot get resource "r" in API group "g" in the namespace "n"`, with HTML characters as
+/// entities.
+#[must_use]
+pub(crate) fn forbidden_message(user: &UserInfo, info: &RequestInfo) -> String {
+    let quoted = |bytes: &[u8]| escape_html(&kaudit_event::go_quoted(bytes));
+    let plain = |bytes: &[u8]| escape_html(&String::from_utf8_lossy(bytes));
+    let user = if user.username.is_empty() {
+        "\"\"".to_owned()
+    } else {
+        quoted(user.username.as_bytes())
+    };
+    let verb = plain(info.verb());
+    if !info.is_resource_request() {
+        return format!("User {user} cannot {verb} path {}", quoted(info.path()));
+    }
+    let mut resource = info.resource().to_vec();
+    if !info.subresource().is_empty() {
+        resource.push(b'/');
+        resource.extend_from_slice(info.subresource());
+    }
+    let what = format!(
+        "User {user} cannot {verb} resource {} in API group {}",
+        quoted(&resource),
+        quoted(info.api_group())
+    );
+    if info.namespace().is_empty() {
+        format!("{what} at the cluster scope")
+    } else {
+        format!("{what} in the namespace {}", quoted(info.namespace()))
+    }
+}
+
+/// `&`, `<` and `>` as entities: these texts may end in a browser.
+pub(crate) fn escape_html(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}

@@ -1,0 +1,156 @@
+//! Copies of bodies, bounded per body and for the process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::metrics::{Metrics, count};
+
+/// Bounds of the copies that are kept for events.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "three bounds, set by name")]
+pub struct Capture {
+    /// Bytes of one request body; kube-apiserver accepts no more than this default.
+    pub request_bytes: usize,
+    /// Bytes of one response body.
+    pub response_bytes: usize,
+    /// Bytes of all copies in the process.
+    pub process_bytes: usize,
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self {
+            request_bytes: 3 << 20,
+            response_bytes: 8 << 20,
+            process_bytes: 256 << 20,
+        }
+    }
+}
+
+/// Where bodies come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "said or seen")]
+pub enum Bodies {
+    /// The service says what it decoded and answered, as kube-apiserver's handlers do.
+    #[default]
+    Explicit,
+    /// The bytes on the wire are looked at, as a proxy has to.
+    Sniff,
+}
+
+/// What is left of the process' bytes.
+#[derive(Debug)]
+pub(crate) struct Budget(AtomicUsize);
+
+impl Budget {
+    pub(crate) const fn new(bytes: usize) -> Self {
+        Self(AtomicUsize::new(bytes))
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.0
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(bytes)
+            })
+            .is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Why a copy is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    OverLimit,
+    OverBudget,
+}
+
+impl Missing {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::OverLimit => "larger than the limit for one body",
+            Self::OverBudget => "the process' budget for bodies was spent",
+        }
+    }
+}
+
+/// A growing copy of one body.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    bytes: Vec<u8>,
+    limit: usize,
+    missing: Option<Missing>,
+    budget: Arc<Budget>,
+    metrics: Arc<Metrics>,
+}
+
+impl Copy {
+    pub(crate) const fn new(limit: usize, budget: Arc<Budget>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            bytes: Vec::new(),
+            limit,
+            missing: None,
+            budget,
+            metrics,
+        }
+    }
+
+    pub(crate) fn push(&mut self, data: &[u8]) {
+        if self.missing.is_some() {
+            return;
+        }
+        if self.bytes.len() + data.len() > self.limit {
+            count(&self.metrics.bodies_over_limit);
+            self.give_up(Missing::OverLimit);
+        } else if self.budget.take(data.len()) {
+            self.bytes.extend_from_slice(data);
+        } else {
+            count(&self.metrics.bodies_over_budget);
+            self.give_up(Missing::OverBudget);
+        }
+    }
+
+    fn give_up(&mut self, missing: Missing) {
+        self.budget.give_back(self.bytes.len());
+        self.bytes = Vec::new();
+        self.missing = Some(missing);
+    }
+
+    /// The whole body, or why it is not there.
+    pub(crate) fn bytes(&self) -> Result<&[u8], Missing> {
+        self.missing.map_or(Ok(&self.bytes), Err)
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spent_budget_is_noticed_and_given_back() {
+        let budget = Arc::new(Budget::new(10));
+        let metrics = Arc::new(Metrics::default());
+        let mut first = Copy::new(100, Arc::clone(&budget), Arc::clone(&metrics));
+        first.push(b"12345678");
+        let mut second = Copy::new(100, Arc::clone(&budget), Arc::clone(&metrics));
+        second.push(b"123");
+        assert_eq!(second.bytes(), Err(Missing::OverBudget));
+        drop(first);
+        let mut third = Copy::new(4, Arc::clone(&budget), Arc::clone(&metrics));
+        third.push(b"1234");
+        assert_eq!(third.bytes(), Ok(&b"1234"[..]));
+        third.push(b"5");
+        assert_eq!(third.bytes(), Err(Missing::OverLimit));
+        assert_eq!(budget.0.load(Ordering::Relaxed), 10);
+        let counted = metrics.snapshot();
+        assert_eq!((counted.bodies_over_limit, counted.bodies_over_budget), (1, 1));
+    }
+}

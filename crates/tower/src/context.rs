@@ -1,0 +1,589 @@
+//! One request's event in the making.
+//!
+//! Source: k8s.io/apiserver pkg/audit/context.go and request.go.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use kaudit_event::{Event, Level, MicroTime, ObjectReference, Stage, Status, Text, Unknown, UserInfo};
+use kaudit_policy::{RequestAuditConfig, RequestInfo};
+use kaudit_sink::{Emission, Outcome, Reservation, Sink};
+use tracing::warn;
+
+use crate::bodies::{ObjectMeta, status_of};
+use crate::capture::{Budget, Copy};
+use crate::latency::Trackers;
+use crate::metrics::{Metrics, count};
+use crate::status::plain;
+
+/// What all requests of one chain share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) clock: fn() -> SystemTime,
+}
+
+/// A request's audit record, in the request's extensions. Cloning is cheap; all clones are one record.
+///
+/// At level None, and where no policy is in force, everything here does nothing.
+#[derive(Clone, Debug)]
+pub struct AuditContext(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    received: SystemTime,
+    started: Instant,
+    audit_id: Text,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    event: Event,
+    config: Option<RequestAuditConfig>,
+    phase: Phase,
+    is_long_running: bool,
+    head_seen: bool,
+    /// Sessions that still relay bytes, and the end that waits for them.
+    holds: usize,
+    pending: Option<End>,
+    reservation: Reservation,
+    trackers: Trackers,
+    request_copy: Option<(Copy, RequestShape)>,
+    response_copy: Option<Copy>,
+    /// Who the request asks to be, where only the answer will tell whether it was let.
+    claims: Option<UserInfo>,
+}
+
+/// What has to be known of a request to read its body.
+#[derive(Debug)]
+pub(crate) struct RequestShape {
+    pub(crate) info: Arc<RequestInfo>,
+    pub(crate) is_patch: bool,
+    pub(crate) content_type: Text,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// The policy is not known yet: annotations are taken.
+    #[default]
+    Open,
+    /// Events are made.
+    Audited,
+    /// Level None or no policy: nothing is recorded.
+    Silent,
+    /// The final event was made.
+    Ended,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The last byte was handed over.
+    Complete,
+    /// Nobody listened any more.
+    ClientGone,
+    /// The body broke off.
+    UpstreamError(String),
+    /// The service panicked.
+    Panic(String),
+}
+
+impl AuditContext {
+    pub(crate) fn new(shared: Arc<Shared>, audit_id: Text) -> Self {
+        let received = (shared.clock)();
+        Self(Arc::new(Inner {
+            shared,
+            received,
+            started: Instant::now(),
+            audit_id,
+            state: Mutex::new(State::default()),
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The request's Audit-ID.
+    #[must_use]
+    pub fn audit_id(&self) -> &Text {
+        &self.0.audit_id
+    }
+
+    /// The level at which the request is recorded; `None` before the policy was asked.
+    #[must_use]
+    pub fn level(&self) -> Option<Level> {
+        self.state().config.map(|config| config.level)
+    }
+
+    /// Whether anything that is said here can reach an event.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        matches!(self.state().phase, Phase::Open | Phase::Audited)
+    }
+
+    /// Adds an annotation. The first value of a key stays; another one is refused with a warning.
+    pub fn annotate(&self, key: impl Into<Text>, value: impl Into<Text>) {
+        let (key, value) = (key.into(), value.into());
+        let mut state = self.state();
+        if !matches!(state.phase, Phase::Open | Phase::Audited) {
+            return;
+        }
+        match state
+            .event
+            .annotations
+            .iter()
+            .find(|(present, _)| *present == key)
+        {
+            None => state.event.annotations.push((key, value)),
+            Some((_, present)) if *present == value => {}
+            Some((_, present)) => {
+                let (audit_id, present) = (&self.0.audit_id, present.clone());
+                warn!(%key, %value, %audit_id, %present, "an audit annotation was set before and stays as it is");
+            }
+        }
+    }
+
+    /// Records the object of a create or update, as the service decoded it: `json` is its compact form.
+    ///
+    /// Completes the event's objectRef with what is still empty in it.
+    pub fn request_object(&self, json: Bytes, meta: &ObjectMeta, info: &RequestInfo) {
+        let mut state = self.state();
+        if state.level() < Level::Metadata {
+            return;
+        }
+        state.complete_object_ref(meta, info);
+        if state.level() >= Level::Request {
+            state.event.request_object = Some(Unknown::json(state.without_managed_fields(json)));
+        }
+    }
+
+    /// Records a patch as it was sent. The objectRef stays as it is.
+    pub fn request_patch(&self, patch: Bytes) {
+        let mut state = self.state();
+        if state.level() >= Level::Request {
+            state.event.request_object = Some(Unknown::json(patch));
+        }
+    }
+
+    /// Records the Status that the service answers with.
+    pub fn response_status(&self, status: &Status) {
+        let mut state = self.state();
+        if state.level() >= Level::Metadata {
+            state.event.response_status = Some(recorded(status));
+        }
+    }
+
+    /// Records the object that the service answers with: `json` is its compact form.
+    pub fn response_object(&self, json: Bytes) {
+        let mut state = self.state();
+        if state.level() >= Level::RequestResponse {
+            state.event.response_object = Some(Unknown::json(state.without_managed_fields(json)));
+        }
+    }
+
+    /// Keeps the request open: its final event comes when the last guard is dropped.
+    ///
+    /// For connections that become a tunnel; take it before the 101 is answered.
+    #[must_use]
+    pub fn hold_open(&self) -> SessionGuard {
+        self.state().holds += 1;
+        SessionGuard(self.clone())
+    }
+
+    /// Who the request is carried out as, where that is certain.
+    pub fn impersonated(&self, user: UserInfo) {
+        self.state().event.impersonated_user = Some(user);
+    }
+
+    /// Who the request asks to be carried out as; recorded once the answer shows that it was let.
+    pub(crate) fn claims_to_be(&self, user: UserInfo) {
+        self.state().claims = Some(user);
+    }
+
+    pub(crate) fn track(&self, add: impl FnOnce(&mut Trackers)) {
+        add(&mut self.state().trackers);
+    }
+
+    /// Fills in what is known of the request, and how it is recorded.
+    pub(crate) fn begin(&self, config: RequestAuditConfig, draft: Event, is_long_running: bool) {
+        let mut state = self.state();
+        self.0.shared.metrics.count_level(config.level);
+        state.config = Some(config);
+        if config.level == Level::None {
+            state.phase = Phase::Silent;
+            return;
+        }
+        let annotations = std::mem::take(&mut state.event.annotations);
+        state.phase = Phase::Audited;
+        state.is_long_running = is_long_running;
+        state.event = Event {
+            level: config.level.into(),
+            audit_id: self.0.audit_id.clone(),
+            request_received_timestamp: MicroTime::from(self.0.received),
+            annotations,
+            ..draft
+        };
+        count(&self.0.shared.metrics.received);
+    }
+
+    /// Nothing is recorded of this request.
+    pub(crate) fn silence(&self) {
+        self.state().phase = Phase::Silent;
+    }
+
+    pub(crate) fn is_audited(&self) -> bool {
+        self.state().phase == Phase::Audited
+    }
+
+    pub(crate) fn reserved(&self, reservation: Reservation) {
+        self.state().reservation = reservation;
+    }
+
+    /// Makes the first event.
+    pub(crate) fn receive(&self) -> Outcome {
+        self.emit(&mut self.state(), Stage::RequestReceived)
+    }
+
+    /// RequestReceived was refused: the request ends without another event.
+    pub(crate) fn reject(&self) {
+        count(&self.0.shared.metrics.rejected);
+        count(&self.0.shared.metrics.finals);
+        self.state().phase = Phase::Ended;
+    }
+
+    /// The one event of a request that got no further than its authentication or deadline.
+    pub(crate) fn end_at_start(&self, code: i32) {
+        let mut state = self.state();
+        if state.phase != Phase::Audited {
+            return;
+        }
+        state.event.response_status.get_or_insert_default().code = code;
+        // The stage's outcome changes nothing: the request is refused anyway.
+        drop(self.emit(&mut state, Stage::ResponseStarted));
+        state.phase = Phase::Ended;
+        count(&self.0.shared.metrics.finals);
+    }
+
+    pub(crate) fn preset_message(&self, message: String) {
+        let status = Status {
+            message: message.into(),
+            ..Status::default()
+        };
+        self.state().event.response_status = Some(status);
+    }
+
+    /// The head of the response: its code, and ResponseStarted where the request is long-running.
+    pub(crate) fn head(&self, code: u16) {
+        let mut state = self.state();
+        if state.phase != Phase::Audited || state.head_seen {
+            return;
+        }
+        state.head_seen = true;
+        if let Some(body) = state
+            .response_copy
+            .as_ref()
+            .and_then(|copy| copy.bytes().ok())
+            .and_then(status_of)
+        {
+            state.event.response_status = Some(body);
+        }
+        state.event.response_status.get_or_insert_default().code = i32::from(code);
+        if code != 403
+            && let Some(user) = state.claims.take()
+        {
+            state.event.impersonated_user = Some(user);
+        }
+        if state.is_long_running {
+            drop(self.emit(&mut state, Stage::ResponseStarted));
+        }
+    }
+
+    pub(crate) fn copies(&self, request: Option<(usize, RequestShape)>, response: Option<usize>) {
+        let Shared { budget, metrics, .. } = &*self.0.shared;
+        let copy = |limit| Copy::new(limit, Arc::clone(budget), Arc::clone(metrics));
+        let mut state = self.state();
+        state.request_copy = request.map(|(limit, shape)| (copy(limit), shape));
+        state.response_copy = response.map(copy);
+    }
+
+    pub(crate) fn copy_request(&self, data: &[u8]) {
+        if let Some((copy, _)) = &mut self.state().request_copy {
+            copy.push(data);
+        }
+    }
+
+    pub(crate) fn copy_response(&self, data: &[u8]) {
+        if let Some(copy) = &mut self.state().response_copy {
+            copy.push(data);
+        }
+    }
+
+    pub(crate) fn drop_response_copy(&self) {
+        self.state().response_copy = None;
+    }
+
+    /// INVARIANT G-2: the first caller makes the final event, every later one nothing.
+    pub(crate) fn finish(&self, end: End) {
+        let mut state = self.state();
+        if state.phase != Phase::Audited {
+            return;
+        }
+        if state.holds > 0 && !matches!(end, End::Panic(_)) {
+            state.pending.get_or_insert(end);
+            return;
+        }
+        let metrics = &self.0.shared.metrics;
+        count(&metrics.finals);
+        state.apply_response_copy();
+        state.apply_request_copy();
+        if let End::Panic(message) = &end {
+            count(&metrics.panics);
+            state.event.response_status = Some(Status {
+                status: Text::from_static("Failure"),
+                message: format!("APIServer panic'd: {message}").into(),
+                reason: Text::from_static("InternalError"),
+                code: 500,
+                ..Status::default()
+            });
+            drop(self.emit(&mut state, Stage::Panic));
+            state.phase = Phase::Ended;
+            return;
+        }
+        if state.event.response_status.is_none() {
+            state.event.response_status = Some(Status {
+                status: Text::from_static("Success"),
+                message: Text::from_static("Connection closed early"),
+                ..plain(200)
+            });
+            if state.is_long_running {
+                drop(self.emit(&mut state, Stage::ResponseStarted));
+            }
+        }
+        match &end {
+            End::ClientGone => {
+                count(&metrics.client_gone);
+                state.event.annotations.push((
+                    Text::from_static("kaudit.dev/aborted"),
+                    Text::from_static("client"),
+                ));
+            }
+            End::UpstreamError(error) => {
+                count(&metrics.upstream_errors);
+                let value = format!("upstream: {error}");
+                state
+                    .event
+                    .annotations
+                    .push((Text::from_static("kaudit.dev/aborted"), value.into()));
+            }
+            End::Complete | End::Panic(_) => {}
+        }
+        if state.event.verb != "watch" {
+            for (key, value) in state.trackers.annotations(self.0.started.elapsed()) {
+                state
+                    .event
+                    .annotations
+                    .push((Text::from_static(key), value.into()));
+            }
+        }
+        drop(self.emit(&mut state, Stage::ResponseComplete));
+        state.phase = Phase::Ended;
+    }
+
+    fn emit(&self, state: &mut State, stage: Stage) -> Outcome {
+        let Some(config) = state.config else {
+            return Outcome::Accepted;
+        };
+        if config.omit_stages.contains(stage) {
+            return Outcome::Accepted;
+        }
+        state.event.stage = stage.into();
+        state.event.stage_timestamp = match stage {
+            Stage::RequestReceived => state.event.request_received_timestamp,
+            _ => MicroTime::from((self.0.shared.clock)()).max(state.event.request_received_timestamp),
+        };
+        count(&self.0.shared.metrics.events);
+        self.0
+            .shared
+            .sink
+            .submit(&Emission::new(&state.event), &mut state.reservation)
+    }
+}
+
+impl State {
+    fn level(&self) -> Level {
+        match (self.phase, self.config) {
+            (Phase::Audited, Some(config)) => config.level,
+            _ => Level::None,
+        }
+    }
+
+    fn without_managed_fields(&self, json: Bytes) -> Bytes {
+        if self.config.is_some_and(|config| config.omit_managed_fields) {
+            kaudit_event::without_managed_fields(&json).map_or(json, Bytes::from)
+        } else {
+            json
+        }
+    }
+
+    /// Source: k8s.io/apiserver pkg/audit/request.go, LogRequestObject.
+    fn complete_object_ref(&mut self, meta: &ObjectMeta, info: &RequestInfo) {
+        let reference = self.event.object_ref.get_or_insert_default();
+        let fill = |field: &mut Text, value: &[u8]| {
+            if field.is_empty() {
+                *field = Text::copy_from_slice(value);
+            }
+        };
+        fill(&mut reference.namespace, meta.namespace.as_bytes());
+        fill(&mut reference.name, meta.name.as_bytes());
+        fill(&mut reference.uid, meta.uid.as_bytes());
+        fill(&mut reference.resource_version, meta.resource_version.as_bytes());
+        if reference.api_version.is_empty() {
+            reference.api_group = Text::copy_from_slice(info.api_group());
+            reference.api_version = Text::copy_from_slice(info.api_version());
+        }
+        fill(&mut reference.resource, info.resource());
+        fill(&mut reference.subresource, info.subresource());
+    }
+
+    /// What the bytes of the request tell: the object's address, and from level Request on its text.
+    ///
+    /// Only where the handler can have seen them: upstream records a body after it was decoded.
+    fn apply_request_copy(&mut self) {
+        let Some((copy, shape)) = self.request_copy.take() else {
+            return;
+        };
+        let code = self
+            .event
+            .response_status
+            .as_ref()
+            .map_or(0, |status| status.code);
+        let is_forbidden = self
+            .event
+            .annotations
+            .iter()
+            .any(|(key, value)| *key == "authorization.k8s.io/decision" && *value == "forbid");
+        if matches!(code, 401 | 415 | 429) || is_forbidden {
+            return;
+        }
+        let content_type = shape.content_type.to_string_lossy();
+        let left_out = match copy.bytes() {
+            Ok([]) => return,
+            Ok(bytes) if shape.is_patch => {
+                if self.level() >= Level::Request {
+                    self.event.request_object = Some(Unknown::json(Bytes::copy_from_slice(bytes)));
+                }
+                return;
+            }
+            Ok(bytes) if content_type.is_empty() || content_type.contains("json") => {
+                if let Some(meta) = ObjectMeta::from_json(bytes) {
+                    self.complete_object_ref(&meta, &shape.info);
+                    if self.level() >= Level::Request {
+                        let object = self.without_managed_fields(Bytes::copy_from_slice(bytes));
+                        self.event.request_object = Some(Unknown::json(object));
+                    }
+                }
+                return;
+            }
+            Ok(_) => format!("content type {content_type}"),
+            Err(missing) => missing.as_str().to_owned(),
+        };
+        if self.level() >= Level::Request {
+            let key = Text::from_static(kaudit_event::Body::Request.annotation());
+            self.event.annotations.push((key, left_out.into()));
+        }
+    }
+
+    /// What the bytes of the response tell: the Status they are, and the object at RequestResponse.
+    fn apply_response_copy(&mut self) {
+        let Some(copy) = self.response_copy.take() else {
+            return;
+        };
+        let wants_object = self.level() >= Level::RequestResponse;
+        match copy.bytes() {
+            Ok([]) => {}
+            Ok(bytes) => {
+                if let Some(status) = status_of(bytes) {
+                    let code = self
+                        .event
+                        .response_status
+                        .as_ref()
+                        .map_or(status.code, |status| status.code);
+                    let was_refused_to_impersonate =
+                        code == 403 && status.message.to_string_lossy().contains("cannot impersonate");
+                    if !was_refused_to_impersonate && let Some(user) = self.claims.take() {
+                        self.event.impersonated_user = Some(user);
+                    }
+                    self.event.response_status = Some(Status { code, ..status });
+                }
+                if wants_object {
+                    let object = self.without_managed_fields(Bytes::copy_from_slice(bytes));
+                    self.event.response_object = Some(Unknown::json(object));
+                }
+            }
+            Err(missing) if wants_object => self.event.annotations.push((
+                Text::from_static(kaudit_event::Body::Response.annotation()),
+                Text::from_static(missing.as_str()),
+            )),
+            Err(_) => {}
+        }
+    }
+}
+
+/// What an event keeps of a Status.
+fn recorded(status: &Status) -> Status {
+    Status {
+        status: status.status.clone(),
+        message: status.message.clone(),
+        reason: status.reason.clone(),
+        details: status.details.clone(),
+        code: status.code,
+        ..Status::default()
+    }
+}
+
+/// The reference of a resource request, from its path.
+pub(crate) fn object_ref(info: &RequestInfo) -> Option<ObjectReference> {
+    let text = |bytes: &[u8]| {
+        if bytes.is_empty() {
+            Text::default()
+        } else {
+            Text::copy_from_slice(bytes)
+        }
+    };
+    info.is_resource_request().then(|| ObjectReference {
+        resource: text(info.resource()),
+        namespace: text(info.namespace()),
+        name: text(info.name()),
+        api_group: text(info.api_group()),
+        api_version: text(info.api_version()),
+        subresource: text(info.subresource()),
+        ..ObjectReference::default()
+    })
+}
+
+/// Keeps a request open while its connection is a tunnel.
+#[derive(Debug)]
+pub struct SessionGuard(AuditContext);
+
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        let pending = {
+            let mut state = self.0.state();
+            state.holds = state.holds.saturating_sub(1);
+            if state.holds == 0 {
+                state.pending.take()
+            } else {
+                None
+            }
+        };
+        if let Some(end) = pending {
+            self.0.finish(end);
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Acting as somebody else.
+//!
+//! Source: k8s.io/apiserver pkg/endpoints/filters/impersonation.go and
+//! pkg/endpoints/filters/impersonation/impersonation.go.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use kaudit_event::{Text, UserInfo};
+use kaudit_policy::Attributes;
+
+use crate::authz::{Authorization, AuthorizationRequest, Authorizer, Decision, Refusal};
+use crate::status::StatusError;
+
+/// What the chain does with `Impersonate-*` headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "there is no fourth way")]
+pub enum Impersonation {
+    /// They mean nothing here.
+    #[default]
+    Off,
+    /// The authorizer decides; the request is carried out as the other user.
+    Enforce,
+    /// Somebody behind decides; the event says who was asked for, unless that was refused.
+    Observe,
+}
+
+/// The user a request is carried out as, in the request's extensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Impersonated(pub Arc<UserInfo>);
+
+const USER: &str = "impersonate-user";
+const GROUP: &str = "impersonate-group";
+const UID: &str = "impersonate-uid";
+const EXTRA: &str = "impersonate-extra-";
+const AUTHENTICATED: &str = "system:authenticated";
+const UNAUTHENTICATED: &str = "system:unauthenticated";
+
+/// What the headers ask for.
+#[derive(Debug)]
+pub(crate) struct Request {
+    user: Text,
+    service_account: Option<(String, String)>,
+    groups: Vec<Text>,
+    uid: Text,
+    extra: Vec<(Text, Vec<Text>)>,
+}
+
+impl Request {
+    /// `None` without such headers. An error is a 400: parts of an identity without a user.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, StatusError> {
+        let text = |value: &http::HeaderValue| Text::copy_from_slice(value.as_bytes());
+        let user = headers.get(USER).map(text).unwrap_or_default();
+        let groups: Vec<Text> = headers.get_all(GROUP).iter().map(text).collect();
+        let uid = headers.get(UID).map(text).unwrap_or_default();
+        let extra: Vec<(Text, Vec<Text>)> = headers
+            .keys()
+            .filter_map(|name| Some((name, name.as_str().strip_prefix(EXTRA)?)))
+            .map(|(name, key)| (unescape(key), headers.get_all(name).iter().map(text).collect()))
+            .collect();
+        let request = Self {
+            service_account: service_account(&user),
+            user,
+            groups,
+            uid,
+            extra,
+        };
+        if !request.user.is_empty() {
+            return Ok(Some(request));
+        }
+        if request.groups.is_empty() && request.uid.is_empty() && request.extra.is_empty() {
+            return Ok(None);
+        }
+        let message = format!("requested {} without impersonating a user", request.references());
+        Err(StatusError::new(
+            http::StatusCode::BAD_REQUEST,
+            "BadRequest",
+            message,
+        ))
+    }
+
+    /// The parts as Go prints a list of object references.
+    fn references(&self) -> String {
+        let mut parts = Vec::new();
+        let mut push = |kind: &str, name: &Text, version: &str, path: &str| {
+            parts.push(format!("{{{kind}  {name}  {version}  {path}}}"));
+        };
+        for group in &self.groups {
+            push("Group", group, "", "");
+        }
+        for (key, values) in &self.extra {
+            for value in values {
+                push("UserExtra", value, "", &key.to_string_lossy());
+            }
+        }
+        if !self.uid.is_empty() {
+            push("UID", &self.uid, "authentication.k8s.io/v1", "");
+        }
+        // An empty field leaves its blank behind.
+        let parts: Vec<String> = parts.iter().map(|part| part.replace("    ", "   ")).collect();
+        format!("[{}]", parts.join(" "))
+    }
+
+    /// The user after the groups that every user has were added.
+    pub(crate) fn user(&self) -> UserInfo {
+        let mut groups = self.groups.clone();
+        if groups.is_empty()
+            && let Some((namespace, _)) = &self.service_account
+        {
+            groups.push(Text::from_static("system:serviceaccounts"));
+            groups.push(format!("system:serviceaccounts:{namespace}").into());
+        }
+        let has = |name: &str| groups.iter().any(|group| *group == name);
+        if self.user == "system:anonymous" {
+            if !has(UNAUTHENTICATED) {
+                groups.push(Text::from_static(UNAUTHENTICATED));
+            }
+        } else if !has(AUTHENTICATED) && !has(UNAUTHENTICATED) {
+            groups.push(Text::from_static(AUTHENTICATED));
+        }
+        UserInfo {
+            username: self.user.clone(),
+            uid: self.uid.clone(),
+            groups: Some(groups),
+            extra: self
+                .extra
+                .iter()
+                .map(|(key, values)| (key.clone(), Some(values.clone())))
+                .collect(),
+        }
+    }
+
+    /// Asks for each part whether `user` may impersonate it.
+    pub(crate) async fn authorize(
+        &self,
+        user: &UserInfo,
+        authorizer: &dyn Authorizer,
+    ) -> Result<(), Refusal> {
+        match &self.service_account {
+            Some((namespace, name)) => {
+                self.may(user, authorizer, ["", "serviceaccounts", "", namespace, name])
+                    .await?;
+            }
+            None => {
+                self.may(
+                    user,
+                    authorizer,
+                    ["", "users", "", "", &self.user.to_string_lossy()],
+                )
+                .await?;
+            }
+        }
+        for group in &self.groups {
+            self.may(user, authorizer, ["", "groups", "", "", &group.to_string_lossy()])
+                .await?;
+        }
+        for (key, values) in &self.extra {
+            for value in values {
+                let (key, value) = (key.to_string_lossy(), value.to_string_lossy());
+                self.may(
+                    user,
+                    authorizer,
+                    ["authentication.k8s.io", "userextras", &key, "", &value],
+                )
+                .await?;
+            }
+        }
+        if !self.uid.is_empty() {
+            let uid = self.uid.to_string_lossy();
+            self.may(user, authorizer, ["authentication.k8s.io", "uids", "", "", &uid])
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn may(
+        &self,
+        user: &UserInfo,
+        authorizer: &dyn Authorizer,
+        [group, resource, subresource, namespace, name]: [&str; 5],
+    ) -> Result<(), Refusal> {
+        let attributes = Attributes {
+            user: Some(user),
+            verb: b"impersonate",
+            is_resource_request: true,
+            api_group: group.as_bytes(),
+            api_version: b"v1",
+            resource: resource.as_bytes(),
+            subresource: subresource.as_bytes(),
+            namespace: namespace.as_bytes(),
+            name: name.as_bytes(),
+            path: b"",
+        };
+        let reason = match authorizer
+            .authorize(AuthorizationRequest { user, attributes })
+            .await
+        {
+            Ok(Authorization {
+                decision: Decision::Allow,
+                ..
+            }) => return Ok(()),
+            Ok(Authorization { reason, .. }) => reason,
+            Err(error) => error,
+        };
+        let what = if subresource.is_empty() {
+            resource.to_owned()
+        } else {
+            format!("{resource}/{subresource}")
+        };
+        let scope = if namespace.is_empty() {
+            "at the cluster scope".to_owned()
+        } else {
+            format!(
+                "in the namespace {}",
+                kaudit_event::go_quoted(namespace.as_bytes())
+            )
+        };
+        let qualified = if group.is_empty() {
+            resource.to_owned()
+        } else {
+            format!("{resource}.{group}")
+        };
+        let message = format!(
+            "{qualified} {} is forbidden: User {} cannot impersonate resource {} in API group {} {scope}",
+            kaudit_event::go_quoted(name.as_bytes()),
+            kaudit_event::go_quoted(user.username.as_bytes()),
+            kaudit_event::go_quoted(what.as_bytes()),
+            kaudit_event::go_quoted(group.as_bytes()),
+        );
+        let message = if reason.is_empty() {
+            message
+        } else {
+            format!("{message}: {reason}")
+        };
+        Err(Refusal::Forbidden(StatusError::forbidden(
+            name, group, resource, message,
+        )))
+    }
+}
+
+/// The key of an extra header: lower-case already, percent escapes decoded where they are valid.
+fn unescape(key: &str) -> Text {
+    let mut out = Vec::with_capacity(key.len());
+    let mut rest = key.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let digit = |byte: &u8| {
+            char::from(*byte)
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        };
+        match after {
+            [high, low, after @ ..] if digit(high).is_some() && digit(low).is_some() => {
+                out.push(digit(high).unwrap_or_default() << 4 | digit(low).unwrap_or_default());
+                rest = after;
+            }
+            // One bad escape and the key stays as it is.
+            _ => return Text::copy_from_slice(key.as_bytes()),
+        }
+    }
+    Text::from(out)
+}
+
+/// Namespace and name of a service account's user name.
+///
+/// Source: k8s.io/apiserver pkg/authentication/serviceaccount/util.go, SplitUsername.
+fn service_account(user: &Text) -> Option<(String, String)> {
+    let user = user.to_string_lossy();
+    let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    let is_name = |part: &str| !part.is_empty() && !part.contains(':');
+    (is_name(namespace) && is_name(name)).then(|| (namespace.to_owned(), name.to_owned()))
+}
