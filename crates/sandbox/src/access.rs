@@ -1,4 +1,4 @@
-//! Who may do what, by the role objects in the store.
+//! Who may do what: the seam between the chain, the reviews and the rules.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use crate::state::State;
 
 /// What is asked: a verb on a resource, or on a path.
 #[derive(Clone, Copy, Debug)]
+#[expect(dead_code, reason = "the rules that read it are not in the tree yet")]
 pub(crate) struct Question<'a> {
     pub(crate) user: &'a UserInfo,
     pub(crate) verb: &'a str,
@@ -28,7 +29,7 @@ pub(crate) struct Answer {
     pub(crate) reason: String,
 }
 
-/// Answers a question.
+/// Answers a question. Everything is allowed while there is nothing that evaluates the roles.
 pub(crate) fn decide(_state: &State, _question: &Question<'_>) -> Answer {
     Answer {
         allowed: true,

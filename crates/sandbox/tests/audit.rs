@@ -1,5 +1,7 @@
 //! What the server's own audit events say.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;

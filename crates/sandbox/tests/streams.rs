@@ -1,5 +1,7 @@
 //! Sessions on upgraded connections, with another implementation of WebSocket as the client.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
