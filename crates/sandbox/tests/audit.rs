@@ -3,17 +3,23 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use kaudit_event::{Text, UserInfo};
+use kaudit_listen::{ListenConfig, Listener};
 use kaudit_policy::Policy;
 use kaudit_sandbox::{Sandbox, SandboxService};
 use kaudit_sink::{Emission, Outcome, Reservation, Reserve, Sink};
 use kaudit_tower::{AuditContext, Authentication, Authenticator, BoxFuture};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 #[derive(Debug, Default)]
@@ -56,6 +62,7 @@ impl Authenticator for Named {
 }
 
 struct Client {
+    sandbox: Sandbox,
     service: SandboxService,
     events: Arc<Events>,
 }
@@ -74,6 +81,7 @@ impl Client {
             .build();
         Self {
             service: sandbox.service(),
+            sandbox,
             events,
         }
     }
@@ -247,4 +255,52 @@ async fn a_watch_has_started_before_it_completes() {
     assert_eq!(stages(), [json!("ResponseStarted")]);
     drop(response);
     assert_eq!(stages(), [json!("ResponseStarted"), json!("ResponseComplete")]);
+}
+
+#[tokio::test]
+async fn a_session_completes_when_its_last_byte_is_through() {
+    let client = Client::new("Metadata");
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let pods = "/api/v1/namespaces/default/pods";
+    client
+        .send(Method::POST, pods, "application/json", pod.to_string())
+        .await;
+    let listener = Listener::bind(ListenConfig::plain("127.0.0.1:0".parse().unwrap()))
+        .await
+        .unwrap();
+    let address = listener.local_addr();
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let (sandbox, stopped) = (client.sandbox.clone(), stop.clone());
+    tasks.spawn(async move { sandbox.serve(listener, stopped, Duration::from_secs(5)).await });
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET {pods}/p/attach?stdin=1 HTTP/1.1\r\nHost: x\r\nX-User: ann\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'x');
+    let stages = || -> Vec<Value> {
+        client
+            .events
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|event| event["stage"].clone())
+            .collect()
+    };
+    assert_eq!(stages(), [json!("ResponseStarted")]);
+    drop(stream);
+    stop.cancel();
+    tasks.join_next().await.unwrap().unwrap();
+    assert_eq!(stages(), [json!("ResponseStarted"), json!("ResponseComplete")]);
+    let event = client.events.0.lock().unwrap()[1].clone();
+    assert_eq!(event["responseStatus"], json!({"metadata": {}, "code": 101}));
+    assert_eq!(event["objectRef"]["subresource"], "attach");
+    assert_eq!(event["sourceIPs"], json!(["127.0.0.1"]));
 }
