@@ -12,11 +12,15 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use http::request::Parts;
+use kaudit_event::{Text, UserInfo};
 use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
 use kaudit_sandbox::Sandbox;
+use kaudit_tower::{Anonymous, AuditContext, Authentication, Authenticator, BoxFuture};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +50,7 @@ impl Cluster {
         let tls = ServerTls::from_pem(certificate.as_bytes(), key.as_bytes(), &clients).unwrap();
         let sandbox = Sandbox::builder()
             .certificate_authority(authority.clone())
+            .authenticator(Arc::new(Tokens))
             .build();
         let stop = CancellationToken::new();
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -68,11 +73,9 @@ impl Cluster {
         let kubeconfig = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: admin\n\
              clusters: [{{name: sandbox, cluster: {{server: 'https://{address}', certificate-authority: ca.crt}}}}]\n\
-             users: [{{name: admin, user: {{token: admin-token}}}}, {{name: viewer, user: {{token: viewer-token}}}}, \
-             {{name: nobody, user: {{}}}}]\n\
+             users: [{{name: admin, user: {{token: admin-token}}}}, {{name: viewer, user: {{token: viewer-token}}}}]\n\
              contexts: [{{name: admin, context: {{cluster: sandbox, user: admin}}}}, \
-             {{name: viewer, context: {{cluster: sandbox, user: viewer}}}}, \
-             {{name: nobody, context: {{cluster: sandbox, user: nobody}}}}]\n"
+             {{name: viewer, context: {{cluster: sandbox, user: viewer}}}}]\n"
         );
         std::fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
         SCENARIOS.fetch_add(1, Ordering::Relaxed);
@@ -153,6 +156,31 @@ impl Drop for Cluster {
             assert!(joined.is_ok() || std::thread::panicking());
         }
         println!("kubectl scenarios run: {}", SCENARIOS.load(Ordering::Relaxed));
+    }
+}
+
+/// `<name>-token` is the user of that name.
+#[derive(Debug)]
+struct Tokens;
+
+impl Authenticator for Tokens {
+    fn authenticate<'a>(&'a self, parts: &'a Parts, _: &'a AuditContext) -> BoxFuture<'a, Authentication> {
+        let header = parts
+            .headers
+            .get("authorization")
+            .and_then(|value| value.to_str().ok());
+        let answer = match header.map(|value| value.trim_start_matches("Bearer ")) {
+            None => Authentication::User(Arc::new(Anonymous::user())),
+            Some(token) => match token.strip_suffix("-token") {
+                Some(name) => Authentication::User(Arc::new(UserInfo {
+                    username: Text::copy_from_slice(name.as_bytes()),
+                    groups: Some(vec![Text::from_static("system:authenticated")]),
+                    ..UserInfo::default()
+                })),
+                None => Authentication::Failed,
+            },
+        };
+        Box::pin(std::future::ready(answer))
     }
 }
 
@@ -312,6 +340,38 @@ fn objects_are_created_read_changed_and_deleted() {
         &["namespace \"team\" deleted"],
     );
     has(&cluster.fail(&["get", "ns", "team"]), &["not found"]);
+}
+
+#[test]
+fn identities_are_told_apart() {
+    let Some(cluster) = Cluster::start() else { return };
+    has(
+        &cluster.run(&["auth", "whoami"]),
+        &["Username", "admin", "system:authenticated"],
+    );
+    has(
+        &cluster.run(&["--context", "viewer", "auth", "whoami"]),
+        &["viewer"],
+    );
+    has(
+        &cluster.run(&["--as", "system:anonymous", "auth", "whoami"]),
+        &["system:anonymous"],
+    );
+    has(
+        &cluster.run(&["--as", "bob", "--as-group", "ops", "auth", "whoami"]),
+        &["bob", "ops"],
+    );
+    has(&cluster.run(&["auth", "can-i", "create", "pods"]), &["yes"]);
+    has(&cluster.run(&["auth", "can-i", "get", "/healthz"]), &["yes"]);
+    has(
+        &cluster.fail(&["--token", "wrong", "get", "pods"]),
+        &["You must be logged in to the server"],
+    );
+    assert!(!cluster.run(&["create", "token", "default"]).trim().is_empty());
+    has(
+        &cluster.fail(&["create", "token", "absent"]),
+        &["serviceaccounts \"absent\" not found"],
+    );
 }
 
 #[test]
