@@ -92,6 +92,12 @@ where
         warnings: Vec::new(),
         upgrade,
     };
+    if &*call.kind.key == "endpoints" {
+        // Source: k8s.io/apiserver pkg/endpoints/deprecation and kubernetes pkg/apis/core/v1.
+        call.recorder.annotate("k8s.io/deprecated", "true");
+        let text = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+        call.warnings.push(text.to_owned());
+    }
     let reply = handlers::answer(&state, &mut call).unwrap_or_else(|error| Reply::error(&error));
     let mut response = write(&state, reply, &call.accepted, include, &recorder);
     add_warnings(response.headers_mut(), &call.warnings);

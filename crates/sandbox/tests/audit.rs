@@ -200,6 +200,16 @@ async fn discovery_is_recorded_and_health_is_not_an_object() {
 }
 
 #[tokio::test]
+async fn a_deprecated_version_is_annotated() {
+    let client = Client::new("Metadata");
+    let (code, events) = client.send(Method::GET, "/api/v1/endpoints", "", "").await;
+    assert_eq!(
+        (code, &events[0]["annotations"]["k8s.io/deprecated"]),
+        (200, &json!("true"))
+    );
+}
+
+#[tokio::test]
 async fn a_token_request_names_its_credential() {
     let client = Client::new("Metadata");
     let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
