@@ -1,0 +1,118 @@
+//! What may refuse or complete a write after it was authorized.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::call::Call;
+use crate::object::{child, default, fields, text};
+use crate::state::State;
+use crate::status::{ApiError, Cause};
+use crate::store::Key;
+
+/// What admission has to look at besides the object, read before the store is locked.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    namespace: Option<Arc<Value>>,
+}
+
+impl Admission {
+    /// Reads the request's namespace.
+    ///
+    /// # Errors
+    ///
+    /// 404 when a namespaced object's namespace does not exist.
+    pub(crate) fn gather(state: &State, call: &Call) -> Result<Self, ApiError> {
+        if !call.kind.namespaced {
+            return Ok(Self { namespace: None });
+        }
+        let key = Key::new(&state.namespaces, "", &call.namespace);
+        let namespace = state.store.read(&key);
+        if namespace.is_none() {
+            return Err(ApiError::not_found("", "namespaces", &call.namespace));
+        }
+        Ok(Self { namespace })
+    }
+
+    /// Admits a new object.
+    ///
+    /// # Errors
+    ///
+    /// 403 with the text of the plugin that refused.
+    pub(crate) fn create(&self, state: &State, call: &mut Call, object: &mut Value) -> Result<(), ApiError> {
+        let kind = &call.kind;
+        let terminating = self
+            .namespace
+            .as_deref()
+            .is_some_and(|namespace| text(namespace, "/status/phase") == "Terminating");
+        if terminating {
+            // Source: k8s.io/apiserver pkg/admission/plugin/namespace/lifecycle/admission.go.
+            let namespace = &call.namespace;
+            let why = format!(
+                "unable to create new content in namespace {namespace} because it is being terminated"
+            );
+            let cause = Cause {
+                reason: "NamespaceTerminating",
+                message: format!("namespace {namespace} is being terminated"),
+                field: "metadata.namespace".to_owned(),
+            };
+            let name = text(object, "/metadata/name").to_owned();
+            return Err(ApiError::forbidden(&kind.group, &kind.plural, &name, &why).with_cause(cause));
+        }
+        if &*kind.key == "pods" {
+            service_account(state, call, object)?;
+        }
+        if &*kind.key == "services" {
+            let spec = child(fields(object), "spec");
+            if spec.get("type").and_then(Value::as_str) != Some("ExternalName") {
+                default(spec, "clusterIP", json!(state.next_cluster_ip()));
+                let address = spec.get("clusterIP").cloned().unwrap_or_default();
+                default(spec, "clusterIPs", json!([address]));
+                default(spec, "ipFamilies", json!(["IPv4"]));
+                default(spec, "ipFamilyPolicy", json!("SingleStack"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Admits the new state of an object.
+    ///
+    /// # Errors
+    ///
+    /// 403 with the text of the plugin that refused.
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "stub")]
+    pub(crate) fn update(&self, _call: &Call, _object: &mut Value, _before: &Value) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// Warnings that admission has for the client.
+    pub(crate) fn into_warnings(self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Source: kubernetes plugin/pkg/admission/serviceaccount/admission.go.
+fn service_account(state: &State, call: &Call, object: &mut Value) -> Result<(), ApiError> {
+    let name = text(object, "/metadata/name").to_owned();
+    let spec = child(fields(object), "spec");
+    default(spec, "serviceAccountName", json!("default"));
+    let account = spec
+        .get("serviceAccountName")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    default(spec, "serviceAccount", json!(account));
+    default(spec, "enableServiceLinks", json!(true));
+    default(spec, "preemptionPolicy", json!("PreemptLowerPriority"));
+    default(spec, "priority", json!(0));
+    default(spec, "tolerations", json!([]));
+    let key = Key::new(&state.service_accounts, &call.namespace, &account);
+    if state.store.read(&key).is_none() {
+        let why = format!(
+            "error looking up service account {}/{account}: serviceaccount {account:?} not found",
+            call.namespace
+        );
+        return Err(ApiError::forbidden("", "pods", &name, &why));
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! What all requests share.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::kinds::{Kinds, store_key};
+use crate::store::Store;
+
+/// Where the time comes from.
+pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The server's state.
+pub(crate) struct State {
+    pub(crate) store: Store,
+    kinds: RwLock<Arc<Kinds>>,
+    clock: Clock,
+    /// Ends watches, logs and sessions.
+    pub(crate) stop: CancellationToken,
+    /// Owns the sessions of upgraded connections.
+    pub(crate) tasks: TaskTracker,
+    authority: String,
+    pod_addresses: AtomicU32,
+    cluster_addresses: AtomicU32,
+    nodes: AtomicU32,
+    pub(crate) namespaces: Arc<str>,
+    pub(crate) pods: Arc<str>,
+    pub(crate) config_maps: Arc<str>,
+    pub(crate) service_accounts: Arc<str>,
+    pub(crate) deployments: Arc<str>,
+    pub(crate) replica_sets: Arc<str>,
+    definitions: Arc<str>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("revision", &self.store.revision())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Names of the nodes that a sandbox has.
+pub(crate) const NODES: &[&str] = &["sandbox-control-plane", "sandbox-worker"];
+
+impl State {
+    /// `authority` is the PEM text that pods are given as the root of trust.
+    pub(crate) fn new(clock: Clock, authority: String, stop: CancellationToken) -> Self {
+        Self {
+            store: Store::new(),
+            kinds: RwLock::new(Arc::new(Kinds::new([].into_iter()))),
+            clock,
+            stop,
+            tasks: TaskTracker::new(),
+            authority,
+            pod_addresses: AtomicU32::new(0),
+            cluster_addresses: AtomicU32::new(0),
+            nodes: AtomicU32::new(0),
+            namespaces: store_key("", "namespaces"),
+            pods: store_key("", "pods"),
+            config_maps: store_key("", "configmaps"),
+            service_accounts: store_key("", "serviceaccounts"),
+            deployments: store_key("apps", "deployments"),
+            replica_sets: store_key("apps", "replicasets"),
+            definitions: store_key("apiextensions.k8s.io", "customresourcedefinitions"),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// The resources that are served now.
+    pub(crate) fn kinds(&self) -> Arc<Kinds> {
+        Arc::clone(&self.kinds.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes notice of changed definitions.
+    pub(crate) fn refresh_kinds(&self) {
+        let definitions = self.store.all(&self.definitions, "");
+        let kinds = Kinds::new(definitions.iter().map(AsRef::as_ref));
+        *self.kinds.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(kinds);
+    }
+
+    pub(crate) fn certificate_authority(&self) -> &str {
+        &self.authority
+    }
+
+    pub(crate) fn next_pod_ip(&self) -> String {
+        let n = self.pod_addresses.fetch_add(1, Ordering::Relaxed) + 2;
+        format!("10.244.{}.{}", (n >> 8) & 255, n & 255)
+    }
+
+    pub(crate) fn next_cluster_ip(&self) -> String {
+        let n = self.cluster_addresses.fetch_add(1, Ordering::Relaxed) + 10;
+        format!("10.96.{}.{}", (n >> 8) & 255, n & 255)
+    }
+
+    /// The node of the next pod, in turn.
+    pub(crate) fn node_name(&self) -> &'static str {
+        let n = usize::try_from(self.nodes.fetch_add(1, Ordering::Relaxed)).unwrap_or(0);
+        NODES.get(n % NODES.len()).copied().unwrap_or("sandbox-worker")
+    }
+
+    /// The status of a TokenReview.
+    pub(crate) fn review_token(&self, _token: &str) -> serde_json::Value {
+        serde_json::json!({"authenticated": false, "user": {}})
+    }
+
+    /// A new token of a service account.
+    pub(crate) fn issue_token(
+        &self,
+        _namespace: &str,
+        _name: &str,
+        _account: &serde_json::Value,
+        id: &str,
+        _now: Timestamp,
+        _expires: Timestamp,
+    ) -> String {
+        id.to_owned()
+    }
+}
