@@ -10,6 +10,7 @@
 
 mod access;
 mod admission;
+mod authn;
 mod call;
 mod controllers;
 mod defaults;
@@ -39,4 +40,5 @@ mod tokens;
 mod validation;
 mod websocket;
 
+pub use authn::AuthorityError;
 pub use sandbox::{Body, Builder, Sandbox, SandboxService};

@@ -11,10 +11,11 @@ use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use jiff::Timestamp;
+use kaudit_event::UserInfo;
 use kaudit_listen::{ConnectionInfo, Listener};
 use kaudit_sink::{Emission, Outcome, Reservation, Reserve, Sink};
 use kaudit_tower::{
-    Anonymous, Audit, AuditService, Authenticator, BoxError, BoxFuture, ClientCertificates, Impersonation,
+    Audit, AuditService, Authenticator, BoxError, BoxFuture, ClientCertificates, Impersonation,
     MetricsSnapshot, PolicyHandle, RemoteAddr,
 };
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use tower_layer::Layer as _;
 use tower_service::Service;
 
 use crate::access::StoreAuthorizer;
+use crate::authn::{Authority, AuthorityError, Credentials, FrontProxy, StateAuthenticator};
 use crate::response;
 use crate::state::{Clock, State};
 use crate::{seed, server};
@@ -35,7 +37,8 @@ pub struct Builder {
     clock: Clock,
     policy: PolicyHandle,
     sink: Arc<dyn Sink>,
-    authenticator: Arc<dyn Authenticator>,
+    credentials: Credentials,
+    authenticator: Option<Arc<dyn Authenticator>>,
 }
 
 impl fmt::Debug for Builder {
@@ -56,10 +59,41 @@ impl Builder {
         self
     }
 
-    /// Who tells who asks; without one everybody is anonymous.
+    /// A bearer token and who it stands for.
+    #[must_use]
+    pub fn token(mut self, token: &str, user: UserInfo) -> Self {
+        self.credentials.add_token(token, user);
+        self
+    }
+
+    /// The authority (PEM) of client certificates. The listener has to ask for them.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError`] for text that holds no usable certificate.
+    pub fn client_authority(mut self, pem: &[u8]) -> Result<Self, AuthorityError> {
+        self.credentials.clients = Some(Authority::from_pem(pem)?);
+        Ok(self)
+    }
+
+    /// The authority (PEM) of the front proxy, and the common names it may have (none: any). Who shows
+    /// such a certificate says in `X-Remote-*` headers who asks.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError`] for text that holds no usable certificate.
+    pub fn front_proxy(mut self, pem: &[u8], names: &[&str]) -> Result<Self, AuthorityError> {
+        self.credentials.front_proxy = Some(FrontProxy {
+            authority: Authority::from_pem(pem)?,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+        });
+        Ok(self)
+    }
+
+    /// Who tells who asks, in place of the server's own credentials.
     #[must_use]
     pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
-        self.authenticator = authenticator;
+        self.authenticator = Some(authenticator);
         self
     }
 
@@ -82,10 +116,13 @@ impl Builder {
     #[must_use]
     pub fn build(self) -> Sandbox {
         let stop = CancellationToken::new();
-        let state = Arc::new(State::new(self.clock, self.authority, stop));
+        let state = Arc::new(State::new(self.clock, self.authority, self.credentials, stop));
         seed::plant(&state);
+        let authenticator = self
+            .authenticator
+            .unwrap_or_else(|| Arc::new(StateAuthenticator(Arc::clone(&state))));
         let audit = Audit::builder(self.policy, self.sink)
-            .authenticator(self.authenticator)
+            .authenticator(authenticator)
             .authorizer(Arc::new(StoreAuthorizer(Arc::clone(&state))))
             .impersonation(Impersonation::Enforce)
             .build();
@@ -127,7 +164,8 @@ impl Sandbox {
             clock: Arc::new(Timestamp::now),
             policy: PolicyHandle::none(),
             sink: Arc::new(Nowhere),
-            authenticator: Arc::new(Anonymous),
+            credentials: Credentials::default(),
+            authenticator: None,
         }
     }
 

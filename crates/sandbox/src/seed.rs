@@ -1,5 +1,7 @@
 //! What a sandbox holds when it starts: nodes, namespaces, the API's own service, roles.
 
+mod roles;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -12,6 +14,7 @@ use crate::store::{Key, Write};
 
 /// Fills an empty store.
 pub(crate) fn plant(state: &Arc<State>) {
+    roles::plant(state);
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         put(
             state,

@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::authn::{Account, Credentials, Signer};
 use crate::kinds::{Kinds, store_key};
+use crate::object::text;
+use crate::reviews::user_value;
 use crate::store::Store;
 
 /// Where the time comes from.
@@ -23,6 +26,8 @@ pub(crate) struct State {
     /// Owns the sessions of upgraded connections.
     pub(crate) tasks: TaskTracker,
     authority: String,
+    pub(crate) credentials: Credentials,
+    pub(crate) signer: Signer,
     pod_addresses: AtomicU32,
     cluster_addresses: AtomicU32,
     nodes: AtomicU32,
@@ -48,7 +53,12 @@ pub(crate) const NODES: &[&str] = &["sandbox-control-plane", "sandbox-worker"];
 
 impl State {
     /// `authority` is the PEM text that pods are given as the root of trust.
-    pub(crate) fn new(clock: Clock, authority: String, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        authority: String,
+        credentials: Credentials,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             store: Store::new(),
             kinds: RwLock::new(Arc::new(Kinds::new([].into_iter()))),
@@ -56,6 +66,8 @@ impl State {
             stop,
             tasks: TaskTracker::new(),
             authority,
+            credentials,
+            signer: Signer::new(),
             pod_addresses: AtomicU32::new(0),
             cluster_addresses: AtomicU32::new(0),
             nodes: AtomicU32::new(0),
@@ -106,20 +118,29 @@ impl State {
     }
 
     /// The status of a TokenReview.
-    pub(crate) fn review_token(&self, _token: &str) -> serde_json::Value {
-        serde_json::json!({"authenticated": false, "user": {}})
+    pub(crate) fn review_token(&self, token: &str) -> serde_json::Value {
+        self.user_of_token(token.as_bytes()).map_or_else(
+            || serde_json::json!({"authenticated": false, "user": {}}),
+            |user| serde_json::json!({"authenticated": true, "user": user_value(&user)}),
+        )
     }
 
     /// A new token of a service account.
     pub(crate) fn issue_token(
         &self,
-        _namespace: &str,
-        _name: &str,
-        _account: &serde_json::Value,
+        namespace: &str,
+        name: &str,
+        account: &serde_json::Value,
         id: &str,
-        _now: Timestamp,
-        _expires: Timestamp,
+        now: Timestamp,
+        expires: Timestamp,
     ) -> String {
-        id.to_owned()
+        let account = Account {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: text(account, "/metadata/uid").to_owned(),
+            token_id: id.to_owned(),
+        };
+        self.signer.sign(&account, now, expires)
     }
 }

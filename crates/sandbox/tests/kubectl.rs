@@ -12,15 +12,12 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use http::request::Parts;
 use kaudit_event::{Text, UserInfo};
 use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
 use kaudit_sandbox::Sandbox;
-use kaudit_tower::{Anonymous, AuditContext, Authentication, Authenticator, BoxFuture};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +47,8 @@ impl Cluster {
         let tls = ServerTls::from_pem(certificate.as_bytes(), key.as_bytes(), &clients).unwrap();
         let sandbox = Sandbox::builder()
             .certificate_authority(authority.clone())
-            .authenticator(Arc::new(Tokens))
+            .token("admin-token", user("admin", "system:masters"))
+            .token("viewer-token", user("viewer", "viewers"))
             .build();
         let stop = CancellationToken::new();
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -159,28 +157,12 @@ impl Drop for Cluster {
     }
 }
 
-/// `<name>-token` is the user of that name.
-#[derive(Debug)]
-struct Tokens;
-
-impl Authenticator for Tokens {
-    fn authenticate<'a>(&'a self, parts: &'a Parts, _: &'a AuditContext) -> BoxFuture<'a, Authentication> {
-        let header = parts
-            .headers
-            .get("authorization")
-            .and_then(|value| value.to_str().ok());
-        let answer = match header.map(|value| value.trim_start_matches("Bearer ")) {
-            None => Authentication::User(Arc::new(Anonymous::user())),
-            Some(token) => match token.strip_suffix("-token") {
-                Some(name) => Authentication::User(Arc::new(UserInfo {
-                    username: Text::copy_from_slice(name.as_bytes()),
-                    groups: Some(vec![Text::from_static("system:authenticated")]),
-                    ..UserInfo::default()
-                })),
-                None => Authentication::Failed,
-            },
-        };
-        Box::pin(std::future::ready(answer))
+/// A user of the sandbox.
+fn user(name: &'static str, group: &'static str) -> UserInfo {
+    UserInfo {
+        username: Text::from_static(name),
+        groups: Some(vec![Text::from_static(group)]),
+        ..UserInfo::default()
     }
 }
 
@@ -354,8 +336,8 @@ fn identities_are_told_apart() {
         &["viewer"],
     );
     has(
-        &cluster.run(&["--as", "system:anonymous", "auth", "whoami"]),
-        &["system:anonymous"],
+        &cluster.fail(&["--as", "system:anonymous", "auth", "whoami"]),
+        &["you do not have permission"],
     );
     has(
         &cluster.run(&["--as", "bob", "--as-group", "ops", "auth", "whoami"]),
@@ -371,6 +353,71 @@ fn identities_are_told_apart() {
     has(
         &cluster.fail(&["create", "token", "absent"]),
         &["serviceaccounts \"absent\" not found"],
+    );
+}
+
+#[test]
+fn kubectl_is_let_do_what_roles_allow() {
+    let Some(cluster) = Cluster::start() else { return };
+    fn viewer<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+        [&["--context", "viewer"], arguments].concat()
+    }
+    has(
+        &cluster.fail(&viewer(&["get", "pods"])),
+        &[
+            "pods is forbidden: User \"viewer\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"",
+        ],
+    );
+    assert_eq!(cluster.fail(&viewer(&["auth", "can-i", "list", "pods"])), "");
+    cluster.run(&[
+        "create",
+        "clusterrolebinding",
+        "viewers",
+        "--clusterrole=view",
+        "--group=viewers",
+    ]);
+    cluster.run(&viewer(&["get", "pods"]));
+    has(
+        &cluster.run(&viewer(&["auth", "can-i", "list", "pods"])),
+        &["yes"],
+    );
+    has(
+        &cluster.run(&viewer(&["auth", "can-i", "--list"])),
+        &["pods/log", "selfsubjectreviews"],
+    );
+    has(
+        &cluster.fail(&viewer(&["get", "secrets"])),
+        &["secrets is forbidden"],
+    );
+    cluster.run(&[
+        "create",
+        "role",
+        "reader",
+        "--verb=get",
+        "--resource=secrets",
+        "--resource-name=known",
+    ]);
+    cluster.run(&[
+        "create",
+        "rolebinding",
+        "reader",
+        "--role=reader",
+        "--user=viewer",
+    ]);
+    cluster.run(&["create", "secret", "generic", "known", "--from-literal=a=b"]);
+    cluster.run(&viewer(&["get", "secret", "known"]));
+    has(
+        &cluster.fail(&viewer(&["get", "secret", "other"])),
+        &["forbidden"],
+    );
+    has(
+        &cluster.fail(&viewer(&["--as", "bob", "get", "pods"])),
+        &["cannot impersonate resource \"users\""],
+    );
+    let token = cluster.run(&["create", "token", "default"]);
+    has(
+        &cluster.run(&["--token", token.trim(), "auth", "whoami"]),
+        &["system:serviceaccount:default:default", "system:serviceaccounts"],
     );
 }
 

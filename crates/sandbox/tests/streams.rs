@@ -3,11 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use http::request::Parts;
+use kaudit_event::{Text, UserInfo};
 use kaudit_listen::{ListenConfig, Listener};
 use kaudit_sandbox::Sandbox;
+use kaudit_tower::{AuditContext, Authentication, Authenticator, BoxFuture};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -16,6 +20,24 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_util::sync::CancellationToken;
+
+/// Everybody may do everything.
+#[derive(Debug)]
+struct Admin;
+
+impl Authenticator for Admin {
+    fn authenticate<'a>(&'a self, _: &'a Parts, _: &'a AuditContext) -> BoxFuture<'a, Authentication> {
+        let user = UserInfo {
+            username: Text::from_static("admin"),
+            groups: Some(vec![
+                Text::from_static("system:masters"),
+                Text::from_static("system:authenticated"),
+            ]),
+            ..UserInfo::default()
+        };
+        Box::pin(std::future::ready(Authentication::User(Arc::new(user))))
+    }
+}
 
 struct Server {
     address: SocketAddr,
@@ -32,7 +54,7 @@ impl Server {
         let address = listener.local_addr();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let sandbox = Sandbox::builder().build();
+        let sandbox = Sandbox::builder().authenticator(Arc::new(Admin)).build();
         let stopped = stop.clone();
         tasks.spawn(async move { sandbox.serve(listener, stopped, Duration::from_secs(5)).await });
         let server = Self { address, stop, tasks };

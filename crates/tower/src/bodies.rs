@@ -78,7 +78,8 @@ struct WireCause {
 }
 
 /// The Status that `body` is, as an event records it: without type meta and metadata.
-pub(crate) fn status_of(body: &[u8]) -> Option<Status> {
+#[must_use]
+pub fn parse_status(body: &[u8]) -> Option<Status> {
     if !body.starts_with(b"{") || find(body, b"\"Status\"").is_none() {
         return None;
     }

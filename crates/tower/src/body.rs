@@ -91,6 +91,12 @@ impl<B> ResponseBody<B> {
         }
     }
 
+    /// A body of which the chain knows nothing, for answers that are given before it.
+    #[must_use]
+    pub fn unaudited(body: Bytes) -> Self {
+        Self::own(body, None)
+    }
+
     pub(crate) fn own(body: Bytes, guard: Option<Guard>) -> Self {
         Self {
             kind: Kind::Own {

@@ -11,7 +11,7 @@ use kaudit_policy::{RequestAuditConfig, RequestInfo};
 use kaudit_sink::{Emission, Outcome, Reservation, Sink};
 use tracing::warn;
 
-use crate::bodies::{ObjectMeta, status_of};
+use crate::bodies::{ObjectMeta, parse_status};
 use crate::capture::{Budget, Copy};
 use crate::latency::Trackers;
 use crate::metrics::{Metrics, count};
@@ -179,6 +179,16 @@ impl AuditContext {
         }
     }
 
+    /// Records the Status that another server answered with, where the service only passes it on.
+    pub fn relayed_status(&self, status: Status) {
+        let mut state = self.state();
+        if state.level() < Level::Metadata {
+            return;
+        }
+        state.settle_claims(&status);
+        state.event.response_status = Some(status);
+    }
+
     /// Records the object that the service answers with: `json` is its compact form.
     pub fn response_object(&self, json: Bytes) {
         let mut state = self.state();
@@ -289,7 +299,7 @@ impl AuditContext {
             .response_copy
             .as_ref()
             .and_then(|copy| copy.bytes().ok())
-            .and_then(status_of)
+            .and_then(parse_status)
         {
             state.event.response_status = Some(body);
         }
@@ -499,6 +509,16 @@ impl State {
         }
     }
 
+    /// The request was carried out as who it asked to be, unless just that was refused.
+    fn settle_claims(&mut self, status: &Status) {
+        let message = status.message.to_string_lossy();
+        if status.code == 403 && message.contains(" cannot impersonate resource ") {
+            self.claims = None;
+        } else if let Some(user) = self.claims.take() {
+            self.event.impersonated_user = Some(user);
+        }
+    }
+
     /// What the bytes of the response tell: the Status they are, and the object at RequestResponse.
     fn apply_response_copy(&mut self) {
         let Some(copy) = self.response_copy.take() else {
@@ -508,17 +528,13 @@ impl State {
         match copy.bytes() {
             Ok([]) => {}
             Ok(bytes) => {
-                if let Some(status) = status_of(bytes) {
+                if let Some(status) = parse_status(bytes) {
                     let code = self
                         .event
                         .response_status
                         .as_ref()
                         .map_or(status.code, |status| status.code);
-                    let was_refused_to_impersonate =
-                        code == 403 && status.message.to_string_lossy().contains("cannot impersonate");
-                    if !was_refused_to_impersonate && let Some(user) = self.claims.take() {
-                        self.event.impersonated_user = Some(user);
-                    }
+                    self.settle_claims(&status);
                     self.event.response_status = Some(Status { code, ..status });
                 }
                 if wants_object {
