@@ -13,6 +13,11 @@ const CAPACITY: usize = 8192;
 /// Names an entry without revealing what it was made of: a keyed hash.
 pub(crate) type Key = [u8; 32];
 
+/// The system gives no random bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("the system gives no random bytes: {0}")]
+pub struct NoRandomness(String);
+
 /// Makes keys. Its secret never leaves the process, so a leaked key says nothing about a token.
 #[derive(Clone)]
 pub(crate) struct Hasher([u8; 32]);
@@ -25,9 +30,9 @@ impl std::fmt::Debug for Hasher {
 
 impl Hasher {
     /// A hasher with a new secret.
-    pub(crate) fn new() -> Result<Self, getrandom::Error> {
+    pub(crate) fn new() -> Result<Self, NoRandomness> {
         let mut secret = [0; 32];
-        getrandom::fill(&mut secret)?;
+        getrandom::fill(&mut secret).map_err(|error| NoRandomness(error.to_string()))?;
         Ok(Self(secret))
     }
 

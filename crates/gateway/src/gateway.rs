@@ -22,7 +22,7 @@ use tower_service::Service;
 use tracing::warn;
 
 use crate::body::Body;
-use crate::cache::Hasher;
+use crate::cache::{Hasher, NoRandomness};
 use crate::decision::Decisions;
 use crate::identity::Identity;
 use crate::metrics::{Metrics, MetricsSnapshot};
@@ -58,8 +58,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// When the system gives no random bytes: cached tokens could then be guessed.
-    pub fn build(self) -> Result<Gateway, getrandom::Error> {
+    /// [`NoRandomness`], without which what is kept of tokens could be guessed.
+    pub fn build(self) -> Result<Gateway, NoRandomness> {
         let metrics = Arc::new(Metrics::default());
         let reviewer = Reviewer::new(self.upstream.clone());
         let identity = Identity::new(reviewer.clone(), Hasher::new()?, Arc::clone(&metrics));

@@ -22,6 +22,7 @@ mod review;
 mod tunnel;
 
 pub use body::Body;
+pub use cache::NoRandomness;
 pub use gateway::{Builder, Gateway, GatewayService};
 pub use metrics::MetricsSnapshot;
 pub use path::PathMode;
