@@ -264,13 +264,13 @@ fn outgoing(request: Request<RequestBody<Incoming>>) -> Request<OutgoingBody> {
     })
 }
 
-/// Whether the body can be a Status in JSON.
+/// Whether the body can be a Status.
 fn may_be_status(head: &ResponseHead) -> bool {
-    let is_json = head
-        .headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-    head.status.as_u16() >= 400 && is_json && !head.headers.contains_key(header::CONTENT_ENCODING)
+    let is_object = head.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        value.starts_with(b"application/json") || value.starts_with(b"application/vnd.kubernetes.protobuf")
+    });
+    head.status.as_u16() >= 400 && is_object && !head.headers.contains_key(header::CONTENT_ENCODING)
 }
 
 /// Reads a body if it is small. What comes first is the body to pass on, whole in any case.
