@@ -8,7 +8,9 @@ mod legacy;
 pub(crate) mod string;
 
 use crate::time::Civil;
-use crate::{Event, MicroTime, ObjectReference, Open, Stage, Status, StatusDetails, Text, Unknown, UserInfo};
+use crate::{
+    Event, ListMeta, MicroTime, ObjectReference, Open, Stage, Status, StatusDetails, Text, Unknown, UserInfo,
+};
 use string::push_json_string;
 
 /// Why an event could not be encoded. The text is upstream's.
@@ -102,6 +104,12 @@ impl Event {
         self.write_rest(out).inspect_err(|_| out.truncate(start))?;
         out.push(b'\n');
         Ok(())
+    }
+
+    /// Appends the event as it is hashed: an item without type meta.
+    pub(crate) fn write_canonical(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        out.extend_from_slice(br#"{"level":"#);
+        self.write_rest(out)
     }
 
     /// Appends the event as an item of an EventList: with its own type meta, without LF.
@@ -230,16 +238,29 @@ impl Event {
 ///
 /// [`EncodeError`] of the first event that cannot be printed; then nothing is appended.
 pub fn write_event_list(events: &[Event], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let items = (!events.is_empty()).then_some(events);
+    write_list(&ListMeta::default(), items, out)
+}
+
+pub(crate) fn write_list(
+    metadata: &ListMeta,
+    items: Option<&[Event]>,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
     let start = out.len();
-    out.extend_from_slice(br#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{},"items":"#);
-    if events.is_empty() {
-        out.extend_from_slice(b"null");
-    } else {
-        for (index, event) in events.iter().enumerate() {
-            out.push(if index == 0 { b'[' } else { b',' });
-            event.write_json_item(out).inspect_err(|_| out.truncate(start))?;
+    out.extend_from_slice(br#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":"#);
+    metadata.write(out);
+    out.extend_from_slice(br#","items":"#);
+    match items {
+        None => out.extend_from_slice(b"null"),
+        Some([]) => out.extend_from_slice(b"[]"),
+        Some(events) => {
+            for (index, event) in events.iter().enumerate() {
+                out.push(if index == 0 { b'[' } else { b',' });
+                event.write_json_item(out).inspect_err(|_| out.truncate(start))?;
+            }
+            out.push(b']');
         }
-        out.push(b']');
     }
     out.extend_from_slice(b"}\n");
     Ok(())
@@ -404,19 +425,7 @@ impl Status {
         members.text(b"kind", &self.kind);
         members.text(b"apiVersion", &self.api_version);
         members.key(b"metadata");
-        members.object(|list| {
-            list.text(b"selfLink", &self.metadata.self_link);
-            list.text(b"resourceVersion", &self.metadata.resource_version);
-            list.text(b"continue", &self.metadata.continue_token);
-            if let Some(count) = self.metadata.remaining_item_count {
-                list.key(b"remainingItemCount");
-                push_number(list.out, count);
-            }
-            if let Some(shard) = &self.metadata.shard_info {
-                list.key(b"shardInfo");
-                list.object(|info| info.always(b"selector", shard.selector.as_bytes()));
-            }
-        });
+        self.metadata.write(members.out);
         members.text(b"status", &self.status);
         members.text(b"message", &self.message);
         members.text(b"reason", &self.reason);
@@ -425,6 +434,25 @@ impl Status {
             details.write(members.out);
         }
         members.number(b"code", i64::from(self.code));
+        out.push(b'}');
+    }
+}
+
+impl ListMeta {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        let mut members = Members { out, first: true };
+        members.text(b"selfLink", &self.self_link);
+        members.text(b"resourceVersion", &self.resource_version);
+        members.text(b"continue", &self.continue_token);
+        if let Some(count) = self.remaining_item_count {
+            members.key(b"remainingItemCount");
+            push_number(members.out, count);
+        }
+        if let Some(shard) = &self.shard_info {
+            members.key(b"shardInfo");
+            members.object(|info| info.always(b"selector", shard.selector.as_bytes()));
+        }
         out.push(b'}');
     }
 }

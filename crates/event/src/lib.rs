@@ -4,14 +4,22 @@
 //! ([`Event`]), the JSON and legacy text forms exactly as kube-apiserver writes them, and the forms
 //! that readers use.
 
+mod decode;
+mod eid;
 mod encode;
+mod items;
 mod managed_fields;
+pub mod record;
 mod text;
 mod time;
 mod types;
+mod view;
 
+pub use decode::{DecodeError, EventList, MAX_EVENT_BYTES};
+pub use eid::Eid;
 pub use encode::string::push_json_string;
 pub use encode::{Body, BodyError, EncodeError, LeftOut, check_json, go_quoted, write_event_list};
+pub use items::{BadItem, BadItemReason, event_list_items, ndjson_items};
 pub use managed_fields::without_managed_fields;
 pub use text::Text;
 pub use time::MicroTime;
@@ -19,3 +27,4 @@ pub use types::{
     Annotations, AuthenticationMetadata, Event, Extra, Level, ListMeta, ObjectReference, Open, ShardInfo,
     Stage, StageSet, Status, StatusCause, StatusDetails, Unknown, UserInfo,
 };
+pub use view::{DecodedEvent, EventView, FieldText, ObjectView};

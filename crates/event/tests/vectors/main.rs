@@ -9,3 +9,4 @@
 
 mod description;
 mod encode;
+mod roundtrip;
