@@ -1,0 +1,14 @@
+//! The gateway between a client that sends any bytes and an upstream that answers anything.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod fixture;
+mod forwarding;
+mod identity;
+mod invariants;
+mod lifecycle;
+mod sessions;
