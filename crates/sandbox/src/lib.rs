@@ -10,8 +10,10 @@
 
 mod access;
 mod admission;
+mod authn;
 mod call;
 mod controllers;
+mod credentials;
 mod defaults;
 mod discovery;
 mod handlers;
@@ -39,4 +41,5 @@ mod tokens;
 mod validation;
 mod websocket;
 
+pub use authn::AuthorityError;
 pub use sandbox::{Body, Builder, Sandbox, SandboxService};

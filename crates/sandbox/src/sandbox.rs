@@ -11,10 +11,11 @@ use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use jiff::Timestamp;
+use kaudit_event::UserInfo;
 use kaudit_listen::{ConnectionInfo, Listener};
 use kaudit_sink::{Emission, Outcome, Reservation, Reserve, Sink};
 use kaudit_tower::{
-    Anonymous, Audit, AuditService, Authenticator, BoxError, BoxFuture, ClientCertificates, Impersonation,
+    Audit, AuditService, Authenticator, BoxError, BoxFuture, ClientCertificates, Impersonation,
     MetricsSnapshot, PolicyHandle, RemoteAddr,
 };
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,8 @@ use tower_layer::Layer as _;
 use tower_service::Service;
 
 use crate::access::StoreAuthorizer;
+use crate::authn::{Authority, AuthorityError, FrontProxy, Identities};
+use crate::credentials::Credentials;
 use crate::response;
 use crate::state::{Clock, State};
 use crate::{seed, server};
@@ -35,7 +38,10 @@ pub struct Builder {
     clock: Clock,
     policy: PolicyHandle,
     sink: Arc<dyn Sink>,
-    authenticator: Arc<dyn Authenticator>,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    tokens: Vec<(String, UserInfo)>,
+    client_authority: Option<Authority>,
+    front_proxy: Option<FrontProxy>,
 }
 
 impl fmt::Debug for Builder {
@@ -56,11 +62,46 @@ impl Builder {
         self
     }
 
-    /// Who tells who asks; without one everybody is anonymous.
+    /// Who tells who asks, in place of the server's own tokens, certificates and front proxy.
     #[must_use]
     pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
-        self.authenticator = authenticator;
+        self.authenticator = Some(authenticator);
         self
+    }
+
+    /// Bearer tokens with their users, besides those the server issues to service accounts.
+    #[must_use]
+    pub fn tokens(mut self, tokens: impl IntoIterator<Item = (String, UserInfo)>) -> Self {
+        self.tokens.extend(tokens);
+        self
+    }
+
+    /// The authorities (PEM) whose client certificates name users; without any no certificate does.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError`] for a text without usable certificates.
+    pub fn client_ca(mut self, pem: &[u8]) -> Result<Self, AuthorityError> {
+        self.client_authority = Some(Authority::from_pem(pem)?);
+        Ok(self)
+    }
+
+    /// The authorities (PEM) of a front proxy that tells in `X-Remote-*` headers who asks, and the common
+    /// names its certificate may have; no names allow any.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError`] for a text without usable certificates.
+    pub fn front_proxy_ca(
+        mut self,
+        pem: &[u8],
+        names: impl IntoIterator<Item = String>,
+    ) -> Result<Self, AuthorityError> {
+        self.front_proxy = Some(FrontProxy {
+            authority: Authority::from_pem(pem)?,
+            names: names.into_iter().collect(),
+        });
+        Ok(self)
     }
 
     /// What is recorded of requests, and where; without it nothing is.
@@ -82,10 +123,18 @@ impl Builder {
     #[must_use]
     pub fn build(self) -> Sandbox {
         let stop = CancellationToken::new();
-        let state = Arc::new(State::new(self.clock, self.authority, stop));
+        let credentials = Credentials::new(self.tokens);
+        let state = Arc::new(State::new(self.clock, self.authority, stop, credentials));
         seed::plant(&state);
+        let authenticator = self.authenticator.unwrap_or_else(|| {
+            Arc::new(Identities {
+                state: Arc::clone(&state),
+                client_authority: self.client_authority,
+                front_proxy: self.front_proxy,
+            })
+        });
         let audit = Audit::builder(self.policy, self.sink)
-            .authenticator(self.authenticator)
+            .authenticator(authenticator)
             .authorizer(Arc::new(StoreAuthorizer(Arc::clone(&state))))
             .impersonation(Impersonation::Enforce)
             .build();
@@ -127,7 +176,10 @@ impl Sandbox {
             clock: Arc::new(Timestamp::now),
             policy: PolicyHandle::none(),
             sink: Arc::new(Nowhere),
-            authenticator: Arc::new(Anonymous),
+            authenticator: None,
+            tokens: Vec::new(),
+            client_authority: None,
+            front_proxy: None,
         }
     }
 

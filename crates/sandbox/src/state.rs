@@ -4,11 +4,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
+use kaudit_event::UserInfo;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::credentials::{AUDIENCE, Claims, Credentials};
 use crate::kinds::{Kinds, store_key};
-use crate::store::Store;
+use crate::object::text;
+use crate::store::{Key, Store};
 
 /// Where the time comes from.
 pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -23,6 +26,7 @@ pub(crate) struct State {
     /// Owns the sessions of upgraded connections.
     pub(crate) tasks: TaskTracker,
     authority: String,
+    credentials: Credentials,
     pod_addresses: AtomicU32,
     cluster_addresses: AtomicU32,
     nodes: AtomicU32,
@@ -48,7 +52,12 @@ pub(crate) const NODES: &[&str] = &["sandbox-control-plane", "sandbox-worker"];
 
 impl State {
     /// `authority` is the PEM text that pods are given as the root of trust.
-    pub(crate) fn new(clock: Clock, authority: String, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        authority: String,
+        stop: CancellationToken,
+        credentials: Credentials,
+    ) -> Self {
         Self {
             store: Store::new(),
             kinds: RwLock::new(Arc::new(Kinds::new([].into_iter()))),
@@ -56,6 +65,7 @@ impl State {
             stop,
             tasks: TaskTracker::new(),
             authority,
+            credentials,
             pod_addresses: AtomicU32::new(0),
             cluster_addresses: AtomicU32::new(0),
             nodes: AtomicU32::new(0),
@@ -105,21 +115,68 @@ impl State {
         NODES.get(n % NODES.len()).copied().unwrap_or("sandbox-worker")
     }
 
+    /// The user of a bearer token, without the group of all authenticated users.
+    pub(crate) fn token_user(&self, token: &str) -> Option<UserInfo> {
+        if let Some(user) = self.credentials.given(token) {
+            return Some(user.clone());
+        }
+        self.issued_token(token, &[AUDIENCE.to_owned()])
+            .map(|(user, _)| user)
+    }
+
+    /// The user of a token that was issued here, and those of the wanted audiences it is for.
+    ///
+    /// Source: kubernetes pkg/serviceaccount/claims.go, Validate.
+    fn issued_token(&self, token: &str, wanted: &[String]) -> Option<(UserInfo, Vec<String>)> {
+        let claims = self.credentials.verify(token, self.now())?;
+        let mut audiences = claims.audiences.clone();
+        audiences.retain(|audience| wanted.contains(audience));
+        let lives = |resource: &Arc<str>, namespace: &str, name: &str, uid: &str| {
+            let object = self.store.read(&Key::new(resource, namespace, name));
+            object.is_some_and(|object| text(&object, "/metadata/uid") == uid)
+        };
+        let namespace = &claims.namespace;
+        let bound = match &claims.bound {
+            None => true,
+            Some(bound) => {
+                let (resource, namespace) = match bound.kind {
+                    "pod" => (Arc::clone(&self.pods), namespace.as_str()),
+                    "secret" => (store_key("", "secrets"), namespace.as_str()),
+                    _ => (store_key("", "nodes"), ""),
+                };
+                lives(&resource, namespace, &bound.name, &bound.uid)
+            }
+        };
+        let good = !audiences.is_empty()
+            && bound
+            && lives(&self.service_accounts, namespace, &claims.account, &claims.uid);
+        good.then(|| (claims.user(), audiences))
+    }
+
     /// The status of a TokenReview.
-    pub(crate) fn review_token(&self, _token: &str) -> serde_json::Value {
-        serde_json::json!({"authenticated": false, "user": {}})
+    ///
+    /// Source: kubernetes pkg/registry/authentication/tokenreview/storage.go.
+    pub(crate) fn review_token(&self, token: &str, audiences: &[String]) -> serde_json::Value {
+        let own = [AUDIENCE.to_owned()];
+        let wanted = if audiences.is_empty() { &own } else { audiences };
+        // A given token is for the server itself.
+        let given = self
+            .credentials
+            .given(token)
+            .filter(|_| wanted.iter().any(|wanted| wanted == AUDIENCE))
+            .map(|user| (user.clone(), own.to_vec()));
+        match given.or_else(|| self.issued_token(token, wanted)) {
+            Some((user, audiences)) => serde_json::json!({
+                "authenticated": true,
+                "user": crate::reviews::user_value(&crate::authn::with_group(user)),
+                "audiences": audiences,
+            }),
+            None => serde_json::json!({"user": {}}),
+        }
     }
 
     /// A new token of a service account.
-    pub(crate) fn issue_token(
-        &self,
-        _namespace: &str,
-        _name: &str,
-        _account: &serde_json::Value,
-        id: &str,
-        _now: Timestamp,
-        _expires: Timestamp,
-    ) -> String {
-        id.to_owned()
+    pub(crate) fn issue_token(&self, claims: &Claims) -> String {
+        self.credentials.issue(claims)
     }
 }

@@ -12,15 +12,12 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use http::request::Parts;
 use kaudit_event::{Text, UserInfo};
 use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
 use kaudit_sandbox::Sandbox;
-use kaudit_tower::{Anonymous, AuditContext, Authentication, Authenticator, BoxFuture};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio_util::sync::CancellationToken;
 
@@ -45,12 +42,19 @@ impl Cluster {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let (authority, certificate, key) = authority();
+        let issuer = Authority::new();
+        let authority = issuer.pem.clone();
+        let (certificate, key) = issuer.sign("server", "", &["127.0.0.1", "localhost"]);
+        let (client, client_key) = issuer.sign("carla", "viewers", &[]);
+        std::fs::write(folder.path().join("carla.crt"), client).unwrap();
+        std::fs::write(folder.path().join("carla.key"), client_key).unwrap();
         let clients = ClientCertificates::Asked(authority.clone().into_bytes());
         let tls = ServerTls::from_pem(certificate.as_bytes(), key.as_bytes(), &clients).unwrap();
         let sandbox = Sandbox::builder()
             .certificate_authority(authority.clone())
-            .authenticator(Arc::new(Tokens))
+            .client_ca(authority.as_bytes())
+            .unwrap()
+            .tokens(["admin", "viewer", "nobody"].map(token))
             .build();
         let stop = CancellationToken::new();
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -73,9 +77,13 @@ impl Cluster {
         let kubeconfig = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: admin\n\
              clusters: [{{name: sandbox, cluster: {{server: 'https://{address}', certificate-authority: ca.crt}}}}]\n\
-             users: [{{name: admin, user: {{token: admin-token}}}}, {{name: viewer, user: {{token: viewer-token}}}}]\n\
+             users: [{{name: admin, user: {{token: admin-token}}}}, {{name: viewer, user: {{token: viewer-token}}}}, \
+             {{name: nobody, user: {{token: nobody-token}}}}, \
+             {{name: carla, user: {{client-certificate: carla.crt, client-key: carla.key}}}}]\n\
              contexts: [{{name: admin, context: {{cluster: sandbox, user: admin}}}}, \
-             {{name: viewer, context: {{cluster: sandbox, user: viewer}}}}]\n"
+             {{name: viewer, context: {{cluster: sandbox, user: viewer}}}}, \
+             {{name: nobody, context: {{cluster: sandbox, user: nobody}}}}, \
+             {{name: carla, context: {{cluster: sandbox, user: carla}}}}]\n"
         );
         std::fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
         SCENARIOS.fetch_add(1, Ordering::Relaxed);
@@ -159,29 +167,19 @@ impl Drop for Cluster {
     }
 }
 
-/// `<name>-token` is the user of that name.
-#[derive(Debug)]
-struct Tokens;
-
-impl Authenticator for Tokens {
-    fn authenticate<'a>(&'a self, parts: &'a Parts, _: &'a AuditContext) -> BoxFuture<'a, Authentication> {
-        let header = parts
-            .headers
-            .get("authorization")
-            .and_then(|value| value.to_str().ok());
-        let answer = match header.map(|value| value.trim_start_matches("Bearer ")) {
-            None => Authentication::User(Arc::new(Anonymous::user())),
-            Some(token) => match token.strip_suffix("-token") {
-                Some(name) => Authentication::User(Arc::new(UserInfo {
-                    username: Text::copy_from_slice(name.as_bytes()),
-                    groups: Some(vec![Text::from_static("system:authenticated")]),
-                    ..UserInfo::default()
-                })),
-                None => Authentication::Failed,
-            },
-        };
-        Box::pin(std::future::ready(answer))
-    }
+/// `<name>-token` is the user of that name; `admin` may do everything.
+fn token(name: &'static str) -> (String, UserInfo) {
+    let groups = match name {
+        "admin" => vec![Text::from_static("system:masters")],
+        "viewer" => vec![Text::from_static("viewers")],
+        _ => Vec::new(),
+    };
+    let user = UserInfo {
+        username: Text::from_static(name),
+        groups: Some(groups),
+        ..UserInfo::default()
+    };
+    (format!("{name}-token"), user)
 }
 
 fn texts(output: &Output) -> (String, String) {
@@ -189,23 +187,35 @@ fn texts(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// A certificate authority, and a certificate with its key for loopback.
-fn authority() -> (String, String, String) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "sandbox-ca");
-    let certificate = params.self_signed(&key).unwrap();
-    let issuer = Issuer::new(params, key);
-    let server_key = KeyPair::generate().unwrap();
-    let server = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])
-        .unwrap()
-        .signed_by(&server_key, &issuer);
-    (
-        certificate.pem(),
-        server.unwrap().pem(),
-        server_key.serialize_pem(),
-    )
+/// A certificate authority.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "sandbox-ca");
+        let pem = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        Self { issuer, pem }
+    }
+
+    /// A certificate and its key.
+    fn sign(&self, name: &str, organization: &str, hosts: &[&str]) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, organization);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
 }
 
 #[track_caller]
@@ -354,6 +364,19 @@ fn identities_are_told_apart() {
         &["viewer"],
     );
     has(
+        &cluster.run(&["--context", "carla", "auth", "whoami"]),
+        &["carla", "viewers", "system:authenticated", "X509SHA256="],
+    );
+    let token = cluster.run(&["create", "token", "default"]);
+    has(
+        &cluster.run(&["--token", token.trim(), "auth", "whoami"]),
+        &[
+            "system:serviceaccount:default:default",
+            "system:serviceaccounts",
+            "JTI=",
+        ],
+    );
+    has(
         &cluster.run(&["--as", "system:anonymous", "auth", "whoami"]),
         &["system:anonymous"],
     );
@@ -367,7 +390,6 @@ fn identities_are_told_apart() {
         &cluster.fail(&["--token", "wrong", "get", "pods"]),
         &["You must be logged in to the server"],
     );
-    assert!(!cluster.run(&["create", "token", "default"]).trim().is_empty());
     has(
         &cluster.fail(&["create", "token", "absent"]),
         &["serviceaccounts \"absent\" not found"],
