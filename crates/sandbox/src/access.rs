@@ -9,7 +9,6 @@ use crate::state::State;
 
 /// What is asked: a verb on a resource, or on a path.
 #[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "the rules that read it are not in the tree yet")]
 pub(crate) struct Question<'a> {
     pub(crate) user: &'a UserInfo,
     pub(crate) verb: &'a str,
@@ -29,12 +28,9 @@ pub(crate) struct Answer {
     pub(crate) reason: String,
 }
 
-/// Answers a question. Everything is allowed while there is nothing that evaluates the roles.
-pub(crate) fn decide(_state: &State, _question: &Question<'_>) -> Answer {
-    Answer {
-        allowed: true,
-        reason: String::new(),
-    }
+/// Answers a question by the stored roles and bindings.
+pub(crate) fn decide(state: &State, question: &Question<'_>) -> Answer {
+    state.policy().decide(question)
 }
 
 /// The chain's authorizer.
@@ -74,6 +70,6 @@ impl Authorizer for StoreAuthorizer {
 }
 
 /// The status of a SelfSubjectRulesReview.
-pub(crate) fn rules(_state: &State, _user: &UserInfo, _namespace: &str) -> serde_json::Value {
-    serde_json::json!({"resourceRules": [], "nonResourceRules": [], "incomplete": false})
+pub(crate) fn rules(state: &State, user: &UserInfo, namespace: &str) -> serde_json::Value {
+    state.policy().review(user, namespace)
 }

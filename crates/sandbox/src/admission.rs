@@ -5,15 +5,21 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::call::Call;
+use crate::escalation;
 use crate::object::{child, default, fields, text};
+use crate::rbac::Policy;
 use crate::state::State;
 use crate::status::{ApiError, Cause};
 use crate::store::Key;
+
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// What admission has to look at besides the object, read before the store is locked.
 #[derive(Debug)]
 pub(crate) struct Admission {
     namespace: Option<Arc<Value>>,
+    /// For writes of roles and bindings.
+    policy: Option<Arc<Policy>>,
 }
 
 impl Admission {
@@ -23,15 +29,19 @@ impl Admission {
     ///
     /// 404 when a namespaced object's namespace does not exist.
     pub(crate) fn gather(state: &State, call: &Call) -> Result<Self, ApiError> {
+        let policy = (call.kind.group == RBAC).then(|| state.policy());
         if !call.kind.namespaced {
-            return Ok(Self { namespace: None });
+            return Ok(Self {
+                namespace: None,
+                policy,
+            });
         }
         let key = Key::new(&state.namespaces, "", &call.namespace);
         let namespace = state.store.read(&key);
         if namespace.is_none() {
             return Err(ApiError::not_found("", "namespaces", &call.namespace));
         }
-        Ok(Self { namespace })
+        Ok(Self { namespace, policy })
     }
 
     /// Admits a new object.
@@ -59,10 +69,11 @@ impl Admission {
             let name = text(object, "/metadata/name").to_owned();
             return Err(ApiError::forbidden(&kind.group, &kind.plural, &name, &why).with_cause(cause));
         }
-        if &*kind.key == "pods" {
+        self.grant(call, object, None)?;
+        if &*call.kind.key == "pods" {
             service_account(state, call, object)?;
         }
-        if &*kind.key == "services" {
+        if &*call.kind.key == "services" {
             let spec = child(fields(object), "spec");
             if spec.get("type").and_then(Value::as_str) != Some("ExternalName") {
                 default(spec, "clusterIP", json!(state.next_cluster_ip()));
@@ -80,9 +91,18 @@ impl Admission {
     /// # Errors
     ///
     /// 403 with the text of the plugin that refused.
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "stub")]
-    pub(crate) fn update(&self, _call: &Call, _object: &mut Value, _before: &Value) -> Result<(), ApiError> {
-        Ok(())
+    pub(crate) fn update(&self, call: &Call, object: &mut Value, before: &Value) -> Result<(), ApiError> {
+        self.grant(call, object, Some(before))
+    }
+
+    /// Nobody grants more than they have.
+    fn grant(&self, call: &Call, object: &Value, before: Option<&Value>) -> Result<(), ApiError> {
+        match &self.policy {
+            Some(policy) => {
+                escalation::check(policy, &call.user, &call.kind, &call.namespace, object, before)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Warnings that admission has for the client.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::object::{child, fields, items, name_suffix, text, timestamp, uuid};
+use crate::roles;
 use crate::selectors::Selector;
 use crate::state::State;
 use crate::store::{Key, Write};
@@ -35,6 +36,7 @@ pub(crate) fn settle(state: &Arc<State>, key: &Key) {
             }
             state.refresh_kinds();
         }
+        ("clusterroles.rbac.authorization.k8s.io", _) => roles::aggregate(state),
         (_, None) => finish_namespace(state, &key.namespace),
         _ => {}
     }

@@ -37,6 +37,7 @@ pub(crate) fn plant(state: &Arc<State>) {
             }),
         );
     }
+    crate::roles::plant(state);
     put(
         state,
         "",

@@ -11,7 +11,10 @@ use tokio_util::task::TaskTracker;
 use crate::credentials::{AUDIENCE, Claims, Credentials};
 use crate::kinds::{Kinds, store_key};
 use crate::object::text;
+use crate::rbac::{Objects, Policy};
 use crate::store::{Key, Store};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Where the time comes from.
 pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -27,6 +30,8 @@ pub(crate) struct State {
     pub(crate) tasks: TaskTracker,
     authority: String,
     credentials: Credentials,
+    /// The roles and bindings as of a revision.
+    policy: RwLock<(u64, Arc<Policy>)>,
     pod_addresses: AtomicU32,
     cluster_addresses: AtomicU32,
     nodes: AtomicU32,
@@ -66,6 +71,7 @@ impl State {
             tasks: TaskTracker::new(),
             authority,
             credentials,
+            policy: RwLock::default(),
             pod_addresses: AtomicU32::new(0),
             cluster_addresses: AtomicU32::new(0),
             nodes: AtomicU32::new(0),
@@ -113,6 +119,32 @@ impl State {
     pub(crate) fn node_name(&self) -> &'static str {
         let n = usize::try_from(self.nodes.fetch_add(1, Ordering::Relaxed)).unwrap_or(0);
         NODES.get(n % NODES.len()).copied().unwrap_or("sandbox-worker")
+    }
+
+    /// The roles and bindings as they are now.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        let revision = self.store.access_revision();
+        {
+            let known = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+            if known.0 == revision {
+                return Arc::clone(&known.1);
+            }
+        }
+        let all = |plural: &str| self.store.all(&store_key(RBAC, plural), "");
+        let (cluster_roles, roles) = (all("clusterroles"), all("roles"));
+        let (cluster_bindings, bindings) = (all("clusterrolebindings"), all("rolebindings"));
+        let policy = Arc::new(Policy::new(Objects {
+            cluster_roles: cluster_roles.iter().map(AsRef::as_ref),
+            roles: roles.iter().map(AsRef::as_ref),
+            cluster_bindings: cluster_bindings.iter().map(AsRef::as_ref),
+            bindings: bindings.iter().map(AsRef::as_ref),
+        }));
+        // What was read may be newer than its revision says: then it is only read once more.
+        let mut known = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        if known.0 < revision {
+            *known = (revision, Arc::clone(&policy));
+        }
+        policy
     }
 
     /// The user of a bearer token, without the group of all authenticated users.

@@ -51,7 +51,10 @@ impl Authenticator for Named {
     fn authenticate<'a>(&'a self, parts: &'a Parts, _: &'a AuditContext) -> BoxFuture<'a, Authentication> {
         let user = parts.headers.get("x-user").map(|name| UserInfo {
             username: Text::copy_from_slice(name.as_bytes()),
-            groups: Some(vec![Text::from_static("system:authenticated")]),
+            groups: Some(vec![
+                Text::from_static("system:masters"),
+                Text::from_static("system:authenticated"),
+            ]),
             ..UserInfo::default()
         });
         let answer = user.map_or(Authentication::Failed, |user| {

@@ -377,8 +377,8 @@ fn identities_are_told_apart() {
         ],
     );
     has(
-        &cluster.run(&["--as", "system:anonymous", "auth", "whoami"]),
-        &["system:anonymous"],
+        &cluster.fail(&["--as", "system:anonymous", "auth", "whoami"]),
+        &["you do not have permission to call it"],
     );
     has(
         &cluster.run(&["--as", "bob", "--as-group", "ops", "auth", "whoami"]),
@@ -394,6 +394,128 @@ fn identities_are_told_apart() {
         &cluster.fail(&["create", "token", "absent"]),
         &["serviceaccounts \"absent\" not found"],
     );
+}
+
+#[test]
+fn roles_decide_who_may_what() {
+    let Some(cluster) = Cluster::start() else { return };
+    fn as_viewer<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+        [&["--context", "viewer"], arguments].concat()
+    }
+    has(
+        &cluster.fail(&as_viewer(&["get", "pods"])),
+        &[
+            "pods is forbidden: User \"viewer\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"",
+        ],
+    );
+    has(
+        &texts(
+            &cluster
+                .command(&as_viewer(&["auth", "can-i", "list", "pods"]))
+                .output()
+                .unwrap(),
+        )
+        .0,
+        &["no"],
+    );
+    has(
+        &cluster.run(&[
+            "create",
+            "rolebinding",
+            "viewers",
+            "--clusterrole=view",
+            "--group=viewers",
+        ]),
+        &["rolebinding.rbac.authorization.k8s.io/viewers created"],
+    );
+    cluster.run(&as_viewer(&["get", "pods"]));
+    cluster.run(&["--context", "carla", "get", "pods"]);
+    has(
+        &cluster.run(&as_viewer(&["auth", "can-i", "list", "pods"])),
+        &["yes"],
+    );
+    has(
+        &cluster.run(&as_viewer(&["auth", "can-i", "--list"])),
+        &["deployments.apps", "[get list watch]", "selfsubjectreviews"],
+    );
+    has(
+        &cluster.fail(&as_viewer(&["get", "secrets"])),
+        &["(Forbidden)", "cannot list resource \"secrets\""],
+    );
+    has(
+        &cluster.fail(&as_viewer(&["-n", "kube-system", "get", "pods"])),
+        &["in the namespace \"kube-system\""],
+    );
+    has(
+        &cluster.run(&[
+            "auth",
+            "can-i",
+            "list",
+            "pods",
+            "--as",
+            "bob",
+            "--as-group",
+            "viewers",
+        ]),
+        &["yes"],
+    );
+    has(
+        &cluster.run(&["describe", "clusterrole", "admin"]),
+        &["deployments.apps", "rolebindings.rbac.authorization.k8s.io"],
+    );
+
+    cluster.run(&[
+        "create",
+        "role",
+        "granter",
+        "--verb=create,get,list,update,patch",
+        "--resource=roles,rolebindings",
+    ]);
+    cluster.run(&[
+        "create",
+        "rolebinding",
+        "granter",
+        "--role=granter",
+        "--user=nobody",
+    ]);
+    has(
+        &cluster.fail(&[
+            "--context",
+            "nobody",
+            "create",
+            "rolebinding",
+            "own",
+            "--clusterrole=cluster-admin",
+            "--user=nobody",
+        ]),
+        &[
+            "rolebindings.rbac.authorization.k8s.io \"own\" is forbidden: user \"nobody\" (groups=[\"system:authenticated\"]) \
+             is attempting to grant RBAC permissions not currently held:",
+            "{APIGroups:[\"*\"], Resources:[\"*\"], Verbs:[\"*\"]}",
+            "{NonResourceURLs:[\"*\"], Verbs:[\"*\"]}",
+        ],
+    );
+    has(
+        &cluster.fail(&[
+            "--context",
+            "nobody",
+            "create",
+            "role",
+            "more",
+            "--verb=get,list",
+            "--resource=secrets,roles",
+        ]),
+        &["{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\" \"list\"]}"],
+    );
+    cluster.run(&[
+        "--context",
+        "nobody",
+        "create",
+        "role",
+        "less",
+        "--verb=get",
+        "--resource=roles",
+    ]);
 }
 
 #[test]

@@ -10,14 +10,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use jiff::Timestamp;
+use kaudit_event::{Text, UserInfo};
 use kaudit_sandbox::{Body, Sandbox, SandboxService};
+use kaudit_tower::{AuditContext, Authentication, Authenticator, BoxFuture};
 use serde_json::{Value, json};
 use tower_service::Service as _;
 
 const START: i64 = 1_800_000_000;
+
+/// Everybody may do everything.
+#[derive(Debug)]
+struct Admin;
+
+impl Authenticator for Admin {
+    fn authenticate<'a>(&'a self, _: &'a Parts, _: &'a AuditContext) -> BoxFuture<'a, Authentication> {
+        let user = UserInfo {
+            username: Text::from_static("admin"),
+            groups: Some(vec![Text::from_static("system:masters")]),
+            ..UserInfo::default()
+        };
+        Box::pin(std::future::ready(Authentication::User(Arc::new(user))))
+    }
+}
 
 struct Client {
     service: SandboxService,
@@ -67,6 +85,7 @@ impl Client {
         let seconds = Arc::new(AtomicI64::new(START));
         let clock = Arc::clone(&seconds);
         let sandbox = Sandbox::builder()
+            .authenticator(Arc::new(Admin))
             .clock(move || Timestamp::from_second(clock.load(Ordering::Relaxed)).unwrap())
             .build();
         Self {
