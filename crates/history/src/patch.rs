@@ -44,7 +44,7 @@ pub struct Resource<'a> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PatchError {
-    /// The patch is not of its kind's form.
+    /// The patch is not of its kind's form; the text is that of Go's decoder.
     #[error("error decoding patch: {0}")]
     Decode(String),
     /// A bound was exceeded before anything was done.
@@ -121,11 +121,14 @@ pub fn apply_patch(
     patch: &Value,
 ) -> Result<Value, PatchError> {
     check_depth(patch)?;
+    check_form(kind, patch)?;
     match kind {
         PatchType::Json => json::patch(current, patch),
         PatchType::Merge => {
             let mut out = current.clone();
-            merge::merge(&mut out, patch);
+            if patch.is_object() {
+                merge::merge(&mut out, patch);
+            }
             Ok(out)
         }
         PatchType::Strategic => strategic::patch(resource, current, patch),
@@ -148,8 +151,34 @@ pub fn apply_patch_text(
             "Request entity too large: limit is {MAX_BYTES}"
         )));
     }
-    let patch = serde_json::from_slice(patch).map_err(|error| PatchError::Decode(error.to_string()))?;
+    let patch = serde_json::from_slice(patch).map_err(|error| {
+        PatchError::Decode(match error.classify() {
+            serde_json::error::Category::Eof => "unexpected end of JSON input".to_owned(),
+            _ => error.to_string(),
+        })
+    })?;
     apply_patch(resource, kind, current, &patch)
+}
+
+/// Only a JSON patch is a list; the others are objects, or nothing at all.
+fn check_form(kind: PatchType, patch: &Value) -> Result<(), PatchError> {
+    let found = match patch {
+        Value::Array(_) if kind == PatchType::Json => return Ok(()),
+        Value::Object(_) if kind != PatchType::Json => return Ok(()),
+        Value::Null => return Ok(()),
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+    };
+    let wanted = match kind {
+        PatchType::Json => "jsonpatch.Patch",
+        PatchType::Merge | PatchType::Strategic => "map[string]interface {}",
+    };
+    Err(PatchError::Decode(format!(
+        "json: cannot unmarshal {found} into Go value of type {wanted}"
+    )))
 }
 
 /// Everything after this recurses.
@@ -168,4 +197,69 @@ fn check_depth(value: &Value) -> Result<(), PatchError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const CONFIG_MAPS: Resource<'_> = Resource {
+        group: "",
+        resource: "configmaps",
+    };
+
+    /// As a real server answered them.
+    #[test]
+    fn texts_of_malformed_patches_are_those_of_the_real_server() {
+        for (kind, patch, expected) in [
+            (PatchType::Merge, "", "unexpected end of JSON input"),
+            (PatchType::Merge, "{\"a\":", "unexpected end of JSON input"),
+            (
+                PatchType::Merge,
+                "[]",
+                "json: cannot unmarshal array into Go value of type map[string]interface {}",
+            ),
+            (
+                PatchType::Strategic,
+                "1",
+                "json: cannot unmarshal number into Go value of type map[string]interface {}",
+            ),
+            (
+                PatchType::Json,
+                "{}",
+                "json: cannot unmarshal object into Go value of type jsonpatch.Patch",
+            ),
+        ] {
+            let error = apply_patch_text(CONFIG_MAPS, kind, &json!({}), patch.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), format!("error decoding patch: {expected}"));
+        }
+    }
+
+    #[test]
+    fn a_patch_that_is_null_changes_nothing() {
+        for kind in [PatchType::Json, PatchType::Merge, PatchType::Strategic] {
+            let current = json!({"a": 1});
+            assert_eq!(
+                apply_patch(CONFIG_MAPS, kind, &current, &Value::Null).unwrap(),
+                current
+            );
+        }
+    }
+
+    #[test]
+    fn size_and_depth_are_bounded() {
+        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_BYTES));
+        let error = apply_patch_text(CONFIG_MAPS, PatchType::Merge, &json!({}), long.as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "Request entity too large: limit is 3145728");
+        let mut deep = json!(1);
+        for _ in 0..=MAX_DEPTH {
+            deep = json!({"a": deep});
+        }
+        assert!(matches!(
+            apply_patch(CONFIG_MAPS, PatchType::Merge, &json!({}), &deep),
+            Err(PatchError::TooLarge(_))
+        ));
+    }
 }

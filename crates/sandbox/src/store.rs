@@ -428,7 +428,7 @@ fn same_but_for_revision(before: &Value, after: &Value) -> bool {
             let Some(other) = after.get(key) else { return false };
             match (key.as_str(), value, other) {
                 ("metadata", Value::Object(value), Value::Object(other)) => {
-                    let significant = |key: &str| !matches!(key, "resourceVersion" | "managedFields");
+                    let significant = |key: &str| key != "resourceVersion";
                     let count = |fields: &serde_json::Map<String, Value>| {
                         fields.keys().filter(|key| significant(key)).count()
                     };

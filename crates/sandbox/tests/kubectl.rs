@@ -397,6 +397,74 @@ fn identities_are_told_apart() {
 }
 
 #[test]
+fn each_kind_of_patch_has_its_effect() {
+    let Some(cluster) = Cluster::start() else { return };
+    cluster.run(&["create", "cm", "a", "--from-literal=k=v"]);
+    let json = |patch: &str| {
+        cluster
+            .command(&["patch", "cm", "a", "--type", "json", "-p", patch])
+            .output()
+            .unwrap()
+    };
+    let output =
+        json(r#"[{"op":"add","path":"/data/l","value":"w"},{"op":"replace","path":"/data/k","value":"x"}]"#);
+    has(&texts(&output).0, &["configmap/a patched"]);
+    assert_eq!(
+        cluster.run(&["get", "cm", "a", "-o", "jsonpath={.data}"]),
+        r#"{"k":"x","l":"w"}"#
+    );
+    let output = json(r#"[{"op":"test","path":"/data/k","value":"other"}]"#);
+    has(
+        &texts(&output).1,
+        &["the server rejected our request due to an error in our request"],
+    );
+
+    cluster.run(&["create", "deployment", "web", "--image=nginx:1"]);
+    cluster.run(&[
+        "patch",
+        "deployment",
+        "web",
+        "-p",
+        r#"{"spec":{"template":{"spec":{"containers":[{"name":"side","image":"busybox"}]}}}}"#,
+    ]);
+    let images = "jsonpath={.spec.template.spec.containers[*].image}";
+    assert_eq!(
+        cluster.run(&["get", "deployment", "web", "-o", images]),
+        "busybox nginx:1"
+    );
+    has(
+        &cluster.run(&["rollout", "history", "deployment/web"]),
+        &["REVISION", "1", "2"],
+    );
+    has(
+        &cluster.run(&["rollout", "undo", "deployment/web"]),
+        &["deployment.apps/web rolled back"],
+    );
+    assert_eq!(
+        cluster.run(&["get", "deployment", "web", "-o", images]),
+        "nginx:1"
+    );
+
+    let widget = |labels: &str| {
+        cluster.file(
+            "web.yaml",
+            &format!(
+                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: ssa, labels: {labels}}}\nspec:\n  \
+                 selector: {{matchLabels: {{app: ssa}}}}\n  template:\n    metadata: {{labels: {{app: ssa}}}}\n    \
+                 spec: {{containers: [{{name: c, image: i}}]}}\n"
+            ),
+        )
+    };
+    cluster.run(&["apply", "--server-side", "-f", &widget("{a: b, c: d}")]);
+    cluster.run(&["label", "deployment", "ssa", "x=y"]);
+    cluster.run(&["apply", "--server-side", "-f", &widget("{a: b}")]);
+    assert_eq!(
+        cluster.run(&["get", "deployment", "ssa", "-o", "jsonpath={.metadata.labels}"]),
+        r#"{"a":"b","x":"y"}"#
+    );
+}
+
+#[test]
 fn roles_decide_who_may_what() {
     let Some(cluster) = Cluster::start() else { return };
     fn as_viewer<'a>(arguments: &[&'a str]) -> Vec<&'a str> {

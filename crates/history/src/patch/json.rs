@@ -19,6 +19,9 @@ pub(super) fn patch(current: &Value, patch: &Value) -> Result<Value, PatchError>
              got {count}"
         )));
     }
+    if patch.is_null() {
+        return Ok(current.clone());
+    }
     let operations: Vec<PatchOperation> = serde::Deserialize::deserialize(patch)
         .map_err(|error: serde_json::Error| PatchError::Decode(error.to_string()))?;
     let mut out = current.clone();

@@ -15,6 +15,9 @@ const ORDER_PREFIX: &str = "$setElementOrder/";
 
 /// Applies a patch to an object of a resource.
 pub(super) fn patch(resource: Resource<'_>, current: &Value, patch: &Value) -> Result<Value, PatchError> {
+    if patch.is_null() {
+        return Ok(current.clone());
+    }
     let (Value::Object(current), Value::Object(patch)) = (current, patch) else {
         return Err(DirectiveError::BadDocument.into());
     };
@@ -69,13 +72,11 @@ fn merge_map(
     Ok(original)
 }
 
-fn unknown(directive: &Value, item: Map<String, Value>) -> DirectiveError {
+fn unknown(directive: &Value, mut item: Map<String, Value>) -> DirectiveError {
+    item.insert(DIRECTIVE.to_owned(), directive.clone());
     DirectiveError::UnknownDirective {
-        directive: match directive {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        },
-        item: Value::Object(item).to_string(),
+        directive: go_value(directive),
+        item: go_value(&Value::Object(item)),
     }
 }
 
@@ -290,8 +291,29 @@ fn special_items(
 
 fn no_key(item: &Value, key: &'static str) -> DirectiveError {
     DirectiveError::NoMergeKey {
-        item: item.to_string(),
+        item: go_value(item),
         key,
+    }
+}
+
+/// A value as Go's `%v` prints it.
+fn go_value(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_value).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(fields) => {
+            let mut fields: Vec<String> = fields
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", go_value(value)))
+                .collect();
+            fields.sort_unstable();
+            format!("map[{}]", fields.join(" "))
+        }
     }
 }
 

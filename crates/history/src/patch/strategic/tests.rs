@@ -305,11 +305,15 @@ fn what_makes_no_sense_is_refused_with_upstreams_texts() {
         (json!(1), "invalid JSON document"),
         (
             pod(&json!({"containers": [{"image": "i"}]})),
-            "map: {\"image\":\"i\"} does not contain declared merge key: name",
+            "map: map[image:i] does not contain declared merge key: name",
         ),
         (
             pod(&json!({"containers": [{"name": "a", "$patch": "add"}]})),
-            "unknown patch type: add in map: {\"name\":\"a\",\"$patch\":\"add\"}",
+            "unknown patch type: add in map: map[$patch:add name:a]",
+        ),
+        (
+            pod(&json!({"securityContext": {"$patch": "merge", "s": 1}})),
+            "unknown patch type: merge in map: map[$patch:merge s:1]",
         ),
         (
             pod(&json!({"containers": [{"name": "a", "$patch": "merge"}]})),
