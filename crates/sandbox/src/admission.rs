@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::escalation;
+use crate::kinds::Kind;
 use crate::object::{child, default, fields, text};
+use crate::pod_security::{self, Modes};
 use crate::rbac::Policy;
 use crate::state::State;
 use crate::status::{ApiError, Cause};
@@ -20,6 +22,9 @@ pub(crate) struct Admission {
     namespace: Option<Arc<Value>>,
     /// For writes of roles and bindings.
     policy: Option<Arc<Policy>>,
+    /// The pods of a namespace that is written.
+    pods: Vec<Arc<Value>>,
+    warnings: Vec<String>,
 }
 
 impl Admission {
@@ -31,9 +36,16 @@ impl Admission {
     pub(crate) fn gather(state: &State, call: &Call) -> Result<Self, ApiError> {
         let policy = (call.kind.group == RBAC).then(|| state.policy());
         if !call.kind.namespaced {
+            let pods = if &*call.kind.key == "namespaces" && !call.name.is_empty() {
+                state.store.all(&state.pods, &call.name)
+            } else {
+                Vec::new()
+            };
             return Ok(Self {
                 namespace: None,
                 policy,
+                pods,
+                warnings: Vec::new(),
             });
         }
         let key = Key::new(&state.namespaces, "", &call.namespace);
@@ -41,7 +53,12 @@ impl Admission {
         if namespace.is_none() {
             return Err(ApiError::not_found("", "namespaces", &call.namespace));
         }
-        Ok(Self { namespace, policy })
+        Ok(Self {
+            namespace,
+            policy,
+            pods: Vec::new(),
+            warnings: Vec::new(),
+        })
     }
 
     /// Admits a new object.
@@ -49,7 +66,12 @@ impl Admission {
     /// # Errors
     ///
     /// 403 with the text of the plugin that refused.
-    pub(crate) fn create(&self, state: &State, call: &mut Call, object: &mut Value) -> Result<(), ApiError> {
+    pub(crate) fn create(
+        &mut self,
+        state: &State,
+        call: &mut Call,
+        object: &mut Value,
+    ) -> Result<(), ApiError> {
         let kind = &call.kind;
         let terminating = self
             .namespace
@@ -83,7 +105,7 @@ impl Admission {
                 default(spec, "ipFamilyPolicy", json!("SingleStack"));
             }
         }
-        Ok(())
+        self.pod_security(call, object, None)
     }
 
     /// Admits the new state of an object.
@@ -91,8 +113,52 @@ impl Admission {
     /// # Errors
     ///
     /// 403 with the text of the plugin that refused.
-    pub(crate) fn update(&self, call: &Call, object: &mut Value, before: &Value) -> Result<(), ApiError> {
-        self.grant(call, object, Some(before))
+    pub(crate) fn update(&mut self, call: &Call, object: &Value, before: &Value) -> Result<(), ApiError> {
+        if call.subresource.is_empty() {
+            self.grant(call, object, Some(before))?;
+        }
+        self.pod_security(call, object, Some(before))
+    }
+
+    /// Source: k8s.io/pod-security-admission admission/admission.go, Validate.
+    fn pod_security(&mut self, call: &Call, object: &Value, before: Option<&Value>) -> Result<(), ApiError> {
+        let kind = &call.kind;
+        let name = text(object, "/metadata/name");
+        if &*kind.key == "namespaces" {
+            return self.check_labels(kind, object, before);
+        }
+        let Some(namespace) = self.namespace.as_deref() else {
+            return Ok(());
+        };
+        let verdict = match (&*kind.key, call.subresource.as_str()) {
+            ("pods", "" | "ephemeralcontainers") => pod_security::pod(namespace, object, before),
+            (_, "") => pod_security::controller(namespace, kind, object),
+            _ => return Ok(()),
+        };
+        for (key, value) in &verdict.annotations {
+            call.recorder.annotate(key, value);
+        }
+        self.warnings.extend(verdict.warning);
+        match verdict.refusal {
+            Some(why) => Err(ApiError::forbidden(&kind.group, &kind.plural, name, &why)),
+            None => Ok(()),
+        }
+    }
+
+    /// The labels of a namespace must make sense when they change.
+    fn check_labels(&mut self, kind: &Kind, object: &Value, before: Option<&Value>) -> Result<(), ApiError> {
+        let (_, causes) = Modes::of(object);
+        let known = before.map(|before| Modes::of(before).1).unwrap_or_default();
+        if !causes.is_empty() && causes != known {
+            let name = text(object, "/metadata/name");
+            return Err(ApiError::invalid(&kind.group, &kind.kind, name, causes));
+        }
+        if let Some(before) = before {
+            let pods = self.pods.iter().map(AsRef::as_ref);
+            self.warnings
+                .extend(pod_security::namespace_warnings(object, before, pods));
+        }
+        Ok(())
     }
 
     /// Nobody grants more than they have.
@@ -107,7 +173,7 @@ impl Admission {
 
     /// Warnings that admission has for the client.
     pub(crate) fn into_warnings(self) -> Vec<String> {
-        Vec::new()
+        self.warnings
     }
 }
 

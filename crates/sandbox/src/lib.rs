@@ -24,6 +24,7 @@ mod managed;
 mod object;
 mod openapi;
 mod patching;
+mod pod_security;
 mod protobuf;
 mod query;
 mod rbac;

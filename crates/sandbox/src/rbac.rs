@@ -403,4 +403,7 @@ fn aggregate(errors: Vec<String>) -> Option<String> {
 }
 
 #[cfg(test)]
+pub(crate) use tests::real_log_events;
+
+#[cfg(test)]
 mod tests;

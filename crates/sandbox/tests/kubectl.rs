@@ -464,6 +464,69 @@ fn each_kind_of_patch_has_its_effect() {
     );
 }
 
+const HOST_POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: host}\nspec:\n  hostNetwork: true\n  \
+    containers: [{name: c, image: i, securityContext: {privileged: true}}]\n";
+
+#[test]
+fn a_namespace_refuses_pods_below_its_standard() {
+    let Some(cluster) = Cluster::start() else { return };
+    cluster.run(&["create", "namespace", "safe"]);
+    let pod = cluster.file("pod.yaml", HOST_POD);
+    cluster.run(&["-n", "safe", "apply", "-f", &pod]);
+    has(
+        &cluster.fail(&[
+            "label",
+            "namespace",
+            "safe",
+            "pod-security.kubernetes.io/enforce=bogus",
+        ]),
+        &[
+            "metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"bogus\": must be one of privileged, \
+             baseline, restricted",
+        ],
+    );
+    let output = cluster
+        .command(&[
+            "label",
+            "namespace",
+            "safe",
+            "pod-security.kubernetes.io/enforce=restricted",
+        ])
+        .output()
+        .unwrap();
+    has(
+        &texts(&output).1,
+        &[
+            "Warning: existing pods in namespace \"safe\" violate the new PodSecurity enforce level \"restricted:latest\"",
+            "Warning: host: host namespaces, privileged, allowPrivilegeEscalation != false",
+        ],
+    );
+    cluster.run(&["-n", "safe", "delete", "pod", "host"]);
+    has(
+        &cluster.fail(&["-n", "safe", "apply", "-f", &pod]),
+        &[
+            "pods \"host\" is forbidden: violates PodSecurity \"restricted:latest\": host namespaces (hostNetwork=true), \
+             privileged (container \"c\" must not set securityContext.privileged=true)",
+        ],
+    );
+    let output = cluster
+        .command(&["-n", "safe", "create", "deployment", "web", "--image=nginx"])
+        .output()
+        .unwrap();
+    has(
+        &texts(&output).1,
+        &[
+            "Warning: would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false (container \"nginx\" \
+             must set securityContext.allowPrivilegeEscalation=false)",
+        ],
+    );
+    assert_eq!(cluster.run(&["-n", "safe", "get", "pods", "-o", "name"]), "");
+    has(
+        &cluster.run(&["-n", "safe", "describe", "deployment", "web"]),
+        &["ReplicaFailure", "FailedCreate"],
+    );
+}
+
 #[test]
 fn roles_decide_who_may_what() {
     let Some(cluster) = Cluster::start() else { return };

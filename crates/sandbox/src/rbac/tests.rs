@@ -179,7 +179,7 @@ fn masters_may_everything_without_a_reason() {
 }
 
 /// The lines of the recorded logs.
-fn real_log_events() -> Vec<Value> {
+pub(crate) fn real_log_events() -> Vec<Value> {
     let folder = std::env::var_os("KAUDIT_REAL_LOGS").map_or_else(
         || std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/real")),
         Into::into,
