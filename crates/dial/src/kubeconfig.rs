@@ -229,6 +229,17 @@ struct UserEntry {
 }
 
 impl Cluster {
+    /// A server and whose certificates it may show, without credentials.
+    #[must_use]
+    pub const fn new(server: Server, trust: Trust) -> Self {
+        Self {
+            server,
+            trust,
+            tls_server_name: None,
+            credential: Credential::None,
+        }
+    }
+
     /// Reads the current context of a kubeconfig; paths in it are relative to its folder.
     ///
     /// # Errors

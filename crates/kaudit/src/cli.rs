@@ -1,6 +1,8 @@
 //! The command line.
 
 mod config;
+mod dev;
+mod run;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -28,6 +30,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start a gateway in front of an embedded API server, with demo traffic, on loopback
+    Dev(dev::Flags),
+    /// Run as a service in the given roles
+    Run(Box<run::Flags>),
     /// Show the configuration's schema or its effective values
     #[command(subcommand)]
     Config(config::Command),
@@ -76,6 +82,8 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Exit {
 
 fn run(command: Command) -> Result<Exit, Failure> {
     match command {
+        Command::Dev(flags) => dev::run(flags),
+        Command::Run(flags) => run::run(*flags),
         Command::Config(command) => config::run(command),
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -137,11 +145,7 @@ mod tests {
             "audit-log-batch-throttle-burst",
         ];
         let command = Cli::command();
-        let run = command
-            .find_subcommand("config")
-            .unwrap()
-            .find_subcommand("view")
-            .unwrap();
+        let run = command.find_subcommand("run").unwrap();
         for flag in FLAGS {
             assert!(
                 run.get_arguments()

@@ -1,9 +1,16 @@
 //! `kaudit`, the binary: command line, configuration, wiring, reload, metrics, shutdown.
 
+mod admin;
+mod auditing;
 mod cli;
 mod config;
+mod dev;
 mod exit;
 mod logging;
+mod metrics;
+mod reload;
+mod serving;
+mod stop;
 
 use std::process::ExitCode;
 

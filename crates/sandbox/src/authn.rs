@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::request::Parts;
@@ -184,21 +186,40 @@ impl Identities {
         subject(leaf).map_or(Found::Nothing, Found::User)
     }
 
-    /// Source: k8s.io/apiserver pkg/authentication/request/bearertoken/bearertoken.go.
     fn bearer(&self, headers: &HeaderMap) -> Found {
-        let Some(header) = headers.get(http::header::AUTHORIZATION) else {
-            return Found::Nothing;
-        };
-        let header = String::from_utf8_lossy(header.as_bytes());
-        let mut parts = header.trim().splitn(3, ' ');
-        let (Some(scheme), Some(token)) = (parts.next(), parts.next()) else {
-            return Found::Nothing;
-        };
-        if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
-            return Found::Nothing;
+        match bearer_token(headers).or_else(|| protocol_token(headers)) {
+            None => Found::Nothing,
+            Some(token) => self.state.token_user(&token).map_or(Found::Bad, Found::User),
         }
-        self.state.token_user(token).map_or(Found::Bad, Found::User)
     }
+}
+
+/// The token in the header for it.
+///
+/// Source: k8s.io/apiserver pkg/authentication/request/bearertoken/bearertoken.go.
+fn bearer_token(headers: &HeaderMap) -> Option<String> {
+    let header = headers.get(http::header::AUTHORIZATION)?;
+    let header = String::from_utf8_lossy(header.as_bytes());
+    let mut parts = header.trim().splitn(3, ' ');
+    let (scheme, token) = (parts.next()?, parts.next()?);
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+}
+
+/// The token among the protocols that a WebSocket asks for: browsers can send no other header.
+///
+/// Source: k8s.io/apiserver pkg/authentication/request/websocket/protocol.go.
+fn protocol_token(headers: &HeaderMap) -> Option<String> {
+    const PREFIX: &[u8] = b"base64url.bearer.authorization.k8s.io.";
+    let is_websocket = headers
+        .get(http::header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let token = headers
+        .get_all(http::header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .find_map(|protocol| protocol.trim_ascii().strip_prefix(PREFIX))
+        .filter(|_| is_websocket)?;
+    String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()
 }
 
 /// The user that a certificate's subject names; nobody without a common name.

@@ -69,7 +69,14 @@ impl Builder {
         self
     }
 
-    /// Bearer tokens with their users, besides those the server issues to service accounts.
+    /// A bearer token and who it stands for, besides those the server issues to service accounts.
+    #[must_use]
+    pub fn token(mut self, token: &str, user: UserInfo) -> Self {
+        self.tokens.push((token.to_owned(), user));
+        self
+    }
+
+    /// Bearer tokens and who they stand for.
     #[must_use]
     pub fn tokens(mut self, tokens: impl IntoIterator<Item = (String, UserInfo)>) -> Self {
         self.tokens.extend(tokens);
@@ -77,11 +84,12 @@ impl Builder {
     }
 
     /// The authorities (PEM) whose client certificates name users; without any no certificate does.
+    /// The listener has to ask for certificates.
     ///
     /// # Errors
     ///
     /// [`AuthorityError`] for a text without usable certificates.
-    pub fn client_ca(mut self, pem: &[u8]) -> Result<Self, AuthorityError> {
+    pub fn client_authority(mut self, pem: &[u8]) -> Result<Self, AuthorityError> {
         self.client_authority = Some(Authority::from_pem(pem)?);
         Ok(self)
     }
@@ -92,14 +100,10 @@ impl Builder {
     /// # Errors
     ///
     /// [`AuthorityError`] for a text without usable certificates.
-    pub fn front_proxy_ca(
-        mut self,
-        pem: &[u8],
-        names: impl IntoIterator<Item = String>,
-    ) -> Result<Self, AuthorityError> {
+    pub fn front_proxy(mut self, pem: &[u8], names: &[&str]) -> Result<Self, AuthorityError> {
         self.front_proxy = Some(FrontProxy {
             authority: Authority::from_pem(pem)?,
-            names: names.into_iter().collect(),
+            names: names.iter().map(|&name| name.to_owned()).collect(),
         });
         Ok(self)
     }

@@ -52,7 +52,7 @@ impl Cluster {
         let tls = ServerTls::from_pem(certificate.as_bytes(), key.as_bytes(), &clients).unwrap();
         let sandbox = Sandbox::builder()
             .certificate_authority(authority.clone())
-            .client_ca(authority.as_bytes())
+            .client_authority(authority.as_bytes())
             .unwrap()
             .tokens(["admin", "viewer", "nobody"].map(token))
             .build();
@@ -647,6 +647,71 @@ fn roles_decide_who_may_what() {
         "--verb=get",
         "--resource=roles",
     ]);
+}
+
+#[test]
+fn kubectl_is_let_do_what_roles_allow() {
+    let Some(cluster) = Cluster::start() else { return };
+    fn viewer<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+        [&["--context", "viewer"], arguments].concat()
+    }
+    has(
+        &cluster.fail(&viewer(&["get", "pods"])),
+        &[
+            "pods is forbidden: User \"viewer\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"",
+        ],
+    );
+    assert_eq!(cluster.fail(&viewer(&["auth", "can-i", "list", "pods"])), "");
+    cluster.run(&[
+        "create",
+        "clusterrolebinding",
+        "viewers",
+        "--clusterrole=view",
+        "--group=viewers",
+    ]);
+    cluster.run(&viewer(&["get", "pods"]));
+    has(
+        &cluster.run(&viewer(&["auth", "can-i", "list", "pods"])),
+        &["yes"],
+    );
+    has(
+        &cluster.run(&viewer(&["auth", "can-i", "--list"])),
+        &["pods/log", "selfsubjectreviews"],
+    );
+    has(
+        &cluster.fail(&viewer(&["get", "secrets"])),
+        &["secrets is forbidden"],
+    );
+    cluster.run(&[
+        "create",
+        "role",
+        "reader",
+        "--verb=get",
+        "--resource=secrets",
+        "--resource-name=known",
+    ]);
+    cluster.run(&[
+        "create",
+        "rolebinding",
+        "reader",
+        "--role=reader",
+        "--user=viewer",
+    ]);
+    cluster.run(&["create", "secret", "generic", "known", "--from-literal=a=b"]);
+    cluster.run(&viewer(&["get", "secret", "known"]));
+    has(
+        &cluster.fail(&viewer(&["get", "secret", "other"])),
+        &["forbidden"],
+    );
+    has(
+        &cluster.fail(&viewer(&["--as", "bob", "get", "pods"])),
+        &["cannot impersonate resource \"users\""],
+    );
+    let token = cluster.run(&["create", "token", "default"]);
+    has(
+        &cluster.run(&["--token", token.trim(), "auth", "whoami"]),
+        &["system:serviceaccount:default:default", "system:serviceaccounts"],
+    );
 }
 
 #[test]

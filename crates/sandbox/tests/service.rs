@@ -30,7 +30,10 @@ impl Authenticator for Admin {
     fn authenticate<'a>(&'a self, _: &'a Parts, _: &'a AuditContext) -> BoxFuture<'a, Authentication> {
         let user = UserInfo {
             username: Text::from_static("admin"),
-            groups: Some(vec![Text::from_static("system:masters")]),
+            groups: Some(vec![
+                Text::from_static("system:masters"),
+                Text::from_static("system:authenticated"),
+            ]),
             ..UserInfo::default()
         };
         Box::pin(std::future::ready(Authentication::User(Arc::new(user))))

@@ -3,12 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use http::request::Parts;
 use kaudit_event::{Text, UserInfo};
 use kaudit_listen::{ListenConfig, Listener};
 use kaudit_sandbox::Sandbox;
+use kaudit_tower::{AuditContext, Authentication, Authenticator, BoxFuture};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -17,6 +20,24 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_util::sync::CancellationToken;
+
+/// Everybody may do everything.
+#[derive(Debug)]
+struct Admin;
+
+impl Authenticator for Admin {
+    fn authenticate<'a>(&'a self, _: &'a Parts, _: &'a AuditContext) -> BoxFuture<'a, Authentication> {
+        let user = UserInfo {
+            username: Text::from_static("admin"),
+            groups: Some(vec![
+                Text::from_static("system:masters"),
+                Text::from_static("system:authenticated"),
+            ]),
+            ..UserInfo::default()
+        };
+        Box::pin(std::future::ready(Authentication::User(Arc::new(user))))
+    }
+}
 
 struct Server {
     address: SocketAddr,
@@ -33,19 +54,14 @@ impl Server {
         let address = listener.local_addr();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let admin = UserInfo {
-            username: Text::from_static("admin"),
-            groups: Some(vec![Text::from_static("system:masters")]),
-            ..UserInfo::default()
-        };
-        let sandbox = Sandbox::builder().tokens([("admin".to_owned(), admin)]).build();
+        let sandbox = Sandbox::builder().authenticator(Arc::new(Admin)).build();
         let stopped = stop.clone();
         tasks.spawn(async move { sandbox.serve(listener, stopped, Duration::from_secs(5)).await });
         let server = Self { address, stop, tasks };
         let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
         let pod = pod.to_string();
         let request = format!(
-            "POST /api/v1/namespaces/default/pods HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin\r\nContent-Type: application/json\r\n\
+            "POST /api/v1/namespaces/default/pods HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
              Connection: close\r\nContent-Length: {}\r\n\r\n{pod}",
             pod.len()
         );
@@ -68,9 +84,6 @@ impl Server {
         request
             .headers_mut()
             .insert("sec-websocket-protocol", protocol.parse().unwrap());
-        request
-            .headers_mut()
-            .insert("authorization", "Bearer admin".parse().unwrap());
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (socket, response) = tokio_tungstenite::client_async(request, stream).await.unwrap();
         let chosen = response
@@ -184,7 +197,7 @@ async fn forwarded_ports_echo() {
 async fn a_spdy_client_gets_its_bytes_back() {
     let server = Server::start().await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    let request = "POST /api/v1/namespaces/default/pods/p/attach?stdin=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin\r\nConnection: Upgrade\r\n\
+    let request = "POST /api/v1/namespaces/default/pods/p/attach?stdin=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
         Upgrade: SPDY/3.1\r\nContent-Length: 0\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
@@ -204,10 +217,10 @@ async fn an_unknown_subprotocol_is_refused() {
     let server = Server::start().await;
     let answer = server
         .raw(
-            "GET /api/v1/namespaces/default/pods/p/exec?command=ls HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin\r\nConnection: Upgrade\r\n\
+            "GET /api/v1/namespaces/default/pods/p/exec?command=ls HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
              Sec-WebSocket-Protocol: nonsense\r\nContent-Length: 0\r\n\r\n\
-             GET /healthz HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin\r\nConnection: close\r\n\r\n",
+             GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         )
         .await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");

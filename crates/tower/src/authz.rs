@@ -136,6 +136,19 @@ pub(crate) fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> St
     StatusError::forbidden(&name, &group, &resource, message)
 }
 
+/// The authorizer's reason in the message of a 403 that refuses just this request to `user`; `None` when
+/// the message is another's, for example an admission controller's.
+#[must_use]
+pub fn forbidden_reason<'m>(message: &'m str, user: &UserInfo, info: &RequestInfo) -> Option<&'m str> {
+    let ours = forbidden(user, info, "").status.message;
+    let rest = message.strip_prefix(&*ours.to_string_lossy())?;
+    if rest.is_empty() {
+        Some("")
+    } else {
+        rest.strip_prefix(": ")
+    }
+}
+
 /// `User "u" cannot get resource "r" in API group "g" in the namespace "n"`, with HTML characters as
 /// entities.
 #[must_use]

@@ -1,7 +1,11 @@
 //! What bodies say about the object they hold.
 
+mod protobuf;
+
 use kaudit_event::{Status, StatusCause, StatusDetails, Text};
 use serde::Deserialize;
+
+pub(crate) use protobuf::Envelope;
 
 /// The parts of an object's metadata that an event refers to; as the client sent them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,8 +81,12 @@ struct WireCause {
     field: String,
 }
 
-/// The Status that `body` is, as an event records it: without type meta and metadata.
-pub(crate) fn status_of(body: &[u8]) -> Option<Status> {
+/// The Status that `body` is, in JSON or protobuf, as an event records it: without type meta and metadata.
+#[must_use]
+pub fn parse_status(body: &[u8]) -> Option<Status> {
+    if let Some(envelope) = Envelope::parse(body) {
+        return envelope.status();
+    }
     if !body.starts_with(b"{") || find(body, b"\"Status\"").is_none() {
         return None;
     }

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -70,6 +71,8 @@ pin_project! {
         kind: Kind<B>,
         guard: Option<Guard>,
         copies: bool,
+        // When a frame was handed over, until the next one is asked for.
+        handed_over: Option<Instant>,
     }
 }
 
@@ -88,7 +91,14 @@ impl<B> ResponseBody<B> {
             kind: Kind::Service { body },
             guard,
             copies,
+            handed_over: None,
         }
+    }
+
+    /// A body of which the chain knows nothing, for answers that are given before it.
+    #[must_use]
+    pub fn unaudited(body: Bytes) -> Self {
+        Self::own(body, None)
     }
 
     pub(crate) fn own(body: Bytes, guard: Option<Guard>) -> Self {
@@ -98,6 +108,7 @@ impl<B> ResponseBody<B> {
             },
             guard,
             copies: false,
+            handed_over: None,
         }
     }
 }
@@ -123,8 +134,12 @@ where
             }
             KindProject::Service { body } => body,
         };
-        if this.guard.is_none() {
-            return body.poll_frame(cx).map_err(Into::into);
+        if let Some(since) = this.handed_over.take()
+            && let Some(guard) = this.guard.as_ref()
+        {
+            guard
+                .audit
+                .track(|trackers| trackers.response_write += since.elapsed());
         }
         let mut body = body;
         let polled = catch_unwind(AssertUnwindSafe(|| {
@@ -152,12 +167,19 @@ where
                 Poll::Ready(Some(Err(error)))
             }
             Some(Ok(frame)) => {
+                let now = Instant::now();
+                *this.handed_over = Some(now);
                 if *this.copies
                     && let (Some(guard), Some(data)) = (this.guard.as_ref(), frame.data_ref())
                 {
                     guard.audit.copy_response(data);
                 }
                 if is_last {
+                    if let Some(guard) = this.guard.as_ref() {
+                        guard
+                            .audit
+                            .track(|trackers| trackers.response_write += now.elapsed());
+                    }
                     end(this.guard, End::Complete);
                 }
                 Poll::Ready(Some(Ok(frame)))

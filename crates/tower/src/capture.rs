@@ -76,21 +76,39 @@ impl Missing {
     }
 }
 
+/// A Status is at most this large.
+const STATUS_BYTES: usize = 64 << 10;
+
+/// So far into a Status its kind can be read.
+const STATUS_HEAD: usize = 256;
+
+/// What a copy is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The body whatever it is.
+    Object { limit: usize },
+    /// Only a Status; anything else is let go at its first bytes.
+    Status,
+}
+
 /// A growing copy of one body.
 #[derive(Debug)]
 pub(crate) struct Copy {
     bytes: Vec<u8>,
-    limit: usize,
+    wanted: Wanted,
+    /// It is not what is wanted.
+    is_foreign: bool,
     missing: Option<Missing>,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
 impl Copy {
-    pub(crate) const fn new(limit: usize, budget: Arc<Budget>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) const fn new(wanted: Wanted, budget: Arc<Budget>, metrics: Arc<Metrics>) -> Self {
         Self {
             bytes: Vec::new(),
-            limit,
+            wanted,
+            is_foreign: false,
             missing: None,
             budget,
             metrics,
@@ -98,10 +116,18 @@ impl Copy {
     }
 
     pub(crate) fn push(&mut self, data: &[u8]) {
-        if self.missing.is_some() {
+        if self.missing.is_some() || self.is_foreign {
             return;
         }
-        if self.bytes.len() + data.len() > self.limit {
+        let limit = match self.wanted {
+            Wanted::Object { limit } => limit,
+            Wanted::Status if self.bytes.is_empty() && !can_be_status(data) => {
+                self.is_foreign = true;
+                return;
+            }
+            Wanted::Status => STATUS_BYTES,
+        };
+        if self.bytes.len() + data.len() > limit {
             count(&self.metrics.bodies_over_limit);
             self.give_up(Missing::OverLimit);
         } else if self.budget.take(data.len()) {
@@ -124,6 +150,13 @@ impl Copy {
     }
 }
 
+/// Whether a body that begins with `data` can be a Status, as far as can be seen.
+fn can_be_status(data: &[u8]) -> bool {
+    let head = data.get(..STATUS_HEAD).unwrap_or(data);
+    let is_object = head.starts_with(b"{") || head.starts_with(b"k8s\0");
+    is_object && (data.len() < STATUS_HEAD || head.windows(6).any(|window| window == b"Status"))
+}
+
 impl Drop for Copy {
     fn drop(&mut self) {
         self.budget.give_back(self.bytes.len());
@@ -135,16 +168,47 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_a_status_is_kept_where_only_a_status_is_wanted() {
+        let metrics = Arc::new(Metrics::default());
+        let kept = |chunks: &[&[u8]]| {
+            let mut copy = Copy::new(
+                Wanted::Status,
+                Arc::new(Budget::new(1 << 20)),
+                Arc::clone(&metrics),
+            );
+            chunks.iter().for_each(|chunk| copy.push(chunk));
+            copy.bytes().map(<[u8]>::len)
+        };
+        let list = [b"{\"kind\":\"PodList\",".as_slice(), &[b' '; 1000]].concat();
+        assert_eq!(kept(&[&list, &list]), Ok(0));
+        assert_eq!(kept(&[b"plain text"]), Ok(0));
+        assert_eq!(kept(&[b"{\"kind\":", b"\"Status\"}"]), Ok(17));
+        assert_eq!(metrics.snapshot().bodies_over_limit, 0);
+    }
+
+    #[test]
     fn a_spent_budget_is_noticed_and_given_back() {
         let budget = Arc::new(Budget::new(10));
         let metrics = Arc::new(Metrics::default());
-        let mut first = Copy::new(100, Arc::clone(&budget), Arc::clone(&metrics));
+        let mut first = Copy::new(
+            Wanted::Object { limit: 100 },
+            Arc::clone(&budget),
+            Arc::clone(&metrics),
+        );
         first.push(b"12345678");
-        let mut second = Copy::new(100, Arc::clone(&budget), Arc::clone(&metrics));
+        let mut second = Copy::new(
+            Wanted::Object { limit: 100 },
+            Arc::clone(&budget),
+            Arc::clone(&metrics),
+        );
         second.push(b"123");
         assert_eq!(second.bytes(), Err(Missing::OverBudget));
         drop(first);
-        let mut third = Copy::new(4, Arc::clone(&budget), Arc::clone(&metrics));
+        let mut third = Copy::new(
+            Wanted::Object { limit: 4 },
+            Arc::clone(&budget),
+            Arc::clone(&metrics),
+        );
         third.push(b"1234");
         assert_eq!(third.bytes(), Ok(&b"1234"[..]));
         third.push(b"5");

@@ -23,7 +23,7 @@ use tracing::error;
 use crate::authn::{Authentication, Authenticator, BoxFuture, RemoteAddr, User, failure_message};
 use crate::authz::{AuthorizationRequest, Authorizer, Refusal, conclude};
 use crate::body::{BoxError, Guard, RequestBody, ResponseBody, panic_message};
-use crate::capture::{Bodies, Budget, Capture};
+use crate::capture::{Bodies, Budget, Capture, Wanted};
 use crate::context::{AuditContext, End, RequestShape, Shared, object_ref};
 use crate::impersonation::{Impersonated, Impersonation, Request as ImpersonationRequest};
 use crate::metrics::{Metrics, MetricsSnapshot};
@@ -35,9 +35,6 @@ const TIMEOUT: &str =
     "Timeout: request did not complete within requested timeout - context deadline exceeded";
 
 const AUDIT_ID: &str = "audit-id";
-
-/// Responses are copied up to this size where only a Status is looked for.
-const STATUS_BYTES: usize = 64 << 10;
 
 /// Auditing for HTTP services; cheap to clone.
 #[derive(Clone, Debug)]
@@ -506,7 +503,7 @@ impl Chain {
         info: &RequestInfo,
         audit: &AuditContext,
         is_long_running: bool,
-    ) -> (Option<usize>, Option<usize>) {
+    ) -> (Option<usize>, Option<Wanted>) {
         let level = audit.level().unwrap_or_default();
         if self.bodies == Bodies::Explicit || level == Level::None {
             return (None, None);
@@ -526,9 +523,11 @@ impl Chain {
         .then_some(self.capture.request_bytes);
         let is_discovery = !info.is_resource_request() && matches!(info.path(), [b'/', b'a', b'p', b'i', ..]);
         let response = if level >= Level::RequestResponse && !is_long_running && (is_object || is_discovery) {
-            self.capture.response_bytes
+            Wanted::Object {
+                limit: self.capture.response_bytes,
+            }
         } else {
-            STATUS_BYTES
+            Wanted::Status
         };
         (request, Some(response))
     }
@@ -550,7 +549,7 @@ impl Chain {
             return response.map(|body| ResponseBody::service(body, None, false));
         };
         let status = response.status();
-        let copies = copies && is_plain_json(&response);
+        let copies = copies && is_readable(&response);
         if !copies && self.bodies == Bodies::Sniff {
             audit.drop_response_copy();
         }
@@ -712,8 +711,8 @@ fn accepts(parts: &Parts) -> bool {
     })
 }
 
-/// Whether the body's bytes are JSON as they stand.
-fn is_plain_json<B>(response: &Response<B>) -> bool {
+/// Whether the body's bytes are an object in JSON or protobuf as they stand.
+fn is_readable<B>(response: &Response<B>) -> bool {
     let headers = response.headers();
     let is = |name, test: fn(&str) -> bool| {
         headers
@@ -722,6 +721,10 @@ fn is_plain_json<B>(response: &Response<B>) -> bool {
             .is_some_and(test)
     };
     is(header::CONTENT_TYPE, |value| {
-        value.starts_with("application/json")
+        let is_watch = value.contains("stream=watch");
+        !is_watch
+            && ["application/json", "application/vnd.kubernetes.protobuf"]
+                .iter()
+                .any(|kind| value.starts_with(kind))
     }) && !headers.contains_key(header::CONTENT_ENCODING)
 }

@@ -5,14 +5,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use kaudit_event::{Event, Level, MicroTime, ObjectReference, Stage, Status, Text, Unknown, UserInfo};
 use kaudit_policy::{RequestAuditConfig, RequestInfo};
 use kaudit_sink::{Emission, Outcome, Reservation, Sink};
 use tracing::warn;
 
-use crate::bodies::{ObjectMeta, status_of};
-use crate::capture::{Budget, Copy};
+use crate::bodies::{Envelope, ObjectMeta, parse_status};
+use crate::capture::{Budget, Copy, Wanted};
 use crate::latency::Trackers;
 use crate::metrics::{Metrics, count};
 use crate::status::plain;
@@ -179,6 +181,16 @@ impl AuditContext {
         }
     }
 
+    /// Records the Status that another server answered with, where the service only passes it on.
+    pub fn relayed_status(&self, status: Status) {
+        let mut state = self.state();
+        if state.level() < Level::Metadata {
+            return;
+        }
+        state.settle_claims(&status);
+        state.event.response_status = Some(status);
+    }
+
     /// Records the object that the service answers with: `json` is its compact form.
     pub fn response_object(&self, json: Bytes) {
         let mut state = self.state();
@@ -289,7 +301,7 @@ impl AuditContext {
             .response_copy
             .as_ref()
             .and_then(|copy| copy.bytes().ok())
-            .and_then(status_of)
+            .and_then(parse_status)
         {
             state.event.response_status = Some(body);
         }
@@ -304,11 +316,11 @@ impl AuditContext {
         }
     }
 
-    pub(crate) fn copies(&self, request: Option<(usize, RequestShape)>, response: Option<usize>) {
+    pub(crate) fn copies(&self, request: Option<(usize, RequestShape)>, response: Option<Wanted>) {
         let Shared { budget, metrics, .. } = &*self.0.shared;
-        let copy = |limit| Copy::new(limit, Arc::clone(budget), Arc::clone(metrics));
+        let copy = |wanted| Copy::new(wanted, Arc::clone(budget), Arc::clone(metrics));
         let mut state = self.state();
-        state.request_copy = request.map(|(limit, shape)| (copy(limit), shape));
+        state.request_copy = request.map(|(limit, shape)| (copy(Wanted::Object { limit }), shape));
         state.response_copy = response.map(copy);
     }
 
@@ -490,12 +502,39 @@ impl State {
                 }
                 return;
             }
-            Ok(_) => format!("content type {content_type}"),
+            Ok(bytes) => match Envelope::parse(bytes) {
+                Some(envelope) => {
+                    if matches!(shape.info.verb(), b"create" | b"update")
+                        && let Some(meta) = envelope.meta()
+                    {
+                        self.complete_object_ref(&meta, &shape.info);
+                    }
+                    if self.level() >= Level::Request {
+                        self.event.request_object = Some(Unknown::json(encoded(&envelope)));
+                        self.event.annotations.push((
+                            Text::from_static("kaudit.dev/request-object-encoding"),
+                            Text::from_static("protobuf"),
+                        ));
+                    }
+                    return;
+                }
+                None => format!("content type {content_type}"),
+            },
             Err(missing) => missing.as_str().to_owned(),
         };
         if self.level() >= Level::Request {
             let key = Text::from_static(kaudit_event::Body::Request.annotation());
             self.event.annotations.push((key, left_out.into()));
+        }
+    }
+
+    /// The request was carried out as who it asked to be, unless just that was refused.
+    fn settle_claims(&mut self, status: &Status) {
+        let message = status.message.to_string_lossy();
+        if status.code == 403 && message.contains(" cannot impersonate resource ") {
+            self.claims = None;
+        } else if let Some(user) = self.claims.take() {
+            self.event.impersonated_user = Some(user);
         }
     }
 
@@ -508,20 +547,22 @@ impl State {
         match copy.bytes() {
             Ok([]) => {}
             Ok(bytes) => {
-                if let Some(status) = status_of(bytes) {
+                if let Some(status) = parse_status(bytes) {
                     let code = self
                         .event
                         .response_status
                         .as_ref()
                         .map_or(status.code, |status| status.code);
-                    let was_refused_to_impersonate =
-                        code == 403 && status.message.to_string_lossy().contains("cannot impersonate");
-                    if !was_refused_to_impersonate && let Some(user) = self.claims.take() {
-                        self.event.impersonated_user = Some(user);
-                    }
+                    self.settle_claims(&status);
                     self.event.response_status = Some(Status { code, ..status });
                 }
-                if wants_object {
+                if wants_object && let Some(envelope) = Envelope::parse(bytes) {
+                    self.event.response_object = Some(Unknown::json(encoded(&envelope)));
+                    self.event.annotations.push((
+                        Text::from_static("kaudit.dev/response-object-encoding"),
+                        Text::from_static("protobuf"),
+                    ));
+                } else if wants_object {
                     let object = self.without_managed_fields(Bytes::copy_from_slice(bytes));
                     self.event.response_object = Some(Unknown::json(object));
                 }
@@ -533,6 +574,18 @@ impl State {
             Err(_) => {}
         }
     }
+}
+
+/// An object in protobuf as JSON that loses nothing: its kind, and its bytes in base64.
+fn encoded(envelope: &Envelope<'_>) -> Bytes {
+    let mut json = b"{\"apiVersion\":".to_vec();
+    kaudit_event::push_json_string(&mut json, envelope.api_version);
+    json.extend_from_slice(b",\"kind\":");
+    kaudit_event::push_json_string(&mut json, envelope.kind);
+    json.extend_from_slice(b",\"raw\":\"");
+    json.extend_from_slice(STANDARD.encode(envelope.raw).as_bytes());
+    json.extend_from_slice(b"\"}");
+    json.into()
 }
 
 /// What an event keeps of a Status.

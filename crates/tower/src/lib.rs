@@ -26,8 +26,8 @@ mod policy;
 mod status;
 
 pub use authn::{Anonymous, Authentication, Authenticator, BoxFuture, ClientCertificates, RemoteAddr, User};
-pub use authz::{AlwaysAllow, Authorization, AuthorizationRequest, Authorizer, Decision};
-pub use bodies::ObjectMeta;
+pub use authz::{AlwaysAllow, Authorization, AuthorizationRequest, Authorizer, Decision, forbidden_reason};
+pub use bodies::{ObjectMeta, parse_status};
 pub use body::{BoxError, RequestBody, ResponseBody};
 pub use capture::{Bodies, Capture};
 pub use chain::{Audit, AuditBuilder, AuditLayer, AuditService};
@@ -35,4 +35,4 @@ pub use context::{AuditContext, SessionGuard};
 pub use impersonation::{Impersonated, Impersonation};
 pub use metrics::{Metrics, MetricsSnapshot};
 pub use policy::PolicyHandle;
-pub use status::{StatusError, status_response};
+pub use status::{StatusError, status_response, text_response};

@@ -119,7 +119,8 @@ pub fn status_response(error: &StatusError) -> Response<Bytes> {
 }
 
 /// A plain-text answer as Go's `http.Error` gives it.
-pub(crate) fn text_response(code: StatusCode, text: String) -> Response<Bytes> {
+#[must_use]
+pub fn text_response(code: StatusCode, text: String) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(text));
     *response.status_mut() = code;
     let headers = response.headers_mut();

@@ -98,6 +98,22 @@ fn a_bearer_token_is_good_bad_or_absent() {
 }
 
 #[test]
+fn a_websocket_brings_its_token_among_its_protocols() {
+    let identities = identities(None, None);
+    let with = |token: &str, upgrade: &str| {
+        let protocols = format!("v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.{token}");
+        let headers = [
+            ("sec-websocket-protocol", protocols.as_str()),
+            ("upgrade", upgrade),
+        ];
+        name(find(&identities, &headers, &[]))
+    };
+    assert_eq!(with("Z29vZA", "websocket"), "ann");
+    assert_eq!(with("d3Jvbmc", "websocket"), "Bad");
+    assert_eq!(with("Z29vZA", "h2c"), "Nothing");
+}
+
+#[test]
 fn a_client_certificate_names_a_user_and_its_groups() {
     let signer = Signer::new();
     let identities = identities(Some(&signer), None);

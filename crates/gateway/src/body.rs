@@ -1,0 +1,128 @@
+//! The body of an answer to a client.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use kaudit_dial::UpstreamBody;
+use kaudit_tower::BoxError;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+/// What an answer's bytes come from. Frames are passed on as they arrive.
+#[derive(Debug)]
+pub struct Body(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// The gateway's own answer, or one that was read before it was passed on.
+    Own(Option<Bytes>),
+    /// An answer whose beginning was read already.
+    Resumed {
+        read: Option<Bytes>,
+        rest: Box<Body>,
+    },
+    /// An answer that broke off after what was read of it.
+    Broken {
+        read: Option<Bytes>,
+        error: Option<BoxError>,
+    },
+    Upstream(UpstreamBody),
+    /// A watch: it ends, whole, when the gateway stops.
+    Watch {
+        body: UpstreamBody,
+        stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    },
+    /// The refusal of an upgrade.
+    Dedicated(Incoming),
+    /// The answer to an upgrade: nothing.
+    Switched,
+}
+
+impl Body {
+    pub(crate) fn own(bytes: Bytes) -> Self {
+        Self(Kind::Own((!bytes.is_empty()).then_some(bytes)))
+    }
+
+    pub(crate) fn resumed(read: Bytes, rest: Self) -> Self {
+        let read = (!read.is_empty()).then_some(read);
+        let rest = Box::new(rest);
+        Self(Kind::Resumed { read, rest })
+    }
+
+    pub(crate) fn broken(read: Bytes, error: BoxError) -> Self {
+        let read = (!read.is_empty()).then_some(read);
+        let error = Some(error);
+        Self(Kind::Broken { read, error })
+    }
+
+    pub(crate) const fn upstream(body: UpstreamBody) -> Self {
+        Self(Kind::Upstream(body))
+    }
+
+    pub(crate) fn watch(body: UpstreamBody, stopped: WaitForCancellationFutureOwned) -> Self {
+        let stopped = Box::pin(stopped);
+        Self(Kind::Watch { body, stopped })
+    }
+
+    pub(crate) const fn dedicated(body: Incoming) -> Self {
+        Self(Kind::Dedicated(body))
+    }
+
+    pub(crate) const fn switched() -> Self {
+        Self(Kind::Switched)
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Resumed { read, rest } => match read.take() {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => Pin::new(rest).poll_frame(cx),
+            },
+            Kind::Broken { read, error } => match read.take() {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => Poll::Ready(error.take().map(Err)),
+            },
+            Kind::Upstream(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Kind::Watch { body, stopped } => {
+                if stopped.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                Pin::new(body).poll_frame(cx).map_err(Into::into)
+            }
+            Kind::Dedicated(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Kind::Switched => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Own(bytes) => bytes.is_none(),
+            Kind::Resumed { read, rest } => read.is_none() && rest.is_end_stream(),
+            Kind::Broken { read, error } => read.is_none() && error.is_none(),
+            Kind::Upstream(body) | Kind::Watch { body, .. } => body.is_end_stream(),
+            Kind::Dedicated(body) => body.is_end_stream(),
+            Kind::Switched => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Resumed { .. } | Kind::Broken { .. } => SizeHint::default(),
+            Kind::Upstream(body) | Kind::Watch { body, .. } => body.size_hint(),
+            Kind::Dedicated(body) => body.size_hint(),
+            Kind::Switched => SizeHint::with_exact(0),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Answers that are kept for moments, so that a burst of requests asks once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+/// Entries at most; a request beyond evicts what expires first.
+const CAPACITY: usize = 8192;
+
+/// Names an entry without revealing what it was made of: a keyed hash.
+pub(crate) type Key = [u8; 32];
+
+/// The system gives no random bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("the system gives no random bytes: {0}")]
+pub struct NoRandomness(String);
+
+/// Makes keys. Its secret never leaves the process, so a leaked key says nothing about a token.
+#[derive(Clone)]
+pub(crate) struct Hasher([u8; 32]);
+
+impl std::fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hasher")
+    }
+}
+
+impl Hasher {
+    /// A hasher with a new secret.
+    pub(crate) fn new() -> Result<Self, NoRandomness> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| NoRandomness(error.to_string()))?;
+        Ok(Self(secret))
+    }
+
+    /// The key of `parts`; where one ends and the next begins counts.
+    pub(crate) fn key<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> Key {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
+
+/// A bounded cache in which concurrent askers of one key wait for one answer.
+#[derive(Debug)]
+pub(crate) struct Cache<V>(Mutex<HashMap<Key, Arc<Entry<V>>>>);
+
+#[derive(Debug)]
+struct Entry<V> {
+    since: Instant,
+    answer: OnceCell<(V, Instant)>,
+}
+
+impl<V> Entry<V> {
+    fn is_over(&self, now: Instant) -> bool {
+        self.answer.get().is_some_and(|(_, until)| *until <= now)
+    }
+}
+
+/// Whether an answer was there or had to be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Known,
+    Asked,
+}
+
+impl<V: Clone + Send + Sync> Cache<V> {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<Key, Arc<Entry<V>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer to `key`; `ask` gives it and how long it holds. Cancel-safe: when the asker goes away,
+    /// the next one that waits asks.
+    pub(crate) async fn answer<F>(&self, key: Key, ask: impl FnOnce() -> F + Send) -> (V, Found)
+    where
+        F: Future<Output = (V, Duration)> + Send,
+    {
+        let entry = self.entry(key);
+        let mut found = Found::Known;
+        let (answer, _) = entry
+            .answer
+            .get_or_init(|| {
+                found = Found::Asked;
+                let asked = ask();
+                async {
+                    let (answer, holds) = asked.await;
+                    (answer, Instant::now() + holds)
+                }
+            })
+            .await;
+        (answer.clone(), found)
+    }
+
+    fn entry(&self, key: Key) -> Arc<Entry<V>> {
+        let now = Instant::now();
+        let mut entries = self.entries();
+        if let Some(entry) = entries.get(&key)
+            && !entry.is_over(now)
+        {
+            return Arc::clone(entry);
+        }
+        if entries.len() >= CAPACITY {
+            entries.retain(|_, entry| !entry.is_over(now));
+        }
+        if entries.len() >= CAPACITY
+            && let Some(oldest) = entries
+                .iter()
+                .min_by_key(|(_, entry)| entry.since)
+                .map(|(key, _)| *key)
+        {
+            entries.remove(&oldest);
+        }
+        let entry = Arc::new(Entry {
+            since: now,
+            answer: OnceCell::new(),
+        });
+        entries.insert(key, Arc::clone(&entry));
+        entry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_asked_for_once_until_it_expires() {
+        let cache = Cache::new();
+        let asked = AtomicUsize::new(0);
+        let ask = || async { (asked.fetch_add(1, Ordering::Relaxed), Duration::from_secs(10)) };
+        let key = Hasher::new().unwrap().key([&b"a"[..]]);
+        let (first, second) = tokio::join!(cache.answer(key, ask), cache.answer(key, ask));
+        assert_eq!((first.0, second.0), (0, 0));
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert_eq!(cache.answer(key, ask).await, (0, Found::Known));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(cache.answer(key, ask).await, (1, Found::Asked));
+    }
+
+    #[tokio::test]
+    async fn the_number_of_entries_is_bounded() {
+        let cache = Cache::new();
+        let hasher = Hasher::new().unwrap();
+        for n in 0..CAPACITY + 100 {
+            let key = hasher.key([&n.to_le_bytes()[..]]);
+            cache
+                .answer(key, || async { ((), Duration::from_secs(10)) })
+                .await;
+        }
+        assert_eq!(cache.entries().len(), CAPACITY);
+    }
+
+    #[test]
+    fn where_parts_end_counts() {
+        let hasher = Hasher::new().unwrap();
+        assert_ne!(hasher.key([&b"ab"[..], b"c"]), hasher.key([&b"a"[..], b"bc"]));
+    }
+}

@@ -1,0 +1,205 @@
+//! The gateway as a whole: what it is made of, and how it is served.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use kaudit_dial::Upstream;
+use kaudit_listen::{ConnectionInfo, Listener};
+use kaudit_sink::Sink;
+use kaudit_tower::{
+    Audit, AuditService, Bodies, BoxFuture, Capture, Impersonation, MetricsSnapshot as AuditMetrics,
+    PolicyHandle, RemoteAddr, ResponseBody, text_response,
+};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_layer::Layer as _;
+use tower_service::Service;
+use tracing::warn;
+
+use crate::body::Body;
+use crate::cache::{Hasher, NoRandomness};
+use crate::decision::Decisions;
+use crate::identity::Identity;
+use crate::metrics::{Metrics, MetricsSnapshot};
+use crate::path::PathMode;
+use crate::proxy::{Peer, Proxy, Shared};
+use crate::review::Reviewer;
+
+/// What a [`Gateway`] is made of.
+#[derive(Debug)]
+#[must_use]
+pub struct Builder {
+    upstream: Upstream,
+    policy: PolicyHandle,
+    sink: Arc<dyn Sink>,
+    capture: Capture,
+    paths: PathMode,
+}
+
+impl Builder {
+    /// Bounds of recorded bodies.
+    pub const fn capture(mut self, capture: Capture) -> Self {
+        self.capture = capture;
+        self
+    }
+
+    /// What happens to paths that servers read differently.
+    pub const fn paths(mut self, paths: PathMode) -> Self {
+        self.paths = paths;
+        self
+    }
+
+    /// The gateway.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRandomness`], without which what is kept of tokens could be guessed.
+    pub fn build(self) -> Result<Gateway, NoRandomness> {
+        let metrics = Arc::new(Metrics::default());
+        let reviewer = Reviewer::new(self.upstream.clone());
+        let identity = Identity::new(reviewer.clone(), Hasher::new()?, Arc::clone(&metrics));
+        let decisions = Decisions::new(reviewer, Hasher::new()?, Arc::clone(&metrics));
+        let tunnels = TaskTracker::new();
+        let audit = Audit::builder(self.policy, self.sink)
+            .authenticator(Arc::new(identity))
+            .impersonation(Impersonation::Observe)
+            .bodies(Bodies::Sniff)
+            .capture(self.capture)
+            .build();
+        let shared = Shared {
+            upstream: self.upstream,
+            decisions,
+            paths: self.paths,
+            metrics,
+            tunnels,
+            cut: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+        };
+        Ok(Gateway {
+            audit,
+            shared: Arc::new(shared),
+        })
+    }
+}
+
+/// An auditing reverse proxy in front of one cluster; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    audit: Audit,
+    shared: Arc<Shared>,
+}
+
+impl Gateway {
+    /// Begins a gateway to `upstream` that records by `policy` into `sink`. The connections must bear no
+    /// identity of their own: clients' requests would be carried out as it.
+    pub fn builder(upstream: Upstream, policy: impl Into<PolicyHandle>, sink: Arc<dyn Sink>) -> Builder {
+        Builder {
+            upstream,
+            policy: policy.into(),
+            sink,
+            capture: Capture::default(),
+            paths: PathMode::default(),
+        }
+    }
+
+    /// The gateway as a service for one connection.
+    #[must_use]
+    pub fn connection(&self, connection: &ConnectionInfo) -> GatewayService {
+        GatewayService {
+            inner: self.audit.layer().layer(Proxy(Arc::clone(&self.shared))),
+            peer: connection.remote_addr,
+        }
+    }
+
+    /// The audit chain's counters.
+    #[must_use]
+    pub fn audit_metrics(&self) -> AuditMetrics {
+        self.audit.metrics()
+    }
+
+    /// The gateway's own counters.
+    #[must_use]
+    pub fn metrics(&self) -> MetricsSnapshot {
+        self.shared.metrics.snapshot()
+    }
+
+    /// Serves a listener until `stop`. Then watches end, other requests and tunnels may finish within
+    /// `grace`, and what is left is cut; every audited request has had its final event when this returns.
+    pub async fn serve(&self, listener: Listener, stop: CancellationToken, grace: Duration) {
+        let gateway = self.clone();
+        let deadline = async {
+            stop.cancelled().await;
+            self.shared.stopping.cancel();
+            tokio::time::Instant::now() + grace
+        };
+        let serve = listener.serve(
+            move |connection| gateway.connection(connection),
+            stop.clone(),
+            grace,
+        );
+        let ((), deadline) = tokio::join!(serve, deadline);
+        self.shared.tunnels.close();
+        if tokio::time::timeout_at(deadline, self.shared.tunnels.wait())
+            .await
+            .is_err()
+        {
+            warn!(
+                open = self.shared.tunnels.len(),
+                "cutting sessions that outlive the grace period"
+            );
+            self.shared.cut.cancel();
+            self.shared.tunnels.wait().await;
+        }
+        self.shared.upstream.close().await;
+    }
+}
+
+/// [`Gateway`] as a service for one connection.
+#[derive(Clone, Debug)]
+pub struct GatewayService {
+    inner: AuditService<Proxy>,
+    peer: SocketAddr,
+}
+
+impl Service<Request<Incoming>> for GatewayService {
+    type Response = Response<ResponseBody<Body>>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+        if !is_request(&request) {
+            let refusal = text_response(StatusCode::BAD_REQUEST, "400 Bad Request".to_owned());
+            return Box::pin(std::future::ready(Ok(refusal.map(ResponseBody::unaudited))));
+        }
+        let extensions = request.extensions_mut();
+        extensions.insert(RemoteAddr::from(self.peer));
+        extensions.insert(Peer(self.peer));
+        self.inner.call(request)
+    }
+}
+
+/// Whether this can be a request to an API server; anything else never reaches the chain, as in Go's
+/// server.
+fn is_request(request: &Request<Incoming>) -> bool {
+    let uri = request.uri();
+    let has_path = uri.path().starts_with('/');
+    let host = request.headers().get(header::HOST);
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let agrees = match (uri.authority(), host) {
+        (Some(authority), Some(host)) => authority
+            .as_str()
+            .as_bytes()
+            .eq_ignore_ascii_case(host.as_bytes()),
+        _ => true,
+    };
+    request.method() != Method::CONNECT && has_path && hosts <= 1 && agrees
+}

@@ -1,0 +1,278 @@
+//! Which headers go on and which end here.
+//!
+//! Source: RFC 9110 section 7.6.1; net/http/httputil, ReverseProxy.
+
+use std::net::SocketAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use kaudit_event::Text;
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Headers that belong to one connection.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Whether a header says who asks, for whom, or which request it is. `Connection` cannot take such a
+/// header away: the event would then tell of another request than the one that was carried out.
+fn is_identity(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(
+        name,
+        "authorization" | "audit-id" | "x-forwarded-for" | "user-agent" | "sec-websocket-protocol"
+    ) || name.starts_with("impersonate-")
+}
+
+/// Whether only a front proxy that the cluster trusts may send this header.
+fn is_front_proxy(name: &HeaderName) -> bool {
+    let name = name.as_str().replace('_', "-");
+    name.starts_with("x-remote-")
+}
+
+/// Whether a header would become an identity header where underscores are taken for dashes.
+fn is_disguised(name: &HeaderName) -> bool {
+    name.as_str().contains('_')
+        && HeaderName::try_from(name.as_str().replace('_', "-")).is_ok_and(|name| is_identity(&name))
+}
+
+/// The protocol that a request asks to switch to, where the gateway can carry it.
+///
+/// Only whole tokens of `Connection` count, and only the two protocols of Kubernetes: whatever else
+/// asks for a switch is forwarded as an ordinary request.
+pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let asks = connection_tokens(headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+    let mut protocols = headers.get_all(header::UPGRADE).iter();
+    let protocol = protocols.next()?;
+    let is_known = [&b"websocket"[..], b"SPDY/3.1"]
+        .iter()
+        .any(|known| protocol.as_bytes().eq_ignore_ascii_case(known));
+    (asks && is_known && protocols.next().is_none()).then(|| protocol.clone())
+}
+
+fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
+}
+
+/// Takes away what belongs to one connection.
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = connection_tokens(headers)
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| !is_identity(name))
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// Makes a client's headers those of the request to the cluster: strip first, add last.
+pub(crate) fn to_upstream(
+    headers: &mut HeaderMap,
+    peer: Option<SocketAddr>,
+    audit_id: &Text,
+    upgrade: Option<&HeaderValue>,
+) {
+    let wants_trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+    strip_hop_by_hop(headers);
+    // The body is read at once, so the wait that `Expect` asks for ended at the gateway.
+    headers.remove(header::EXPECT);
+    let foreign: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_front_proxy(name) || is_disguised(name))
+        .cloned()
+        .collect();
+    for name in foreign {
+        headers.remove(name);
+    }
+    // The cluster reads the first; the others must not say something else to somebody in between.
+    if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some()
+        && let Some(first) = headers.get(header::AUTHORIZATION).cloned()
+    {
+        headers.insert(header::AUTHORIZATION, first);
+    }
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Ok(audit_id) = HeaderValue::from_bytes(audit_id.as_bytes()) {
+        headers.insert(AUDIT_ID, audit_id);
+    }
+    if let Some(peer) = peer {
+        forwarded_for(headers, peer);
+    }
+    if let Some(protocol) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, protocol.clone());
+    }
+}
+
+/// Adds the peer behind what the client says of those before it.
+fn forwarded_for(headers: &mut HeaderMap, peer: SocketAddr) {
+    let mut line = Vec::new();
+    for value in headers.get_all(&X_FORWARDED_FOR) {
+        line.extend_from_slice(value.as_bytes());
+        line.extend_from_slice(b", ");
+    }
+    line.extend_from_slice(peer.ip().to_canonical().to_string().as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&line) {
+        headers.insert(X_FORWARDED_FOR, value);
+    }
+}
+
+/// Makes the cluster's headers those of the answer to the client.
+pub(crate) fn to_client(headers: &mut HeaderMap, upgrade: Option<&HeaderValue>) {
+    strip_hop_by_hop(headers);
+    if let Some(protocol) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, protocol.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&str, &[u8])]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                    HeaderValue::from_bytes(value).unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    /// What the cluster would get of `lines` beside what the gateway adds.
+    #[track_caller]
+    fn forwards(lines: &[(&str, &[u8])], expected: &[(&str, &[u8])]) {
+        let mut ours = headers(lines);
+        to_upstream(
+            &mut ours,
+            Some("192.0.2.7:4711".parse().unwrap()),
+            &Text::from_static("id"),
+            None,
+        );
+        assert_eq!(ours.remove(AUDIT_ID).unwrap(), "id");
+        let via = ours.remove(X_FORWARDED_FOR).unwrap();
+        assert!(via.as_bytes().ends_with(b"192.0.2.7"), "{via:?}");
+        assert_eq!(ours, headers(expected));
+    }
+
+    #[test]
+    fn t01_connection_cannot_take_identity_headers_away() {
+        for connection in [
+            &b"Impersonate-User, X-Remote-User"[..],
+            b"  impersonate-user ,\tX-REMOTE-USER",
+            b"\xfc, Impersonate-User",
+        ] {
+            forwards(
+                &[("connection", connection), ("impersonate-user", b"bob")],
+                &[("impersonate-user", b"bob")],
+            );
+        }
+    }
+
+    #[test]
+    fn t02_connection_cannot_take_what_the_gateway_adds_away() {
+        forwards(
+            &[
+                ("connection", b"X-Forwarded-For, Audit-ID, Authorization"),
+                ("x-forwarded-for", b"198.51.100.1"),
+                ("authorization", b"Bearer t"),
+            ],
+            &[("authorization", b"Bearer t")],
+        );
+    }
+
+    #[test]
+    fn t03_every_connection_line_counts_and_hop_by_hop_headers_end_here() {
+        forwards(
+            &[
+                ("connection", b"keep-alive"),
+                ("connection", b"X-One, X-Two"),
+                ("x-one", b"1"),
+                ("x-two", b"2"),
+                ("proxy-connection", b"x"),
+                ("keep-alive", b"x"),
+                ("te", b"gzip, trailers"),
+                ("trailer", b"x"),
+                ("transfer-encoding", b"chunked"),
+                ("upgrade", b"h2c"),
+                ("proxy-authorization", b"x"),
+                ("expect", b"100-continue"),
+                ("x-kept", b"3"),
+            ],
+            &[("x-kept", b"3"), ("te", b"trailers")],
+        );
+        forwards(&[("te", b"gzip")], &[]);
+    }
+
+    #[test]
+    fn t04_front_proxy_headers_of_clients_are_deleted() {
+        forwards(
+            &[
+                ("x-remote-user", b"root"),
+                ("x-remote-group", b"system:masters"),
+                ("x-remote-extra-scopes", b"x"),
+                ("x_remote_user", b"root"),
+                ("x-remote_uid", b"1"),
+                ("impersonate_user", b"root"),
+                ("authorization_", b"x"),
+            ],
+            &[("authorization_", b"x")],
+        );
+    }
+
+    #[test]
+    fn t09_only_the_credentials_that_were_reviewed_are_forwarded() {
+        forwards(
+            &[("authorization", b"Bearer a"), ("authorization", b"Bearer b")],
+            &[("authorization", b"Bearer a")],
+        );
+    }
+
+    #[test]
+    fn the_peer_is_added_behind_earlier_proxies() {
+        let mut ours = headers(&[("x-forwarded-for", b"a"), ("x-forwarded-for", b"b")]);
+        forwarded_for(&mut ours, "[::ffff:192.0.2.1]:1".parse().unwrap());
+        assert_eq!(ours.get(X_FORWARDED_FOR).unwrap(), "a, b, 192.0.2.1");
+    }
+
+    #[test]
+    fn t24_only_whole_tokens_and_known_protocols_upgrade() {
+        let asks = |connection: &[u8], protocol: &[u8]| {
+            upgrade(&headers(&[("connection", connection), ("upgrade", protocol)])).is_some()
+        };
+        assert!(asks(b"keep-alive, Upgrade", b"SPDY/3.1"));
+        assert!(asks(b"upgrade", b"WebSocket"));
+        for (connection, protocol) in [
+            (&b"notupgrade"[..], &b"websocket"[..]),
+            (b"upgrade", b"h2c"),
+            (b"upgrade", b"TLS/1.0"),
+            (b"upgrade", b"websocket, h2c"),
+            (b"close", b"websocket"),
+        ] {
+            assert!(!asks(connection, protocol));
+        }
+        assert!(upgrade(&headers(&[("connection", b"upgrade")])).is_none());
+    }
+}

@@ -1,0 +1,74 @@
+//! Counters of the gateway.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters that only grow, but for the open tunnels.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) forwarded: AtomicU64,
+    pub(crate) unreachable: AtomicU64,
+    pub(crate) broken: AtomicU64,
+    pub(crate) refused_paths: AtomicU64,
+    pub(crate) tunnels: AtomicU64,
+    pub(crate) tunnels_open: AtomicU64,
+    pub(crate) identity_hits: AtomicU64,
+    pub(crate) identity_reviews: AtomicU64,
+    pub(crate) identity_failures: AtomicU64,
+    pub(crate) decision_hits: AtomicU64,
+    pub(crate) decision_reviews: AtomicU64,
+    pub(crate) decision_failures: AtomicU64,
+}
+
+/// What the gateway's counters held at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MetricsSnapshot {
+    /// Requests that were sent on.
+    pub forwarded: u64,
+    /// Requests that found no connection to the cluster.
+    pub unreachable: u64,
+    /// Requests whose connection to the cluster broke before the answer.
+    pub broken: u64,
+    /// Requests refused because of their path.
+    pub refused_paths: u64,
+    /// Connections that became tunnels.
+    pub tunnels: u64,
+    /// Tunnels that are open now.
+    pub tunnels_open: u64,
+    /// Identities that were known.
+    pub identity_hits: u64,
+    /// Identities that were asked for.
+    pub identity_reviews: u64,
+    /// Identities that could not be learnt; their requests were answered 503.
+    pub identity_failures: u64,
+    /// Decisions that were known.
+    pub decision_hits: u64,
+    /// Decisions that were asked for.
+    pub decision_reviews: u64,
+    /// Decisions that could not be learnt; their events lack the reason.
+    pub decision_failures: u64,
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Metrics {
+    pub(crate) fn snapshot(&self) -> MetricsSnapshot {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        MetricsSnapshot {
+            forwarded: read(&self.forwarded),
+            unreachable: read(&self.unreachable),
+            broken: read(&self.broken),
+            refused_paths: read(&self.refused_paths),
+            tunnels: read(&self.tunnels),
+            tunnels_open: read(&self.tunnels_open),
+            identity_hits: read(&self.identity_hits),
+            identity_reviews: read(&self.identity_reviews),
+            identity_failures: read(&self.identity_failures),
+            decision_hits: read(&self.decision_hits),
+            decision_reviews: read(&self.decision_reviews),
+            decision_failures: read(&self.decision_failures),
+        }
+    }
+}

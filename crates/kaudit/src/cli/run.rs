@@ -1,0 +1,131 @@
+//! `kaudit run`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, ValueEnum};
+use kaudit_dial::Cluster;
+use kaudit_listen::{ClientCertificates, ServerTls};
+use tracing::info;
+
+use crate::auditing::Auditing;
+use crate::config::Config;
+use crate::config::flags::{AuditFlags, GatewayFlags};
+use crate::exit::{Exit, Failure};
+use crate::serving::{Plan, Serving};
+use crate::stop::Stop;
+
+/// Requests may finish for so long after a stop, as kube-apiserver's requests may.
+const GRACE: Duration = Duration::from_secs(60);
+
+const METRICS: &str = "127.0.0.1:7441";
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    /// What this process is
+    #[arg(long, value_enum, value_delimiter = ',', required = true, env = "KAUDIT_ROLE")]
+    role: Vec<Role>,
+    /// The configuration file; flags and environment override it
+    #[arg(short, long, value_name = "FILE", env = "KAUDIT_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    audit: AuditFlags,
+    #[command(flatten)]
+    gateway: GatewayFlags,
+}
+
+/// What a process can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Role {
+    /// An auditing reverse proxy in front of a cluster
+    Gateway,
+}
+
+pub(super) fn run(flags: Flags) -> Result<Exit, Failure> {
+    let mut config = flags
+        .config
+        .as_deref()
+        .map_or_else(|| Ok(Config::empty()), Config::read)?;
+    flags.audit.apply(&mut config);
+    flags.gateway.apply(&mut config);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")
+        .map_err(Failure::unreachable)?;
+    runtime.block_on(gateway(config))
+}
+
+async fn gateway(config: Config) -> Result<Exit, Failure> {
+    let stop = Stop::default();
+    let signals = stop.listen()?;
+    let serving = Serving::start(plan(&config)?).await?;
+    info!(gateway = %serving.addr, metrics = %serving.metrics, "serving");
+    tokio::pin!(signals);
+    tokio::select! {
+        () = &mut signals => {}
+        () = stop.stop.cancelled() => {}
+    }
+    tokio::select! {
+        () = &mut signals => {}
+        () = serving.stop(stop.now.clone()) => {}
+    }
+    info!("stopped");
+    Ok(Exit::Done)
+}
+
+/// The configuration as a plan, or what is missing in it.
+fn plan(config: &Config) -> Result<Plan, Failure> {
+    let gateway = &config.gateway;
+    let missing = |what: &str, flag: &str, key: &str| {
+        Failure::usage(anyhow!(
+            "{what} is missing: give {flag}, or `{key}` in the configuration file"
+        ))
+    };
+    let listen = gateway
+        .listen
+        .as_deref()
+        .ok_or_else(|| missing("the address to listen on", "--listen", "gateway.listen"))?;
+    let certificate = gateway.tls.cert_file.as_deref().ok_or_else(|| {
+        missing(
+            "the serving certificate",
+            "--tls-cert-file",
+            "gateway.tls.certFile",
+        )
+    })?;
+    let key = gateway.tls.key_file.as_deref().ok_or_else(|| {
+        missing(
+            "the key of the serving certificate",
+            "--tls-private-key-file",
+            "gateway.tls.keyFile",
+        )
+    })?;
+    let kubeconfig = gateway.upstream.kubeconfig.as_deref().ok_or_else(|| {
+        missing(
+            "the cluster behind the gateway",
+            "--upstream-kubeconfig",
+            "gateway.upstream.kubeconfig",
+        )
+    })?;
+    let tls =
+        ServerTls::from_files(certificate, key, &ClientCertificates::NotAsked).map_err(Failure::usage)?;
+    Ok(Plan {
+        cluster: Cluster::from_kubeconfig(kubeconfig).map_err(Failure::usage)?,
+        listen: address(listen)?,
+        tls,
+        metrics: address(config.metrics.listen.as_deref().unwrap_or(METRICS))?,
+        grace: GRACE,
+        auditing: Auditing::start(&config.audit)?,
+    })
+}
+
+fn address(text: &str) -> Result<SocketAddr, Failure> {
+    text.parse().map_err(|_| {
+        Failure::usage(anyhow!(
+            "`{text}` is not an address: write for example `0.0.0.0:6443`"
+        ))
+    })
+}

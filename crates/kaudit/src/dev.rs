@@ -1,0 +1,312 @@
+//! `kaudit dev`: everything in one process on loopback, with a throw-away certificate authority.
+
+mod authority;
+mod kubeconfig;
+mod people;
+mod traffic;
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use kaudit_backend::LogOptions;
+use kaudit_dial::{Cluster, Server, Trust};
+use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
+use kaudit_sandbox::Sandbox;
+use kaudit_sink::{Counters, Sink};
+use kaudit_tower::PolicyHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use self::authority::{Authority, Pem};
+use self::people::Person;
+use crate::auditing::{Auditing, load_policy, open};
+use crate::exit::Failure;
+use crate::serving::{Plan, Serving};
+use crate::stop::Stop;
+
+/// Requests may finish for so long after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(3);
+
+const POLICY: &str = include_str!("dev/policy.yaml");
+
+/// What `kaudit dev` is asked for.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) data_dir: PathBuf,
+    /// First of five ports; 0 takes free ones.
+    pub(crate) port_base: u16,
+    pub(crate) traffic: Traffic,
+    pub(crate) upstream_kubeconfig: Option<PathBuf>,
+}
+
+/// Whether the demo's people are at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    On,
+    Off,
+}
+
+/// Offsets of the ports.
+const METRICS: u16 = 1;
+const SANDBOX: u16 = 2;
+const GATEWAY: u16 = 3;
+
+impl Options {
+    fn address(&self, offset: u16) -> Result<SocketAddr, Failure> {
+        let port = match self.port_base {
+            0 => 0,
+            base => base.checked_add(offset).ok_or_else(|| {
+                Failure::usage(anyhow!(
+                    "--port-base {base} leaves no room for five ports below 65536"
+                ))
+            })?,
+        };
+        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+}
+
+/// Runs until a signal.
+pub(crate) async fn run(options: Options) -> Result<(), Failure> {
+    let stop = Stop::default();
+    let signals = stop.listen()?;
+    tokio::pin!(signals);
+    let dev = tokio::select! {
+        () = &mut signals => return Ok(()),
+        dev = Dev::start(&options) => dev?,
+    };
+    dev.announce(&options)?;
+    tokio::select! {
+        () = &mut signals => {}
+        () = stop.stop.cancelled() => {}
+    }
+    tokio::select! {
+        () = &mut signals => {}
+        () = dev.stop(stop.now.clone()) => {}
+    }
+    info!("stopped; every event is in the logs");
+    Ok(())
+}
+
+/// Everything that runs.
+struct Dev {
+    data: PathBuf,
+    sandbox: Option<RunningSandbox>,
+    serving: Serving,
+    traffic: Option<(CancellationToken, TaskTracker)>,
+}
+
+struct RunningSandbox {
+    addr: SocketAddr,
+    stop: CancellationToken,
+    task: TaskTracker,
+    sink: Arc<dyn Sink>,
+}
+
+impl Dev {
+    async fn start(options: &Options) -> Result<Self, Failure> {
+        let data = folder(&options.data_dir)?;
+        let policy_file = data.join("policy.yaml");
+        if !policy_file.exists() {
+            write(&policy_file, POLICY)?;
+        }
+        let policy = PolicyHandle::new(load_policy(&policy_file)?);
+        let authority = Authority::new("kaudit dev").map_err(Failure::unreachable)?;
+        let authority_pem = authority.certificate();
+        write(&data.join("ca.crt"), &authority_pem)?;
+        let people = people::everybody()?;
+
+        let (cluster, sandbox) = match &options.upstream_kubeconfig {
+            Some(file) => (Cluster::from_kubeconfig(file).map_err(Failure::usage)?, None),
+            None => {
+                let address = options.address(SANDBOX)?;
+                let tls = tls(&authority, "sandbox")?;
+                let sandbox =
+                    RunningSandbox::start(address, tls, &authority_pem, &people, &policy, &data).await?;
+                let server: Server = format!("https://{}", sandbox.addr)
+                    .parse()
+                    .map_err(|error: String| Failure::usage(anyhow!(error)))?;
+                let trust = Trust::Authorities(authority_pem.clone().into_bytes());
+                (Cluster::new(server, trust), Some(sandbox))
+            }
+        };
+
+        let counters = Arc::new(Counters::default());
+        let sink = open(&log(&data.join("gateway-audit.log")), &counters)?;
+        let serving = Serving::start(Plan {
+            cluster,
+            auditing: Auditing {
+                policy,
+                policy_file: Some(policy_file),
+                sink,
+                counters,
+            },
+            listen: options.address(GATEWAY)?,
+            tls: tls(&authority, "gateway")?,
+            metrics: options.address(METRICS)?,
+            grace: GRACE,
+        })
+        .await?;
+        let kubeconfig = match &options.upstream_kubeconfig {
+            Some(file) => kubeconfig::of_cluster(file, serving.addr, &authority_pem)?,
+            None => kubeconfig::of_people(serving.addr, &authority_pem, &people),
+        };
+        write(&data.join("kubeconfig"), &kubeconfig)?;
+
+        let traffic = match (options.traffic, &sandbox) {
+            (Traffic::On, Some(_)) => Some(start_traffic(serving.addr, &authority_pem, people)?),
+            _ => None,
+        };
+        Ok(Self {
+            data,
+            sandbox,
+            serving,
+            traffic,
+        })
+    }
+
+    /// The ready line, and what to type next.
+    fn announce(&self, options: &Options) -> Result<(), Failure> {
+        let data = self.data.display();
+        let sandbox = self
+            .sandbox
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |sandbox| format!("https://{}", sandbox.addr));
+        let (gateway, metrics) = (self.serving.addr, self.serving.metrics);
+        let people = if options.upstream_kubeconfig.is_some() {
+            ""
+        } else {
+            "\nOther people: --context kaudit-developer, kaudit-viewer, kaudit-intern."
+        };
+        let text = format!(
+            "kaudit ready: api=- metrics=http://{metrics} sandbox={sandbox} gateway=https://{gateway} collector=- \
+             kubeconfig={data}/kubeconfig data={data}\n\n\
+             Three things to try:\n  \
+             export KUBECONFIG={data}/kubeconfig\n  \
+             kubectl get pods -A\n  \
+             tail -f {data}/gateway-audit.log\n{people}\n\
+             The policy is {data}/policy.yaml: edit it while this runs. Ctrl-C ends everything.\n",
+        );
+        let mut stdout = std::io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::unreachable(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends clients first and servers last, so that every request has its final event.
+    async fn stop(self, now: CancellationToken) {
+        if let Some((stop, task)) = self.traffic {
+            stop.cancel();
+            task.close();
+            task.wait().await;
+        }
+        self.serving.stop(now).await;
+        if let Some(sandbox) = self.sandbox {
+            sandbox.stop.cancel();
+            sandbox.task.close();
+            sandbox.task.wait().await;
+            // A panic of the sink was reported by its own thread.
+            drop(tokio::task::spawn_blocking(move || sandbox.sink.shutdown()).await);
+        }
+    }
+}
+
+impl RunningSandbox {
+    async fn start(
+        address: SocketAddr,
+        tls: ServerTls,
+        authority: &str,
+        people: &[Person],
+        policy: &PolicyHandle,
+        data: &Path,
+    ) -> Result<Self, Failure> {
+        let sink = open(
+            &log(&data.join("sandbox-audit.log")),
+            &Arc::new(Counters::default()),
+        )?;
+        let mut builder = Sandbox::builder()
+            .certificate_authority(authority)
+            .audit(policy.clone(), Arc::clone(&sink));
+        for person in people {
+            builder = builder.token(&person.token, person.user.clone());
+        }
+        let sandbox = builder.build();
+        let listener = Listener::bind(ListenConfig::https(address, tls))
+            .await
+            .map_err(Failure::unreachable)?;
+        let addr = listener.local_addr();
+        let stop = CancellationToken::new();
+        let task = TaskTracker::new();
+        let stopped = stop.clone();
+        task.spawn(async move { sandbox.serve(listener, stopped, GRACE).await });
+        Ok(Self {
+            addr,
+            stop,
+            task,
+            sink,
+        })
+    }
+}
+
+fn start_traffic(
+    gateway: SocketAddr,
+    authority: &str,
+    people: Vec<Person>,
+) -> Result<(CancellationToken, TaskTracker), Failure> {
+    let stop = CancellationToken::new();
+    let task = TaskTracker::new();
+    let demo = traffic::Demo::new(gateway, authority, people)?;
+    task.spawn(demo.run(stop.clone()));
+    Ok((stop, task))
+}
+
+fn tls(authority: &Authority, name: &str) -> Result<ServerTls, Failure> {
+    let Pem { certificate, key } = authority.server(name).map_err(Failure::unreachable)?;
+    ServerTls::from_pem(
+        certificate.as_bytes(),
+        key.as_bytes(),
+        &ClientCertificates::NotAsked,
+    )
+    .map_err(Failure::unreachable)
+}
+
+fn log(path: &Path) -> LogOptions {
+    LogOptions {
+        path: path.display().to_string(),
+        max_backup: 3,
+        ..LogOptions::default()
+    }
+}
+
+/// The data directory, made if it is not there, as an absolute path.
+fn folder(path: &Path) -> Result<PathBuf, Failure> {
+    let made = std::path::absolute(path).and_then(|path| {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)?;
+        Ok(path)
+    });
+    made.with_context(|| format!("cannot make the data directory {}", path.display()))
+        .map_err(Failure::unreachable)
+}
+
+/// Writes a file that only its owner can read.
+fn write(path: &Path, content: &str) -> Result<(), Failure> {
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(content.as_bytes()));
+    written
+        .with_context(|| format!("cannot write {}", path.display()))
+        .map_err(Failure::unreachable)
+}

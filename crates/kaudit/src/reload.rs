@@ -1,0 +1,181 @@
+//! Files that change while the program runs: the policy and the serving certificate.
+//!
+//! Contents are compared, not times: a ConfigMap's files are links that are swapped, and editors replace
+//! files in many ways.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use kaudit_listen::ServerTls;
+use kaudit_policy::Policy;
+use kaudit_tower::PolicyHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::auditing::read_policy;
+
+/// How often files are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How reloads went.
+#[derive(Debug, Default)]
+pub(crate) struct Reloads {
+    pub(crate) policy_ok: AtomicU64,
+    pub(crate) policy_failed: AtomicU64,
+    pub(crate) certificate_ok: AtomicU64,
+    pub(crate) certificate_failed: AtomicU64,
+}
+
+/// What is watched.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) policies: Vec<WatchedPolicy>,
+    pub(crate) certificate: Option<ServerTls>,
+    pub(crate) reloads: Arc<Reloads>,
+}
+
+/// A policy's file, and those who live by it.
+#[derive(Debug)]
+pub(crate) struct WatchedPolicy {
+    file: PathBuf,
+    handle: PolicyHandle,
+    content: Vec<u8>,
+}
+
+impl WatchedPolicy {
+    /// Watches `file`, whose present content is in force.
+    pub(crate) fn new(file: PathBuf, handle: PolicyHandle) -> Self {
+        let content = std::fs::read(&file).unwrap_or_default();
+        Self {
+            file,
+            handle,
+            content,
+        }
+    }
+
+    /// Puts a changed file in force. A file that is no policy is reported once; the old one stays.
+    fn look(&mut self, reloads: &Reloads) {
+        let file = self.file.display();
+        let content = match read_policy(&self.file) {
+            Ok(content) => content,
+            // Between two steps of a replacement there may be no file.
+            Err(_) if self.content.is_empty() => return,
+            Err(failure) => {
+                warn!(%file, error = %failure, "cannot read the audit policy: the old one stays in force");
+                reloads.policy_failed.fetch_add(1, Ordering::Relaxed);
+                self.content.clear();
+                return;
+            }
+        };
+        if content == self.content {
+            return;
+        }
+        let (policy, warnings) = Policy::load(&content);
+        self.content = content;
+        for warning in &warnings.0 {
+            warn!(%file, "{warning}");
+        }
+        match policy {
+            Ok(policy) => {
+                info!(%file, rules = policy.rules().len(), "a new audit policy is in force");
+                self.handle.replace(policy);
+                reloads.policy_ok.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(problem) => {
+                error!(%file, error = %problem, "the changed audit policy is not valid: the old one stays in force");
+                reloads.policy_failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Watched {
+    /// Looks at the files until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let looked = tokio::task::spawn_blocking(move || {
+                self.look();
+                self
+            })
+            .await;
+            match looked {
+                Ok(watched) => self = watched,
+                Err(panic) => {
+                    error!(error = %panic, "files are no longer watched");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        for policy in &mut self.policies {
+            policy.look(&self.reloads);
+        }
+        match self.certificate.as_ref().map(ServerTls::reload) {
+            Some(Ok(true)) => {
+                info!("a new serving certificate is in use");
+                self.reloads.certificate_ok.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(Err(problem)) => {
+                warn!(error = %problem, "cannot use the changed serving certificate: the old one stays in use");
+                self.reloads.certificate_failed.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(Ok(false)) | None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(level: &str) -> String {
+        format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{{level: {level}}}]\n")
+    }
+
+    #[test]
+    fn a_broken_policy_keeps_the_old_one_and_is_counted_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policy.yaml");
+        std::fs::write(&file, policy("Metadata")).unwrap();
+        let handle = PolicyHandle::new(Policy::parse(policy("Metadata").as_bytes()).unwrap().0);
+        let mut watched = WatchedPolicy::new(file.clone(), handle.clone());
+        let reloads = Reloads::default();
+        let level = || handle.current().unwrap().rules()[0].level.value.as_str();
+        let counts = || {
+            (
+                reloads.policy_ok.load(Ordering::Relaxed),
+                reloads.policy_failed.load(Ordering::Relaxed),
+            )
+        };
+        watched.look(&reloads);
+        assert_eq!((counts(), level()), ((0, 0), "Metadata"));
+
+        std::fs::write(&file, policy("Everything")).unwrap();
+        watched.look(&reloads);
+        watched.look(&reloads);
+        assert_eq!((counts(), level()), ((0, 1), "Metadata"));
+
+        std::fs::write(&file, policy("Request")).unwrap();
+        watched.look(&reloads);
+        assert_eq!((counts(), level()), ((1, 1), "Request"));
+
+        std::fs::remove_file(&file).unwrap();
+        watched.look(&reloads);
+        watched.look(&reloads);
+        assert_eq!((counts(), level()), ((1, 2), "Request"));
+
+        std::fs::write(&file, policy("None")).unwrap();
+        watched.look(&reloads);
+        assert_eq!((counts(), level()), ((2, 2), "None"));
+    }
+}
