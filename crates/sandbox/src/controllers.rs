@@ -8,6 +8,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::object::{child, fields, items, name_suffix, text, timestamp, uuid};
+use crate::pod_security;
+use crate::roles;
 use crate::selectors::Selector;
 use crate::state::State;
 use crate::store::{Key, Write};
@@ -35,6 +37,7 @@ pub(crate) fn settle(state: &Arc<State>, key: &Key) {
             }
             state.refresh_kinds();
         }
+        ("clusterroles.rbac.authorization.k8s.io", _) => roles::aggregate(state),
         (_, None) => finish_namespace(state, &key.namespace),
         _ => {}
     }
@@ -114,6 +117,8 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
         .unwrap_or(1)
         .clamp(0, REPLICAS_LIMIT);
     let template = deployment.pointer("/spec/template").cloned().unwrap_or_default();
+    let refusal = refusal(state, &key.namespace, &template);
+    let running = if refusal.is_some() { 0 } else { wanted };
     let hash = template_hash(&template);
     let set = Key::new(
         &state.replica_sets,
@@ -131,8 +136,8 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
         .insert("pod-template-hash".to_owned(), json!(hash));
     let now = timestamp(state.now());
     let revision = revision(state, deployment, &set);
-    let status = json!({"replicas": wanted, "readyReplicas": wanted, "availableReplicas": wanted,
-        "fullyLabeledReplicas": wanted, "observedGeneration": 1});
+    let status = json!({"replicas": running, "readyReplicas": running, "availableReplicas": running,
+        "fullyLabeledReplicas": running, "observedGeneration": 1});
     put(state, &set, |before| {
         let mut object = before.cloned().unwrap_or_else(|| {
             let mut selector = deployment.pointer("/spec/selector").cloned().unwrap_or_default();
@@ -159,12 +164,14 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
         return;
     };
     let set_owner = owner("ReplicaSet", "apps/v1", &set_object);
-    retire_other_sets(state, key, deployment, &set);
+    if refusal.is_none() {
+        retire_other_sets(state, key, deployment, &set);
+    }
     let mut owned: Vec<Key> = state.store.dependents(text(&set_object, "/metadata/uid"));
     owned.retain(|owned| {
         &*owned.resource == "pods" && state.store.read(owned).is_some_and(|pod| !is_deleted(&pod))
     });
-    let wanted_pods = usize::try_from(wanted).unwrap_or(0);
+    let wanted_pods = usize::try_from(running).unwrap_or(0);
     for _ in owned.len()..wanted_pods {
         let pod_key = Key::new(
             &state.pods,
@@ -207,14 +214,22 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
                     &format!("ReplicaSet {:?} has successfully progressed.", set.name), &now),
             ],
         });
-        if wanted > 0 {
+        if let Some(why) = &refusal {
+            let message = format!("pods \"{}-{}\" is forbidden: {why}", set.name, name_suffix());
+            fields(&mut status).insert(
+                "conditions".to_owned(),
+                json!([condition("ReplicaFailure", "FailedCreate", &message, &now)]),
+            );
+            fields(&mut status).insert("unavailableReplicas".to_owned(), json!(wanted));
+        }
+        if running > 0 {
             for field in [
                 "replicas",
                 "updatedReplicas",
                 "readyReplicas",
                 "availableReplicas",
             ] {
-                fields(&mut status).insert(field.to_owned(), json!(wanted));
+                fields(&mut status).insert(field.to_owned(), json!(running));
             }
         }
         // The times of conditions that still hold stay, or every pass would be a change.
@@ -226,6 +241,7 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
             "updatedReplicas",
             "readyReplicas",
             "availableReplicas",
+            "unavailableReplicas",
         ];
         if fields_of_status.iter().all(|field| same(&object, field)) {
             return None;
@@ -235,6 +251,12 @@ fn deploy(state: &Arc<State>, key: &Key, deployment: &Value) {
         top.insert("status".to_owned(), status);
         Some(object)
     });
+}
+
+/// Why pods of a template are not admitted to a namespace.
+fn refusal(state: &State, namespace: &str, template: &Value) -> Option<String> {
+    let namespace = state.store.read(&Key::new(&state.namespaces, "", namespace))?;
+    pod_security::pod(&namespace, template, None).refusal
 }
 
 const REVISION: &str = "deployment.kubernetes.io/revision";

@@ -6,8 +6,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::object::{child, fields, items, text, timestamp};
-use crate::patching::Context;
+use crate::object::{child, fields, timestamp};
 
 /// How a manager wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,22 +61,6 @@ pub(crate) fn record_update(
     } else {
         metadata.insert("managedFields".to_owned(), Value::Array(entries));
     }
-}
-
-/// Enters an applied document as its manager's, in place of what the manager applied before.
-pub(crate) fn record_apply(object: &mut Value, before: &Value, applied: &Value, context: &Context) {
-    let mut entries: Vec<Value> = items(before, "/metadata/managedFields").cloned().collect();
-    entries
-        .retain(|entry| text(entry, "/manager") != context.manager || text(entry, "/operation") != "Apply");
-    entries.push(json!({
-        "manager": context.manager,
-        "operation": "Apply",
-        "apiVersion": context.api_version,
-        "time": context.time,
-        "fieldsType": "FieldsV1",
-        "fieldsV1": changed(&Value::Null, applied, 0).unwrap_or_else(|| json!({})),
-    }));
-    child(fields(object), "metadata").insert("managedFields".to_owned(), Value::Array(entries));
 }
 
 /// Objects nest deeper than anyone wants to read in a field set.

@@ -37,7 +37,13 @@ pub(crate) fn answer(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiEr
             access_status(state, call, &review, &user)?
         }
         "selfsubjectrulesreviews" => access::rules(state, &call.user, text(&review, "/spec/namespace")),
-        "tokenreviews" => state.review_token(text(&review, "/spec/token")),
+        "tokenreviews" => {
+            let audiences: Vec<String> = items(&review, "/spec/audiences")
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect();
+            state.review_token(text(&review, "/spec/token"), &audiences)
+        }
         _ => return Err(ApiError::no_such_resource()),
     };
     let top = fields(&mut review);

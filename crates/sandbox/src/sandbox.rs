@@ -23,7 +23,8 @@ use tower_layer::Layer as _;
 use tower_service::Service;
 
 use crate::access::StoreAuthorizer;
-use crate::authn::{Authority, AuthorityError, Credentials, FrontProxy, StateAuthenticator};
+use crate::authn::{Authority, AuthorityError, FrontProxy, Identities};
+use crate::credentials::Credentials;
 use crate::response;
 use crate::state::{Clock, State};
 use crate::{seed, server};
@@ -37,8 +38,10 @@ pub struct Builder {
     clock: Clock,
     policy: PolicyHandle,
     sink: Arc<dyn Sink>,
-    credentials: Credentials,
     authenticator: Option<Arc<dyn Authenticator>>,
+    tokens: Vec<(String, UserInfo)>,
+    client_authority: Option<Authority>,
+    front_proxy: Option<FrontProxy>,
 }
 
 impl fmt::Debug for Builder {
@@ -59,42 +62,50 @@ impl Builder {
         self
     }
 
-    /// A bearer token and who it stands for.
-    #[must_use]
-    pub fn token(mut self, token: &str, user: UserInfo) -> Self {
-        self.credentials.add_token(token, user);
-        self
-    }
-
-    /// The authority (PEM) of client certificates. The listener has to ask for them.
-    ///
-    /// # Errors
-    ///
-    /// [`AuthorityError`] for text that holds no usable certificate.
-    pub fn client_authority(mut self, pem: &[u8]) -> Result<Self, AuthorityError> {
-        self.credentials.clients = Some(Authority::from_pem(pem)?);
-        Ok(self)
-    }
-
-    /// The authority (PEM) of the front proxy, and the common names it may have (none: any). Who shows
-    /// such a certificate says in `X-Remote-*` headers who asks.
-    ///
-    /// # Errors
-    ///
-    /// [`AuthorityError`] for text that holds no usable certificate.
-    pub fn front_proxy(mut self, pem: &[u8], names: &[&str]) -> Result<Self, AuthorityError> {
-        self.credentials.front_proxy = Some(FrontProxy {
-            authority: Authority::from_pem(pem)?,
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
-        });
-        Ok(self)
-    }
-
-    /// Who tells who asks, in place of the server's own credentials.
+    /// Who tells who asks, in place of the server's own tokens, certificates and front proxy.
     #[must_use]
     pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
         self.authenticator = Some(authenticator);
         self
+    }
+
+    /// A bearer token and who it stands for, besides those the server issues to service accounts.
+    #[must_use]
+    pub fn token(mut self, token: &str, user: UserInfo) -> Self {
+        self.tokens.push((token.to_owned(), user));
+        self
+    }
+
+    /// Bearer tokens and who they stand for.
+    #[must_use]
+    pub fn tokens(mut self, tokens: impl IntoIterator<Item = (String, UserInfo)>) -> Self {
+        self.tokens.extend(tokens);
+        self
+    }
+
+    /// The authorities (PEM) whose client certificates name users; without any no certificate does.
+    /// The listener has to ask for certificates.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError`] for a text without usable certificates.
+    pub fn client_authority(mut self, pem: &[u8]) -> Result<Self, AuthorityError> {
+        self.client_authority = Some(Authority::from_pem(pem)?);
+        Ok(self)
+    }
+
+    /// The authorities (PEM) of a front proxy that tells in `X-Remote-*` headers who asks, and the common
+    /// names its certificate may have; no names allow any.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError`] for a text without usable certificates.
+    pub fn front_proxy(mut self, pem: &[u8], names: &[&str]) -> Result<Self, AuthorityError> {
+        self.front_proxy = Some(FrontProxy {
+            authority: Authority::from_pem(pem)?,
+            names: names.iter().map(|&name| name.to_owned()).collect(),
+        });
+        Ok(self)
     }
 
     /// What is recorded of requests, and where; without it nothing is.
@@ -116,11 +127,16 @@ impl Builder {
     #[must_use]
     pub fn build(self) -> Sandbox {
         let stop = CancellationToken::new();
-        let state = Arc::new(State::new(self.clock, self.authority, self.credentials, stop));
+        let credentials = Credentials::new(self.tokens);
+        let state = Arc::new(State::new(self.clock, self.authority, stop, credentials));
         seed::plant(&state);
-        let authenticator = self
-            .authenticator
-            .unwrap_or_else(|| Arc::new(StateAuthenticator(Arc::clone(&state))));
+        let authenticator = self.authenticator.unwrap_or_else(|| {
+            Arc::new(Identities {
+                state: Arc::clone(&state),
+                client_authority: self.client_authority,
+                front_proxy: self.front_proxy,
+            })
+        });
         let audit = Audit::builder(self.policy, self.sink)
             .authenticator(authenticator)
             .authorizer(Arc::new(StoreAuthorizer(Arc::clone(&state))))
@@ -164,8 +180,10 @@ impl Sandbox {
             clock: Arc::new(Timestamp::now),
             policy: PolicyHandle::none(),
             sink: Arc::new(Nowhere),
-            credentials: Credentials::default(),
             authenticator: None,
+            tokens: Vec::new(),
+            client_authority: None,
+            front_proxy: None,
         }
     }
 

@@ -1,7 +1,5 @@
 //! What a sandbox holds when it starts: nodes, namespaces, the API's own service, roles.
 
-mod roles;
-
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -14,7 +12,6 @@ use crate::store::{Key, Write};
 
 /// Fills an empty store.
 pub(crate) fn plant(state: &Arc<State>) {
-    roles::plant(state);
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         put(
             state,
@@ -40,6 +37,7 @@ pub(crate) fn plant(state: &Arc<State>) {
             }),
         );
     }
+    crate::roles::plant(state);
     put(
         state,
         "",

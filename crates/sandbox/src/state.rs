@@ -4,14 +4,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
+use kaudit_event::UserInfo;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::authn::{Account, Credentials, Signer};
+use crate::credentials::{AUDIENCE, Claims, Credentials};
 use crate::kinds::{Kinds, store_key};
 use crate::object::text;
-use crate::reviews::user_value;
-use crate::store::Store;
+use crate::rbac::{Objects, Policy};
+use crate::store::{Key, Store};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Where the time comes from.
 pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -26,8 +29,9 @@ pub(crate) struct State {
     /// Owns the sessions of upgraded connections.
     pub(crate) tasks: TaskTracker,
     authority: String,
-    pub(crate) credentials: Credentials,
-    pub(crate) signer: Signer,
+    credentials: Credentials,
+    /// The roles and bindings as of a revision.
+    policy: RwLock<(u64, Arc<Policy>)>,
     pod_addresses: AtomicU32,
     cluster_addresses: AtomicU32,
     nodes: AtomicU32,
@@ -56,8 +60,8 @@ impl State {
     pub(crate) fn new(
         clock: Clock,
         authority: String,
-        credentials: Credentials,
         stop: CancellationToken,
+        credentials: Credentials,
     ) -> Self {
         Self {
             store: Store::new(),
@@ -67,7 +71,7 @@ impl State {
             tasks: TaskTracker::new(),
             authority,
             credentials,
-            signer: Signer::new(),
+            policy: RwLock::default(),
             pod_addresses: AtomicU32::new(0),
             cluster_addresses: AtomicU32::new(0),
             nodes: AtomicU32::new(0),
@@ -117,30 +121,94 @@ impl State {
         NODES.get(n % NODES.len()).copied().unwrap_or("sandbox-worker")
     }
 
+    /// The roles and bindings as they are now.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        let revision = self.store.access_revision();
+        {
+            let known = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+            if known.0 == revision {
+                return Arc::clone(&known.1);
+            }
+        }
+        let all = |plural: &str| self.store.all(&store_key(RBAC, plural), "");
+        let (cluster_roles, roles) = (all("clusterroles"), all("roles"));
+        let (cluster_bindings, bindings) = (all("clusterrolebindings"), all("rolebindings"));
+        let policy = Arc::new(Policy::new(Objects {
+            cluster_roles: cluster_roles.iter().map(AsRef::as_ref),
+            roles: roles.iter().map(AsRef::as_ref),
+            cluster_bindings: cluster_bindings.iter().map(AsRef::as_ref),
+            bindings: bindings.iter().map(AsRef::as_ref),
+        }));
+        // What was read may be newer than its revision says: then it is only read once more.
+        let mut known = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        if known.0 < revision {
+            *known = (revision, Arc::clone(&policy));
+        }
+        policy
+    }
+
+    /// The user of a bearer token, without the group of all authenticated users.
+    pub(crate) fn token_user(&self, token: &str) -> Option<UserInfo> {
+        if let Some(user) = self.credentials.given(token) {
+            return Some(user.clone());
+        }
+        self.issued_token(token, &[AUDIENCE.to_owned()])
+            .map(|(user, _)| user)
+    }
+
+    /// The user of a token that was issued here, and those of the wanted audiences it is for.
+    ///
+    /// Source: kubernetes pkg/serviceaccount/claims.go, Validate.
+    fn issued_token(&self, token: &str, wanted: &[String]) -> Option<(UserInfo, Vec<String>)> {
+        let claims = self.credentials.verify(token, self.now())?;
+        let mut audiences = claims.audiences.clone();
+        audiences.retain(|audience| wanted.contains(audience));
+        let lives = |resource: &Arc<str>, namespace: &str, name: &str, uid: &str| {
+            let object = self.store.read(&Key::new(resource, namespace, name));
+            object.is_some_and(|object| text(&object, "/metadata/uid") == uid)
+        };
+        let namespace = &claims.namespace;
+        let bound = match &claims.bound {
+            None => true,
+            Some(bound) => {
+                let (resource, namespace) = match bound.kind {
+                    "pod" => (Arc::clone(&self.pods), namespace.as_str()),
+                    "secret" => (store_key("", "secrets"), namespace.as_str()),
+                    _ => (store_key("", "nodes"), ""),
+                };
+                lives(&resource, namespace, &bound.name, &bound.uid)
+            }
+        };
+        let good = !audiences.is_empty()
+            && bound
+            && lives(&self.service_accounts, namespace, &claims.account, &claims.uid);
+        good.then(|| (claims.user(), audiences))
+    }
+
     /// The status of a TokenReview.
-    pub(crate) fn review_token(&self, token: &str) -> serde_json::Value {
-        self.user_of_token(token.as_bytes()).map_or_else(
-            || serde_json::json!({"authenticated": false, "user": {}}),
-            |user| serde_json::json!({"authenticated": true, "user": user_value(&user)}),
-        )
+    ///
+    /// Source: kubernetes pkg/registry/authentication/tokenreview/storage.go.
+    pub(crate) fn review_token(&self, token: &str, audiences: &[String]) -> serde_json::Value {
+        let own = [AUDIENCE.to_owned()];
+        let wanted = if audiences.is_empty() { &own } else { audiences };
+        // A given token is for the server itself.
+        let given = self
+            .credentials
+            .given(token)
+            .filter(|_| wanted.iter().any(|wanted| wanted == AUDIENCE))
+            .map(|user| (user.clone(), own.to_vec()));
+        match given.or_else(|| self.issued_token(token, wanted)) {
+            Some((user, audiences)) => serde_json::json!({
+                "authenticated": true,
+                "user": crate::reviews::user_value(&crate::authn::with_group(user)),
+                "audiences": audiences,
+            }),
+            None => serde_json::json!({"user": {}}),
+        }
     }
 
     /// A new token of a service account.
-    pub(crate) fn issue_token(
-        &self,
-        namespace: &str,
-        name: &str,
-        account: &serde_json::Value,
-        id: &str,
-        now: Timestamp,
-        expires: Timestamp,
-    ) -> String {
-        let account = Account {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            uid: text(account, "/metadata/uid").to_owned(),
-            token_id: id.to_owned(),
-        };
-        self.signer.sign(&account, now, expires)
+    pub(crate) fn issue_token(&self, claims: &Claims) -> String {
+        self.credentials.issue(claims)
     }
 }

@@ -193,6 +193,28 @@ impl ApiError {
         }
     }
 
+    /// The router's 415, for a media type that no handler of the method reads.
+    pub(crate) fn router_media_type() -> Self {
+        Self {
+            code: 415,
+            reason: "UnsupportedMediaType",
+            message: "415: Unsupported Media Type".to_owned(),
+            details: Some(Box::default()),
+        }
+    }
+
+    /// What a client did wrong is not said.
+    ///
+    /// Source: k8s.io/apimachinery pkg/api/errors/errors.go, NewGenericServerResponse.
+    pub(crate) fn rejected() -> Self {
+        Self {
+            code: 422,
+            reason: "Invalid",
+            message: "the server rejected our request due to an error in our request".to_owned(),
+            details: Some(Box::default()),
+        }
+    }
+
     pub(crate) fn not_acceptable() -> Self {
         Self {
             code: 406,
@@ -262,9 +284,11 @@ impl ApiError {
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
         });
         if let Value::Object(fields) = &mut status {
+            if !self.reason.is_empty() {
+                fields.insert("reason".to_owned(), json!(self.reason));
+            }
             if let Some(details) = &self.details {
                 fields.insert("details".to_owned(), details.to_value());
             }

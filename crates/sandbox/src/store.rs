@@ -96,6 +96,8 @@ struct Inner {
     history: VecDeque<Arc<Change>>,
     /// The revision before the oldest kept change.
     compacted: u64,
+    /// The revision of the last change of a role or binding.
+    access: u64,
     changes: broadcast::Sender<Arc<Change>>,
 }
 
@@ -107,6 +109,7 @@ impl Store {
             objects: BTreeMap::new(),
             history: VecDeque::new(),
             compacted: 1,
+            access: 1,
             changes,
         };
         Self {
@@ -122,6 +125,11 @@ impl Store {
 
     pub(crate) fn revision(&self) -> u64 {
         self.lock().revision
+    }
+
+    /// The revision of the last change of a role or binding.
+    pub(crate) fn access_revision(&self) -> u64 {
+        self.lock().access
     }
 
     pub(crate) fn read(&self, key: &Key) -> Option<Arc<Value>> {
@@ -388,6 +396,9 @@ impl Inner {
 
     fn publish(&mut self, change: Change) {
         self.revision = change.revision;
+        if change.key.resource.ends_with(".rbac.authorization.k8s.io") {
+            self.access = change.revision;
+        }
         let change = Arc::new(change);
         if self.history.len() == HISTORY
             && let Some(oldest) = self.history.pop_front()
@@ -417,7 +428,7 @@ fn same_but_for_revision(before: &Value, after: &Value) -> bool {
             let Some(other) = after.get(key) else { return false };
             match (key.as_str(), value, other) {
                 ("metadata", Value::Object(value), Value::Object(other)) => {
-                    let significant = |key: &str| !matches!(key, "resourceVersion" | "managedFields");
+                    let significant = |key: &str| key != "resourceVersion";
                     let count = |fields: &serde_json::Map<String, Value>| {
                         fields.keys().filter(|key| significant(key)).count()
                     };

@@ -317,3 +317,156 @@ async fn a_session_completes_when_its_last_byte_is_through() {
     assert_eq!(event["objectRef"]["subresource"], "attach");
     assert_eq!(event["sourceIPs"], json!(["127.0.0.1"]));
 }
+
+const PODS: &str = "/api/v1/namespaces/safe/pods";
+
+#[tokio::test]
+async fn pod_security_annotates_what_it_enforced_and_found() {
+    let client = Client::new("Metadata");
+    let labels = json!({
+        "pod-security.kubernetes.io/enforce": "baseline",
+        "pod-security.kubernetes.io/enforce-version": "v1.30",
+        "pod-security.kubernetes.io/audit": "restricted",
+    });
+    let namespace = json!({"metadata": {"name": "safe", "labels": labels}});
+    let (code, _) = client
+        .send(
+            Method::POST,
+            "/api/v1/namespaces",
+            "application/json",
+            namespace.to_string(),
+        )
+        .await;
+    assert_eq!(code, 201);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let (code, events) = client
+        .send(Method::POST, PODS, "application/json", pod.to_string())
+        .await;
+    assert_eq!(code, 201);
+    let annotations = &events[0]["annotations"];
+    assert_eq!(
+        annotations["pod-security.kubernetes.io/enforce-policy"],
+        "baseline:v1.30"
+    );
+    let violations = annotations["pod-security.kubernetes.io/audit-violations"].as_str();
+    assert!(
+        violations.unwrap().starts_with(
+            "would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false ("
+        )
+    );
+    let pod = json!({"metadata": {"name": "q"}, "spec": {"hostPID": true, "containers": [{"name": "c", "image": "i"}]}});
+    let (code, events) = client
+        .send(Method::POST, PODS, "application/json", pod.to_string())
+        .await;
+    assert_eq!(code, 403);
+    assert_eq!(events[0]["annotations"]["authorization.k8s.io/decision"], "allow");
+    assert_eq!(
+        events[0]["responseStatus"]["message"],
+        "pods \"q\" is forbidden: violates PodSecurity \"baseline:v1.30\": host namespaces (hostPID=true)"
+    );
+    let (_, events) = client
+        .send(
+            Method::POST,
+            "/api/v1/namespaces/default/pods",
+            "application/json",
+            pod.to_string(),
+        )
+        .await;
+    assert_eq!(
+        events[0]["annotations"]["pod-security.kubernetes.io/enforce-policy"],
+        "privileged:latest"
+    );
+}
+
+#[tokio::test]
+async fn the_reason_names_the_binding() {
+    let client = Client::new("Metadata");
+    let binding = json!({
+        "metadata": {"name": "readers", "namespace": "default"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "bob"}],
+    });
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+    let (code, events) = client
+        .send(Method::POST, bindings, "application/json", binding.to_string())
+        .await;
+    assert_eq!(code, 201);
+    assert_eq!(events[0]["annotations"]["authorization.k8s.io/reason"], "");
+    let get = |path: &str| {
+        Request::builder()
+            .uri(path)
+            .header("x-user", "ann")
+            .header("impersonate-user", "bob")
+            .body(Full::default())
+            .unwrap()
+    };
+    let (code, events) = client.answer(get(MAPS)).await;
+    assert_eq!(code, 200);
+    assert_eq!(
+        events[0]["annotations"]["authorization.k8s.io/reason"],
+        "RBAC: allowed by RoleBinding \"readers/default\" of ClusterRole \"view\" to User \"bob\""
+    );
+    let (code, events) = client.answer(get("/api/v1/nodes")).await;
+    assert_eq!(code, 403);
+    assert_eq!(
+        events[0]["annotations"],
+        json!({"authorization.k8s.io/decision": "forbid", "authorization.k8s.io/reason": ""})
+    );
+}
+
+#[tokio::test]
+async fn patches_that_do_not_fit_are_answered_as_the_real_server_does() {
+    let client = Client::new("Metadata");
+    let object = json!({"metadata": {"name": "a"}, "data": {"k": "v"}});
+    client
+        .send(Method::POST, MAPS, "application/json", object.to_string())
+        .await;
+    let path = format!("{MAPS}/a");
+    let cases = [
+        (
+            "application/json-patch+json",
+            r#"[{"op":"test","path":"/data/k","value":"w"}]"#,
+            422,
+            "the server rejected our request due to an error in our request",
+        ),
+        (
+            "application/merge-patch+json",
+            "[]",
+            400,
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
+        (
+            "application/strategic-merge-patch+json",
+            "",
+            400,
+            "error decoding patch: unexpected end of JSON input",
+        ),
+        (
+            "application/strategic-merge-patch+json",
+            r#"{"data":{"$patch":"merge","s":"1"}}"#,
+            500,
+            "unknown patch type: merge in map: map[$patch:merge s:1]",
+        ),
+        (
+            "application/apply-patch+yaml",
+            "kind: ConfigMap",
+            422,
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ),
+        ("text/plain", "{}", 415, "415: Unsupported Media Type"),
+    ];
+    for (media_type, body, expected, message) in cases {
+        let (code, events) = client.send(Method::PATCH, &path, media_type, body).await;
+        assert_eq!(code, expected, "{media_type} {body}");
+        assert_eq!(events[0]["responseStatus"]["message"], message);
+    }
+    let (code, _) = client
+        .send(
+            Method::PATCH,
+            &path,
+            "application/merge-patch+json",
+            r#"{"metadata":{"labels":{"x":"y"}}}"#,
+        )
+        .await;
+    assert_eq!(code, 200);
+}

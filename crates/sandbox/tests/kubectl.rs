@@ -42,13 +42,19 @@ impl Cluster {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let (authority, certificate, key) = authority();
+        let issuer = Authority::new();
+        let authority = issuer.pem.clone();
+        let (certificate, key) = issuer.sign("server", "", &["127.0.0.1", "localhost"]);
+        let (client, client_key) = issuer.sign("carla", "viewers", &[]);
+        std::fs::write(folder.path().join("carla.crt"), client).unwrap();
+        std::fs::write(folder.path().join("carla.key"), client_key).unwrap();
         let clients = ClientCertificates::Asked(authority.clone().into_bytes());
         let tls = ServerTls::from_pem(certificate.as_bytes(), key.as_bytes(), &clients).unwrap();
         let sandbox = Sandbox::builder()
             .certificate_authority(authority.clone())
-            .token("admin-token", user("admin", "system:masters"))
-            .token("viewer-token", user("viewer", "viewers"))
+            .client_authority(authority.as_bytes())
+            .unwrap()
+            .tokens(["admin", "viewer", "nobody"].map(token))
             .build();
         let stop = CancellationToken::new();
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -71,9 +77,13 @@ impl Cluster {
         let kubeconfig = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: admin\n\
              clusters: [{{name: sandbox, cluster: {{server: 'https://{address}', certificate-authority: ca.crt}}}}]\n\
-             users: [{{name: admin, user: {{token: admin-token}}}}, {{name: viewer, user: {{token: viewer-token}}}}]\n\
+             users: [{{name: admin, user: {{token: admin-token}}}}, {{name: viewer, user: {{token: viewer-token}}}}, \
+             {{name: nobody, user: {{token: nobody-token}}}}, \
+             {{name: carla, user: {{client-certificate: carla.crt, client-key: carla.key}}}}]\n\
              contexts: [{{name: admin, context: {{cluster: sandbox, user: admin}}}}, \
-             {{name: viewer, context: {{cluster: sandbox, user: viewer}}}}]\n"
+             {{name: viewer, context: {{cluster: sandbox, user: viewer}}}}, \
+             {{name: nobody, context: {{cluster: sandbox, user: nobody}}}}, \
+             {{name: carla, context: {{cluster: sandbox, user: carla}}}}]\n"
         );
         std::fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
         SCENARIOS.fetch_add(1, Ordering::Relaxed);
@@ -157,13 +167,19 @@ impl Drop for Cluster {
     }
 }
 
-/// A user of the sandbox.
-fn user(name: &'static str, group: &'static str) -> UserInfo {
-    UserInfo {
+/// `<name>-token` is the user of that name; `admin` may do everything.
+fn token(name: &'static str) -> (String, UserInfo) {
+    let groups = match name {
+        "admin" => vec![Text::from_static("system:masters")],
+        "viewer" => vec![Text::from_static("viewers")],
+        _ => Vec::new(),
+    };
+    let user = UserInfo {
         username: Text::from_static(name),
-        groups: Some(vec![Text::from_static(group)]),
+        groups: Some(groups),
         ..UserInfo::default()
-    }
+    };
+    (format!("{name}-token"), user)
 }
 
 fn texts(output: &Output) -> (String, String) {
@@ -171,23 +187,35 @@ fn texts(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// A certificate authority, and a certificate with its key for loopback.
-fn authority() -> (String, String, String) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "sandbox-ca");
-    let certificate = params.self_signed(&key).unwrap();
-    let issuer = Issuer::new(params, key);
-    let server_key = KeyPair::generate().unwrap();
-    let server = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])
-        .unwrap()
-        .signed_by(&server_key, &issuer);
-    (
-        certificate.pem(),
-        server.unwrap().pem(),
-        server_key.serialize_pem(),
-    )
+/// A certificate authority.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "sandbox-ca");
+        let pem = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        Self { issuer, pem }
+    }
+
+    /// A certificate and its key.
+    fn sign(&self, name: &str, organization: &str, hosts: &[&str]) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, organization);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
 }
 
 #[track_caller]
@@ -336,8 +364,21 @@ fn identities_are_told_apart() {
         &["viewer"],
     );
     has(
+        &cluster.run(&["--context", "carla", "auth", "whoami"]),
+        &["carla", "viewers", "system:authenticated", "X509SHA256="],
+    );
+    let token = cluster.run(&["create", "token", "default"]);
+    has(
+        &cluster.run(&["--token", token.trim(), "auth", "whoami"]),
+        &[
+            "system:serviceaccount:default:default",
+            "system:serviceaccounts",
+            "JTI=",
+        ],
+    );
+    has(
         &cluster.fail(&["--as", "system:anonymous", "auth", "whoami"]),
-        &["you do not have permission"],
+        &["you do not have permission to call it"],
     );
     has(
         &cluster.run(&["--as", "bob", "--as-group", "ops", "auth", "whoami"]),
@@ -349,11 +390,263 @@ fn identities_are_told_apart() {
         &cluster.fail(&["--token", "wrong", "get", "pods"]),
         &["You must be logged in to the server"],
     );
-    assert!(!cluster.run(&["create", "token", "default"]).trim().is_empty());
     has(
         &cluster.fail(&["create", "token", "absent"]),
         &["serviceaccounts \"absent\" not found"],
     );
+}
+
+#[test]
+fn each_kind_of_patch_has_its_effect() {
+    let Some(cluster) = Cluster::start() else { return };
+    cluster.run(&["create", "cm", "a", "--from-literal=k=v"]);
+    let json = |patch: &str| {
+        cluster
+            .command(&["patch", "cm", "a", "--type", "json", "-p", patch])
+            .output()
+            .unwrap()
+    };
+    let output =
+        json(r#"[{"op":"add","path":"/data/l","value":"w"},{"op":"replace","path":"/data/k","value":"x"}]"#);
+    has(&texts(&output).0, &["configmap/a patched"]);
+    assert_eq!(
+        cluster.run(&["get", "cm", "a", "-o", "jsonpath={.data}"]),
+        r#"{"k":"x","l":"w"}"#
+    );
+    let output = json(r#"[{"op":"test","path":"/data/k","value":"other"}]"#);
+    has(
+        &texts(&output).1,
+        &["the server rejected our request due to an error in our request"],
+    );
+
+    cluster.run(&["create", "deployment", "web", "--image=nginx:1"]);
+    cluster.run(&[
+        "patch",
+        "deployment",
+        "web",
+        "-p",
+        r#"{"spec":{"template":{"spec":{"containers":[{"name":"side","image":"busybox"}]}}}}"#,
+    ]);
+    let images = "jsonpath={.spec.template.spec.containers[*].image}";
+    assert_eq!(
+        cluster.run(&["get", "deployment", "web", "-o", images]),
+        "busybox nginx:1"
+    );
+    has(
+        &cluster.run(&["rollout", "history", "deployment/web"]),
+        &["REVISION", "1", "2"],
+    );
+    has(
+        &cluster.run(&["rollout", "undo", "deployment/web"]),
+        &["deployment.apps/web rolled back"],
+    );
+    assert_eq!(
+        cluster.run(&["get", "deployment", "web", "-o", images]),
+        "nginx:1"
+    );
+
+    let widget = |labels: &str| {
+        cluster.file(
+            "web.yaml",
+            &format!(
+                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: ssa, labels: {labels}}}\nspec:\n  \
+                 selector: {{matchLabels: {{app: ssa}}}}\n  template:\n    metadata: {{labels: {{app: ssa}}}}\n    \
+                 spec: {{containers: [{{name: c, image: i}}]}}\n"
+            ),
+        )
+    };
+    cluster.run(&["apply", "--server-side", "-f", &widget("{a: b, c: d}")]);
+    cluster.run(&["label", "deployment", "ssa", "x=y"]);
+    cluster.run(&["apply", "--server-side", "-f", &widget("{a: b}")]);
+    assert_eq!(
+        cluster.run(&["get", "deployment", "ssa", "-o", "jsonpath={.metadata.labels}"]),
+        r#"{"a":"b","x":"y"}"#
+    );
+}
+
+const HOST_POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: host}\nspec:\n  hostNetwork: true\n  \
+    containers: [{name: c, image: i, securityContext: {privileged: true}}]\n";
+
+#[test]
+fn a_namespace_refuses_pods_below_its_standard() {
+    let Some(cluster) = Cluster::start() else { return };
+    cluster.run(&["create", "namespace", "safe"]);
+    let pod = cluster.file("pod.yaml", HOST_POD);
+    cluster.run(&["-n", "safe", "apply", "-f", &pod]);
+    has(
+        &cluster.fail(&[
+            "label",
+            "namespace",
+            "safe",
+            "pod-security.kubernetes.io/enforce=bogus",
+        ]),
+        &[
+            "metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"bogus\": must be one of privileged, \
+             baseline, restricted",
+        ],
+    );
+    let output = cluster
+        .command(&[
+            "label",
+            "namespace",
+            "safe",
+            "pod-security.kubernetes.io/enforce=restricted",
+        ])
+        .output()
+        .unwrap();
+    has(
+        &texts(&output).1,
+        &[
+            "Warning: existing pods in namespace \"safe\" violate the new PodSecurity enforce level \"restricted:latest\"",
+            "Warning: host: host namespaces, privileged, allowPrivilegeEscalation != false",
+        ],
+    );
+    cluster.run(&["-n", "safe", "delete", "pod", "host"]);
+    has(
+        &cluster.fail(&["-n", "safe", "apply", "-f", &pod]),
+        &[
+            "pods \"host\" is forbidden: violates PodSecurity \"restricted:latest\": host namespaces (hostNetwork=true), \
+             privileged (container \"c\" must not set securityContext.privileged=true)",
+        ],
+    );
+    let output = cluster
+        .command(&["-n", "safe", "create", "deployment", "web", "--image=nginx"])
+        .output()
+        .unwrap();
+    has(
+        &texts(&output).1,
+        &[
+            "Warning: would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false (container \"nginx\" \
+             must set securityContext.allowPrivilegeEscalation=false)",
+        ],
+    );
+    assert_eq!(cluster.run(&["-n", "safe", "get", "pods", "-o", "name"]), "");
+    has(
+        &cluster.run(&["-n", "safe", "describe", "deployment", "web"]),
+        &["ReplicaFailure", "FailedCreate"],
+    );
+}
+
+#[test]
+fn roles_decide_who_may_what() {
+    let Some(cluster) = Cluster::start() else { return };
+    fn as_viewer<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+        [&["--context", "viewer"], arguments].concat()
+    }
+    has(
+        &cluster.fail(&as_viewer(&["get", "pods"])),
+        &[
+            "pods is forbidden: User \"viewer\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"",
+        ],
+    );
+    has(
+        &texts(
+            &cluster
+                .command(&as_viewer(&["auth", "can-i", "list", "pods"]))
+                .output()
+                .unwrap(),
+        )
+        .0,
+        &["no"],
+    );
+    has(
+        &cluster.run(&[
+            "create",
+            "rolebinding",
+            "viewers",
+            "--clusterrole=view",
+            "--group=viewers",
+        ]),
+        &["rolebinding.rbac.authorization.k8s.io/viewers created"],
+    );
+    cluster.run(&as_viewer(&["get", "pods"]));
+    cluster.run(&["--context", "carla", "get", "pods"]);
+    has(
+        &cluster.run(&as_viewer(&["auth", "can-i", "list", "pods"])),
+        &["yes"],
+    );
+    has(
+        &cluster.run(&as_viewer(&["auth", "can-i", "--list"])),
+        &["deployments.apps", "[get list watch]", "selfsubjectreviews"],
+    );
+    has(
+        &cluster.fail(&as_viewer(&["get", "secrets"])),
+        &["(Forbidden)", "cannot list resource \"secrets\""],
+    );
+    has(
+        &cluster.fail(&as_viewer(&["-n", "kube-system", "get", "pods"])),
+        &["in the namespace \"kube-system\""],
+    );
+    has(
+        &cluster.run(&[
+            "auth",
+            "can-i",
+            "list",
+            "pods",
+            "--as",
+            "bob",
+            "--as-group",
+            "viewers",
+        ]),
+        &["yes"],
+    );
+    has(
+        &cluster.run(&["describe", "clusterrole", "admin"]),
+        &["deployments.apps", "rolebindings.rbac.authorization.k8s.io"],
+    );
+
+    cluster.run(&[
+        "create",
+        "role",
+        "granter",
+        "--verb=create,get,list,update,patch",
+        "--resource=roles,rolebindings",
+    ]);
+    cluster.run(&[
+        "create",
+        "rolebinding",
+        "granter",
+        "--role=granter",
+        "--user=nobody",
+    ]);
+    has(
+        &cluster.fail(&[
+            "--context",
+            "nobody",
+            "create",
+            "rolebinding",
+            "own",
+            "--clusterrole=cluster-admin",
+            "--user=nobody",
+        ]),
+        &[
+            "rolebindings.rbac.authorization.k8s.io \"own\" is forbidden: user \"nobody\" (groups=[\"system:authenticated\"]) \
+             is attempting to grant RBAC permissions not currently held:",
+            "{APIGroups:[\"*\"], Resources:[\"*\"], Verbs:[\"*\"]}",
+            "{NonResourceURLs:[\"*\"], Verbs:[\"*\"]}",
+        ],
+    );
+    has(
+        &cluster.fail(&[
+            "--context",
+            "nobody",
+            "create",
+            "role",
+            "more",
+            "--verb=get,list",
+            "--resource=secrets,roles",
+        ]),
+        &["{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\" \"list\"]}"],
+    );
+    cluster.run(&[
+        "--context",
+        "nobody",
+        "create",
+        "role",
+        "less",
+        "--verb=get",
+        "--resource=roles",
+    ]);
 }
 
 #[test]

@@ -99,8 +99,6 @@ fn scale(state: &Arc<State>, call: &mut Call) -> Result<Reply, ApiError> {
         call.recorder.request_patch(&call.body);
         Box::new(move |before| patch.apply(&context, before))
     };
-    // Validation is that of the whole object: a scale is a write of one of its fields.
-    call.subresource.clear();
     let object = modify(state, call, dry_run, managed::Operation::Update, |before| {
         let wanted = change(&scale_of(before))?;
         let revision = text(&wanted, "/metadata/resourceVersion");

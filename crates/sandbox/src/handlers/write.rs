@@ -48,8 +48,9 @@ fn insert(
     prepare_create(&mut object, &kind, &call.namespace, name, call.now)?;
     let name = text(&object, "/metadata/name").to_owned();
     defaults::initial_state(&kind, &mut object, &name);
-    let admission = Admission::gather(state, call)?;
+    let mut admission = Admission::gather(state, call)?;
     admission.create(state, call, &mut object)?;
+    call.warnings.extend(admission.into_warnings());
     validation::check(&kind, &object, None)?;
     if operation == managed::Operation::Update {
         managed::record_update(
@@ -141,7 +142,9 @@ pub(super) fn modify(
 ) -> Result<Value, ApiError> {
     let kind = Arc::clone(&call.kind);
     let key = call.key();
-    let admission = Admission::gather(state, call)?;
+    let mut admission = Admission::gather(state, call)?;
+    // A scale is a write of one field of the whole object.
+    let whole = matches!(&*call.subresource, "" | "scale");
     let manager = call.field_manager();
     let mut unstored = None;
     let written = state.store.write(&key, |before| {
@@ -149,9 +152,11 @@ pub(super) fn modify(
         let mut object = change(before)?;
         prepare_update(&mut object, before, &kind)?;
         keep_other_parts(&kind, &call.subresource, &mut object, before);
-        if call.subresource.is_empty() {
+        if whole {
             defaults::apply(&kind, &mut object);
-            admission.update(call, &mut object, before)?;
+        }
+        admission.update(call, &object, before)?;
+        if whole {
             validation::check(&kind, &object, Some(before))?;
         }
         if operation == managed::Operation::Update {
@@ -198,7 +203,7 @@ fn keep_other_parts(kind: &Kind, subresource: &str, object: &mut Value, before: 
             .as_ref()
             .is_none_or(|custom| custom.status_subresource);
     match subresource {
-        "" if has_status => {
+        "" | "scale" if has_status => {
             let top = fields(object);
             match before.get("status") {
                 Some(status) => top.insert("status".to_owned(), status.clone()),
