@@ -1,11 +1,6 @@
 //! The binary as its users meet it: `kaudit dev` with kubectl, `kaudit policy` with files.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "tests stop at the first surprise"
-)]
+#![expect(clippy::expect_used, reason = "tests stop at the first surprise")]
 #![expect(clippy::print_stdout, reason = "tests talk to the developer")]
 
 mod dev;

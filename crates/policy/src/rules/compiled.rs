@@ -8,7 +8,6 @@
 //! Source of the semantics: k8s.io/apiserver pkg/audit/policy/checker.go, ruleMatches.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 use kaudit_event::{StageSet, UserInfo};
 
@@ -42,37 +41,119 @@ pub(crate) struct Compiled {
 struct Index {
     /// Rules without this condition.
     any: Vec<u64>,
-    by_value: HashMap<Box<[u8]>, Vec<u64>, BuildHasherDefault<ShortHasher>>,
+    by_value: Sets,
 }
 
 impl Index {
     fn new(rules: &[PolicyRule], words: usize, values: impl Fn(&PolicyRule) -> Vec<&str>) -> Self {
-        let mut index = Self {
-            any: vec![0; words],
-            by_value: HashMap::default(),
-        };
-        for (at, rule) in rules.iter().enumerate() {
-            let values = values(rule);
+        let mut any = vec![0; words];
+        let mut by_value: HashMap<&str, Vec<u64>> = HashMap::new();
+        let values: Vec<Vec<&str>> = rules.iter().map(values).collect();
+        for (at, values) in values.iter().enumerate() {
             if values.is_empty() {
-                set(&mut index.any, at);
+                set(&mut any, at);
             }
             for value in values {
-                let sets = index
-                    .by_value
-                    .entry(value.as_bytes().into())
-                    .or_insert_with(|| vec![0; words]);
-                set(sets, at);
+                set(by_value.entry(value).or_insert_with(|| vec![0; words]), at);
             }
         }
-        index
+        Self {
+            any,
+            by_value: Sets::new(by_value),
+        }
     }
 
     fn of(&self, value: &[u8]) -> &[u64] {
-        if self.by_value.is_empty() {
+        self.by_value.of(value)
+    }
+}
+
+/// Sets by short keys: a table with open addressing that is never changed.
+#[derive(Clone, Debug, Default)]
+struct Sets {
+    /// A power of two, at most half of them taken.
+    slots: Vec<Option<Slot>>,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    hash: u64,
+    key: Box<[u8]>,
+    set: Vec<u64>,
+}
+
+impl Sets {
+    fn new(by_value: HashMap<&str, Vec<u64>>) -> Self {
+        if by_value.is_empty() {
+            return Self::default();
+        }
+        let mut slots = vec![None; (by_value.len() * 2).next_power_of_two()];
+        for (key, set) in by_value {
+            let slot = Slot {
+                hash: hash(key.as_bytes()),
+                key: key.as_bytes().into(),
+                set,
+            };
+            let mut at = place(slot.hash, slots.len());
+            while slots.get(at).is_some_and(Option::is_some) {
+                at = (at + 1) % slots.len();
+            }
+            if let Some(free) = slots.get_mut(at) {
+                *free = Some(slot);
+            }
+        }
+        Self { slots }
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    fn of(&self, key: &[u8]) -> &[u64] {
+        if self.slots.is_empty() {
             return &[];
         }
-        self.by_value.get(value).map_or(&[], Vec::as_slice)
+        let hash = hash(key);
+        let mut at = place(hash, self.slots.len());
+        // Half of the slots are free, so a free one comes.
+        while let Some(Some(slot)) = self.slots.get(at) {
+            if slot.hash == hash && same(&slot.key, key) {
+                return &slot.set;
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        &[]
     }
+}
+
+fn place(hash: u64, slots: usize) -> usize {
+    usize::try_from(hash & (slots as u64 - 1)).unwrap_or_default()
+}
+
+/// A fast hash for short keys of a trusted file; a bad spread costs time, never a wrong answer.
+fn hash(bytes: &[u8]) -> u64 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |state: u64, value: u64| (state ^ value).wrapping_mul(FACTOR).rotate_left(23);
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let state = chunks
+        .iter()
+        .fold(0, |state, chunk| mix(state, u64::from_le_bytes(*chunk)));
+    let last = rest
+        .iter()
+        .fold(rest.len() as u64, |value, byte| value << 8 | u64::from(*byte));
+    let state = mix(state, last);
+    state ^ (state >> 29)
+}
+
+/// Whether two short texts are the same: inline, since a call of `memcmp` costs more than most of them.
+#[inline]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let number = |chunk: &[u8; 8]| u64::from_le_bytes(*chunk);
+    a.iter().zip(b).all(|(a, b)| number(a) == number(b)) && a_rest.iter().zip(b_rest).all(|(a, b)| a == b)
 }
 
 fn set(words: &mut [u64], at: usize) {
@@ -83,34 +164,6 @@ fn set(words: &mut [u64], at: usize) {
 
 fn word(words: &[u64], at: usize) -> u64 {
     words.get(at).copied().unwrap_or_default()
-}
-
-/// A fast hash for short keys of a trusted file; a bad spread costs time, never a wrong answer.
-#[derive(Default)]
-struct ShortHasher(u64);
-
-impl Hasher for ShortHasher {
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 29)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-        let (chunks, rest) = bytes.as_chunks::<8>();
-        for chunk in chunks {
-            self.0 = (self.0 ^ u64::from_le_bytes(*chunk))
-                .wrapping_mul(FACTOR)
-                .rotate_left(23);
-        }
-        let last = rest
-            .iter()
-            .fold(rest.len() as u64, |value, byte| value << 8 | u64::from(*byte));
-        self.0 = (self.0 ^ last).wrapping_mul(FACTOR).rotate_left(23);
-    }
-
-    fn write_usize(&mut self, _length: usize) {
-        // The length of a slice key; the last chunk has it.
-    }
 }
 
 fn values(list: &[Stated<String>]) -> Vec<&str> {
@@ -326,7 +379,7 @@ fn leftovers_match(rule: &PolicyRule, attributes: &Attributes<'_>) -> bool {
 /// The whole rule, condition by condition.
 pub(crate) fn matches(rule: &PolicyRule, attributes: &Attributes<'_>) -> bool {
     let contains =
-        |list: &[Stated<String>], value: &[u8]| list.iter().any(|entry| entry.value.as_bytes() == value);
+        |list: &[Stated<String>], value: &[u8]| list.iter().any(|entry| same(entry.value.as_bytes(), value));
     if !rule.users.is_empty()
         && !attributes
             .user
@@ -361,7 +414,7 @@ pub(crate) fn matches(rule: &PolicyRule, attributes: &Attributes<'_>) -> bool {
 fn resources_match(entries: &[GroupResources], attributes: &Attributes<'_>) -> bool {
     entries.iter().any(|entry| {
         let group = entry.group.value.as_bytes();
-        (group == b"*" || group == attributes.api_group)
+        (group == b"*" || same(group, attributes.api_group))
             && (entry.resources.is_empty()
                 || (entry
                     .resources
@@ -371,7 +424,7 @@ fn resources_match(entries: &[GroupResources], attributes: &Attributes<'_>) -> b
                         || entry
                             .resource_names
                             .iter()
-                            .any(|name| name.value.as_bytes() == attributes.name))))
+                            .any(|name| same(name.value.as_bytes(), attributes.name)))))
     })
 }
 
@@ -382,17 +435,19 @@ pub(crate) fn pattern_matches(pattern: &[u8], attributes: &Attributes<'_>) -> bo
     if pattern == b"*" {
         return true;
     }
-    let is_combined = if subresource.is_empty() {
-        pattern == resource
-    } else {
-        pattern
-            .strip_prefix(resource)
-            .and_then(|rest| rest.strip_prefix(b"/"))
-            == Some(subresource)
+    if subresource.is_empty() && same(pattern, resource) {
+        return true;
+    }
+    let Some(slash) = pattern.iter().position(|byte| *byte == b'/') else {
+        return false;
     };
-    is_combined
-        || (!subresource.is_empty() && pattern.strip_prefix(b"*/") == Some(subresource))
-        || pattern.strip_suffix(b"/*") == Some(resource)
+    // A resource's name has no slash, so the first one of a pattern parts it.
+    let (of, rest) = pattern.split_at_checked(slash).unwrap_or((pattern, b""));
+    let part = rest.get(1..).unwrap_or_default();
+    if part == b"*" && same(of, resource) {
+        return true;
+    }
+    !subresource.is_empty() && same(part, subresource) && (of == b"*" || same(of, resource))
 }
 
 fn path_matches(rule: &PolicyRule, path: &[u8]) -> bool {

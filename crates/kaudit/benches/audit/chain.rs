@@ -1,0 +1,143 @@
+//! A request through the middleware and out again, with a log backend that writes to nowhere.
+
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use kaudit_backend::{Format, Log};
+use kaudit_event::{Text, UserInfo};
+use kaudit_policy::{Policy, RequestInfo, RequestInfoResolver, RequestTarget};
+use kaudit_sink::Counters;
+use kaudit_tower::{
+    Audit, AuditContext, Authentication, Authenticator, BoxFuture, ObjectMeta, RemoteAddr, User,
+};
+use serde_json::Value;
+use tower_layer::Layer as _;
+use tower_service::Service;
+
+use crate::{measure, text, user};
+
+/// Authenticates everybody as the same user, as upstream's benchmark does.
+#[derive(Debug)]
+struct Fixed(Arc<UserInfo>);
+
+impl Authenticator for Fixed {
+    fn authenticate<'a>(
+        &'a self,
+        _: &'a http::request::Parts,
+        _: &'a AuditContext,
+    ) -> BoxFuture<'a, Authentication> {
+        Box::pin(std::future::ready(Authentication::User(Arc::clone(&self.0))))
+    }
+}
+
+/// The handler of both halves: it records both objects and answers with so many bytes.
+#[derive(Clone)]
+struct Handler {
+    request: Bytes,
+    response: Bytes,
+    meta: ObjectMeta,
+    plain: Bytes,
+}
+
+impl<B: Send + 'static> Service<Request<B>> for Handler {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let extensions = request.extensions();
+        if let (Some(audit), Some(info)) = (
+            extensions.get::<AuditContext>(),
+            extensions.get::<Arc<RequestInfo>>(),
+        ) {
+            audit.request_object(self.request.clone(), &self.meta, info);
+            audit.response_object(self.response.clone());
+        }
+        let mut response = Response::new(Full::new(self.plain.clone()));
+        *response.status_mut() = StatusCode::CREATED;
+        std::future::ready(Ok(response))
+    }
+}
+
+pub(crate) fn run(inputs: &Value) {
+    // Deadlines need a timer; nothing here waits for one.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let _entered = runtime.enter();
+    let request_json = Bytes::from(text(inputs, "request_object_json").to_owned());
+    let handler = Handler {
+        meta: ObjectMeta::from_json(&request_json).unwrap(),
+        request: request_json,
+        response: Bytes::from(text(inputs, "response_object_json").to_owned()),
+        plain: Bytes::from(vec![
+            b'x';
+            usize::try_from(
+                inputs["plain_response_bytes"].as_u64().unwrap()
+            )
+            .unwrap()
+        ]),
+    };
+    let user = Arc::new(user(&inputs["user"]));
+    let resolver = RequestInfoResolver::default();
+    measure("Chain/bare", || {
+        let mut request = request(inputs);
+        let method = request.method().as_str().as_bytes().to_vec();
+        let target = request.uri().path_and_query().unwrap().as_str().to_owned();
+        let target = RequestTarget::parse(&method, target.as_bytes()).unwrap();
+        let info = resolver.resolve(&method, &target).unwrap();
+        request.extensions_mut().insert(Arc::new(info));
+        request.extensions_mut().insert(User(Arc::clone(&user)));
+        let response = handler.clone().call(request).now_or_never().unwrap().unwrap();
+        drain(response.map(|body| body));
+    });
+    for level in ["None", "Metadata", "RequestResponse"] {
+        let policy = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: {level}\n");
+        let (policy, _) = Policy::parse(policy.as_bytes()).unwrap();
+        let log = Log::stream(Box::new(io::sink()), Format::Json, Arc::new(Counters::default()));
+        let audit = Audit::builder(policy, Arc::new(log))
+            .authenticator(Arc::new(Fixed(Arc::clone(&user))))
+            .build();
+        let mut service = audit.layer().layer(handler.clone());
+        measure(&format!("Chain/{level}"), || {
+            let response = service.call(request(inputs)).now_or_never().unwrap().unwrap();
+            drain(response);
+        });
+    }
+}
+
+fn request(inputs: &Value) -> Request<Full<Bytes>> {
+    let mut request = Request::builder()
+        .method(text(inputs, "method"))
+        .uri(text(inputs, "target"));
+    for (name, value) in inputs["headers"].as_object().unwrap() {
+        request = request.header(name, value.as_str().unwrap());
+    }
+    let mut request = request.body(Full::new(Bytes::new())).unwrap();
+    let remote = text(inputs, "remote_addr").to_owned();
+    request.extensions_mut().insert(RemoteAddr(Text::from(remote)));
+    request
+}
+
+/// Takes the body's frames as a server does.
+fn drain<B>(response: Response<B>)
+where
+    B: http_body::Body<Data = Bytes>,
+{
+    let mut body = std::pin::pin!(response.into_body());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    while let std::task::Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut context) {
+        black_box(frame.is_ok());
+    }
+}

@@ -1,0 +1,117 @@
+//! Medians and ratios.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// One benchmark's figures over the rounds.
+#[derive(Default)]
+struct Figures {
+    nanos: Vec<f64>,
+    allocations: Vec<f64>,
+}
+
+type Table = BTreeMap<String, Figures>;
+
+/// A Markdown table: kaudit's median, upstream's, their ratio, the spread and both allocation counts.
+pub(crate) fn table(rust: &str, go: &str) -> String {
+    let (rust, go) = (rust_lines(rust), go_lines(go));
+    let mut table = String::from(
+        "| benchmark | kaudit ns | kube-apiserver ns | kaudit / kube | spread % (k, g) | allocs (k, g) |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for (name, ours) in &rust {
+        let theirs = go.get(name);
+        let row = format!(
+            "| {name} | {:.0} | {} | {} | {:.0}, {} | {:.0}, {} |",
+            median(&ours.nanos),
+            theirs.map_or_else(
+                || "-".to_owned(),
+                |theirs| format!("{:.0}", median(&theirs.nanos))
+            ),
+            theirs.map_or_else(
+                || "-".to_owned(),
+                |theirs| format!("{:.3}", median(&ours.nanos) / median(&theirs.nanos))
+            ),
+            spread(&ours.nanos),
+            theirs.map_or_else(
+                || "-".to_owned(),
+                |theirs| format!("{:.0}", spread(&theirs.nanos))
+            ),
+            median(&ours.allocations),
+            theirs.map_or_else(
+                || "-".to_owned(),
+                |theirs| format!("{:.0}", median(&theirs.allocations))
+            ),
+        );
+        writeln!(table, "{row}").expect("a string takes everything");
+    }
+    added(&rust, &go, &mut table);
+    table
+}
+
+/// What auditing adds to a request: a level's figure less the bare chain's.
+fn added(rust: &Table, go: &Table, table: &mut String) {
+    for level in ["None", "Metadata", "RequestResponse"] {
+        let adds = |figures: &Table| {
+            let with = figures.get(&format!("Chain/{level}"))?;
+            Some(median(&with.nanos) - median(&figures.get("Chain/bare")?.nanos))
+        };
+        let (ours, theirs) = (adds(rust), adds(go));
+        let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"));
+        let ratio = ours.zip(theirs).map_or_else(
+            || "-".to_owned(),
+            |(ours, theirs)| format!("{:.3}", ours / theirs),
+        );
+        writeln!(
+            table,
+            "| added by auditing at {level} | {} | {} | {ratio} | | |",
+            cell(ours),
+            cell(theirs)
+        )
+        .expect("a string takes everything");
+    }
+}
+
+fn rust_lines(text: &str) -> Table {
+    let mut table = Table::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        if let [name, nanos, allocations] = words.as_slice() {
+            let figures = table.entry((*name).to_owned()).or_default();
+            figures.nanos.extend(nanos.parse::<f64>());
+            figures.allocations.extend(allocations.parse::<f64>());
+        }
+    }
+    table
+}
+
+fn go_lines(text: &str) -> Table {
+    let mut table = Table::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("Benchmark")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let before = |unit: &str| {
+            let at = words.iter().position(|word| *word == unit)?;
+            words.get(at.checked_sub(1)?)?.parse::<f64>().ok()
+        };
+        let Some((name, _processors)) = words.first().and_then(|name| name.rsplit_once('-')) else {
+            continue;
+        };
+        let figures = table.entry(name.to_owned()).or_default();
+        figures.nanos.extend(before("ns/op"));
+        figures.allocations.extend(before("allocs/op"));
+    }
+    table
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Half the range of the rounds, in percent of the median.
+fn spread(values: &[f64]) -> f64 {
+    let largest = values.iter().copied().fold(f64::MIN, f64::max);
+    let smallest = values.iter().copied().fold(f64::MAX, f64::min);
+    (largest - smallest) / 2.0 / median(values) * 100.0
+}
