@@ -1,5 +1,6 @@
 //! The chain: one call that fixes the order of its parts.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -593,14 +594,39 @@ fn audit_id(parts: &Parts) -> Text {
     }
 }
 
+/// Random bytes of the system, taken in one go for many IDs: each ID by itself would be a system call.
+struct Randomness {
+    bytes: [u8; 1024],
+    used: usize,
+}
+
+thread_local! {
+    static RANDOMNESS: RefCell<Randomness> = const {
+        RefCell::new(Randomness { bytes: [0; 1024], used: 1024 })
+    };
+}
+
+impl Randomness {
+    fn take(&mut self) -> [u8; 16] {
+        loop {
+            let rest = self.bytes.get(self.used..).unwrap_or_default();
+            if let Some(bytes) = rest.first_chunk::<16>() {
+                self.used += 16;
+                return *bytes;
+            }
+            // Without entropy IDs would repeat; they join events and prove nothing, so the request goes on.
+            if getrandom::fill(&mut self.bytes).is_err() {
+                error!("the system gives no random bytes: Audit-IDs are not unique");
+            }
+            self.used = 0;
+        }
+    }
+}
+
 /// A random UUID of version 4, lower-case with dashes.
 fn uuid_v4() -> Vec<u8> {
     const HEX: [u8; 16] = *b"0123456789abcdef";
-    let mut bytes = [0; 16];
-    // Without entropy IDs would repeat; they join events and prove nothing, so the request goes on.
-    if getrandom::fill(&mut bytes).is_err() {
-        error!("the system gives no random bytes: Audit-IDs are not unique");
-    }
+    let mut bytes = RANDOMNESS.with_borrow_mut(Randomness::take);
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let mut text = Vec::with_capacity(36);

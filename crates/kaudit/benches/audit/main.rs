@@ -1,6 +1,6 @@
 //! kaudit's figures on the inputs of `bench/inputs.json`, named as the Go benchmarks in `bench/go` are.
 //!
-//! `--raw` prints one line per benchmark (name, nanoseconds, allocations); `--table RUST GO` reads such
+//! `--only PART` runs evaluate, encode, request-info or chain alone; `--raw` prints one line per benchmark (name, nanoseconds, allocations); `--table RUST GO` reads such
 //! lines and the output of `go test -bench`, and prints the medians side by side.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -32,6 +32,7 @@ fn main() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["--build-only"] => {}
+        ["--only", part] => only(part),
         ["--table", rust, go] => {
             let read = |path: &str| std::fs::read_to_string(path).unwrap();
             print!("{}", report::table(&read(rust), &read(go)));
@@ -41,12 +42,20 @@ fn main() {
 }
 
 fn all() {
+    for part in ["evaluate", "encode", "request-info", "chain"] {
+        only(part);
+    }
+}
+
+fn only(part: &str) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/inputs.json");
     let inputs: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    evaluate(&inputs["evaluate"]);
-    encode(&inputs["log_backend"]);
-    request_info(inputs["request_info"].as_array().unwrap());
-    chain::run(&inputs["chain"]);
+    match part {
+        "evaluate" => evaluate(&inputs["evaluate"]),
+        "encode" => encode(&inputs["log_backend"]),
+        "request-info" => request_info(inputs["request_info"].as_array().unwrap()),
+        part => chain::run(&inputs["chain"], part.strip_prefix("chain/")),
+    }
 }
 
 /// Runs `body` until the time is up and prints nanoseconds and allocations of one run.
