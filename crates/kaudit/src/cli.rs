@@ -2,6 +2,7 @@
 
 mod config;
 mod dev;
+mod policy;
 mod run;
 
 use std::ffi::OsString;
@@ -34,6 +35,9 @@ enum Command {
     Dev(dev::Flags),
     /// Run as a service in the given roles
     Run(Box<run::Flags>),
+    /// Lint, explain, format and begin audit policies
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Show the configuration's schema or its effective values
     #[command(subcommand)]
     Config(config::Command),
@@ -84,6 +88,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Dev(flags) => dev::run(flags),
         Command::Run(flags) => run::run(*flags),
+        Command::Policy(command) => policy::run(command),
         Command::Config(command) => config::run(command),
         Command::Completion { shell } => {
             let mut script = Vec::new();

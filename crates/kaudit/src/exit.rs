@@ -8,6 +8,8 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// Done; zero findings included.
     Done,
+    /// The answer is no: lint findings, a file that is not formatted.
+    No,
     /// Usage, configuration or policy does not parse.
     Usage,
     /// A source, an upstream or a file cannot be reached.
@@ -18,6 +20,7 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(match exit {
             Exit::Done => 0,
+            Exit::No => 1,
             Exit::Usage => 2,
             Exit::Unreachable => 3,
         })

@@ -13,7 +13,8 @@ pub use attributes::{Attributes, RequestAuditConfig};
 pub use client::{source_ips, user_agent};
 pub use request_info::{LongRunning, RequestInfo, RequestInfoError, RequestInfoResolver};
 pub use rules::{
-    GroupResources, MAX_POLICY_BYTES, Policy, PolicyError, PolicyRule, Position, Stated, Warnings,
+    Condition, Explanation, Finding, FormatError, GroupResources, LintCode, MAX_POLICY_BYTES, PassedOver,
+    Policy, PolicyError, PolicyRule, Position, Preset, Severity, Stated, Warnings, format, lint,
     unreadable_file,
 };
 pub use target::{RequestTarget, TargetError};

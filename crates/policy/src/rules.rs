@@ -3,7 +3,11 @@
 mod compiled;
 mod decode;
 mod document;
+mod explain;
+mod format;
 mod json;
+mod lint;
+mod presets;
 mod validate;
 mod yaml;
 
@@ -14,6 +18,10 @@ use compiled::Compiled;
 use decode::{Draft, DraftRule};
 pub use document::Position;
 use document::{Node, Value, quoted};
+pub use explain::{Condition, Explanation, PassedOver};
+pub use format::{FormatError, format};
+pub use lint::{Finding, LintCode, Severity, lint};
+pub use presets::Preset;
 
 /// A larger document is refused unread.
 pub const MAX_POLICY_BYTES: usize = 3 << 20;

@@ -1,8 +1,13 @@
 //! The binary as its users meet it: `kaudit dev` with kubectl, `kaudit policy` with files.
 
-#![expect(clippy::expect_used, reason = "tests stop at the first surprise")]
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "tests stop at the first surprise"
+)]
 #![expect(clippy::print_stdout, reason = "tests talk to the developer")]
 
 mod dev;
 mod kubectl;
+mod policy;
 mod stop;

@@ -61,7 +61,7 @@ pub(crate) fn read(text: &[u8]) -> Result<Read, String> {
 }
 
 /// UTF-16 with a byte order mark is UTF-8 from here on.
-fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
     let decode = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = rest.as_chunks::<2>().0.iter().map(|pair| unit(*pair)).collect();
         Cow::Owned(String::from_utf16_lossy(&units).into_bytes())
@@ -264,6 +264,11 @@ fn key_name(key: Value) -> Result<String, String> {
         Value::Null => Ok("null".to_owned()),
         Value::List(_) | Value::Map(_) => Err(format!("yaml: invalid map key: {}", key.kind())),
     }
+}
+
+/// Whether the plain scalar `text` is this text, and not a number, a truth or nothing.
+pub(super) fn is_plain_text(text: &str) -> bool {
+    matches!(resolve(None, text.to_owned(), true), Value::String(_))
 }
 
 /// A scalar's value by YAML 1.1.
