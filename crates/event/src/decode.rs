@@ -77,6 +77,8 @@ impl Event {
     ///
     /// Upstream's decoder, which [`Event::decode`] is, is not: it takes the escape `\ufffd`, by which the
     /// encoder stands for a byte that is not UTF-8, for the character, and forgets `"requestObject":null`.
+    /// Which byte an escape stood for is lost, so annotations whose keys differ in such a byte alone may
+    /// change places when they are written again.
     ///
     /// # Errors
     ///

@@ -60,6 +60,17 @@ pub(crate) fn read(text: &[u8]) -> Result<Read, String> {
     }
 }
 
+/// The next event, or upstream's text for why there is none.
+///
+/// A tag that a comma ends, `[!a,b]`, panics in the parser where Go's scanner has an error.
+pub(super) fn next_event(parser: &mut Parser<&mut &[u8]>) -> Result<libyaml_safer::Event, String> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| parser.parse())) {
+        Ok(event) => event.map_err(|error| failure(&error)),
+        // What is left of the parser is dropped with the error.
+        Err(_) => Err("yaml: did not find expected whitespace or line break".to_owned()),
+    }
+}
+
 /// UTF-16 with a byte order mark is UTF-8 from here on.
 pub(super) fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
     let decode = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
@@ -104,7 +115,7 @@ fn failure(error: &libyaml_safer::Error) -> String {
 
 impl Reader<'_, '_> {
     fn next(&mut self) -> Result<libyaml_safer::Event, String> {
-        self.parser.parse().map_err(|error| failure(&error))
+        next_event(&mut self.parser)
     }
 
     fn node(&mut self, depth: usize) -> Result<Node, String> {

@@ -121,6 +121,15 @@ rules:
 }
 
 #[test]
+fn a_tag_that_a_comma_ends_is_an_error_and_no_panic() {
+    let error = Policy::parse(b"a: [!b,c]\n").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "failed decoding: yaml: did not find expected whitespace or line break"
+    );
+}
+
+#[test]
 fn a_second_document_is_not_dropped() {
     let text = "apiVersion: audit.k8s.io/v1\nkind: Policy\n---\nkind: Other\n";
     assert_eq!(

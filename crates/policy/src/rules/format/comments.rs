@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use libyaml_safer::{EventData, Mark, Parser, ScalarStyle};
 
-use super::super::{PolicyError, Position};
+use super::super::{PolicyError, Position, yaml};
 use super::FormatError;
 
 /// Comments on lines of their own, and a blank line between them and what follows.
@@ -177,9 +177,7 @@ fn scalars(text: &[u8]) -> Result<Vec<Span>, FormatError> {
     let mut spans = Vec::new();
     let mut documents = 0;
     loop {
-        let event = parser
-            .parse()
-            .map_err(|error| PolicyError::Decode(format!("yaml: {}", error.problem())))?;
+        let event = yaml::next_event(&mut parser).map_err(PolicyError::Decode)?;
         match event.data {
             EventData::DocumentStart { .. } => {
                 documents += 1;
