@@ -11,6 +11,9 @@ use super::{MAX_POLICY_BYTES, PolicyError, yaml};
 /// A list that would make its line longer than this is written one item per line.
 const WIDTH: usize = 100;
 
+/// A longer key does not stand before its colon on the same line: YAML readers give up at 1024 letters.
+const LONGEST_KEY: usize = 1000;
+
 /// Why a document is not formatted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -218,8 +221,12 @@ impl Writer {
 
     /// `key: value` from the key on.
     fn member(&mut self, member: &Member, kind: Kind, indent: usize) {
-        self.text += &scalar(&member.key);
-        self.text.push(':');
+        let key = scalar(&member.key);
+        if key.len() > LONGEST_KEY {
+            self.text += &format!("? {key}\n{}:", " ".repeat(indent));
+        } else {
+            self.text += &format!("{key}:");
+        }
         let trailing = self.comments.trailing(member.at);
         let comment = trailing.map(|text| format!(" {text}")).unwrap_or_default();
         let fits = |line: &str| line.chars().count() + indent + member.key.chars().count() + 2 <= WIDTH;
@@ -344,9 +351,22 @@ fn scalar(text: &str) -> String {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte))
         && yaml::is_plain_text(text);
-    if is_plain {
-        text.to_owned()
-    } else {
-        serde_json::Value::from(text).to_string()
+    if is_plain { text.to_owned() } else { quoted(text) }
+}
+
+/// A text in double quotes: JSON's escapes, and those of letters that break YAML's lines or may not stand
+/// in it.
+fn quoted(text: &str) -> String {
+    let json = serde_json::Value::from(text).to_string();
+    let mut quoted = String::with_capacity(json.len());
+    for letter in json.chars() {
+        match u32::from(letter) {
+            code @ (0x7f..=0x9f | 0x2028 | 0x2029 | 0xd800..=0xf8ff | 0xfeff | 0xfffe | 0xffff) => {
+                quoted += &format!("\\u{code:04x}");
+            }
+            code @ 0x1_0000.. => quoted += &format!("\\U{code:08x}"),
+            _ => quoted.push(letter),
+        }
     }
+    quoted
 }

@@ -182,3 +182,13 @@ fn vector_policies_mean_the_same_after_formatting() {
     }
     assert!(count > 20, "only {count} policies");
 }
+
+#[test]
+fn other_line_breaks_and_letters_outside_of_yaml_are_kept() {
+    let text = "# a\r# b\u{85}kind: \"\\u0085\\u2028\\ufeff\\U0001f600\" # c\u{2028}# d\r\nrules: []\n";
+    let formatted = formatted(text);
+    assert_eq!(
+        formatted,
+        "# a\n# b\nkind: \"\\u0085\\u2028\\ufeff\\U0001f600\" # c\n# d\nrules: []\n"
+    );
+}

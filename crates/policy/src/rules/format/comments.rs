@@ -47,7 +47,7 @@ impl Comments {
         let mut pending: Vec<Line> = Vec::new();
         let mut blank = false;
         let mut places = places.into_iter().peekable();
-        for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
+        for (number, line) in lines(text).enumerate().map(|(index, line)| (index + 1, line)) {
             if line.trim().is_empty()
                 && !within(
                     &scalars,
@@ -99,9 +99,8 @@ impl Comments {
 
     /// The place with the comments that begin the document, whichever key they precede.
     fn first_place(&self, text: &str) -> Option<Position> {
-        let first_comment = text.lines().position(|line| line.trim_start().starts_with('#'))? + 1;
-        let first_text = text
-            .lines()
+        let first_comment = lines(text).position(|line| line.trim_start().starts_with('#'))? + 1;
+        let first_text = lines(text)
             .position(|line| {
                 let line = line.trim();
                 !line.is_empty() && !line.starts_with(['#', '%']) && line != "---"
@@ -153,6 +152,25 @@ impl Comments {
         tail.lines.append(&mut self.tail.lines);
         tail
     }
+}
+
+/// The lines of a YAML text, which more breaks than the line feed end.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let breaks = |letter: char| matches!(letter, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}');
+        let Some((line, after)) = text.find(breaks).and_then(|at| text.split_at_checked(at)) else {
+            rest = None;
+            return (!text.is_empty()).then_some(text);
+        };
+        let one_break = match after.strip_prefix("\r\n") {
+            Some(after) => after,
+            None => after.strip_prefix(breaks).unwrap_or_default(),
+        };
+        rest = Some(one_break);
+        Some(line)
+    })
 }
 
 /// Where a scalar stands: a `#` between is none of a comment.
