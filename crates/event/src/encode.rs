@@ -5,6 +5,7 @@
 
 pub(crate) mod compact;
 mod legacy;
+mod plain;
 pub(crate) mod string;
 
 use crate::time::Civil;
@@ -121,9 +122,9 @@ impl Event {
         let start = out.len();
         out.push(b'{');
         let mut members = Members { out, first: true };
-        members.text(b"kind", &self.kind);
-        members.text(b"apiVersion", &self.api_version);
-        members.key(b"level");
+        members.text(key!("kind"), &self.kind);
+        members.text(key!("apiVersion"), &self.api_version);
+        members.key(key!("level"));
         self.write_rest(out).inspect_err(|_| out.truncate(start))
     }
 
@@ -173,49 +174,53 @@ impl Event {
         out.reserve(640);
         push_json_string(out, self.level.as_bytes());
         let mut members = Members { out, first: false };
-        members.always(b"auditID", self.audit_id.as_bytes());
-        members.always(b"stage", Open::<Stage>::as_bytes(&self.stage));
-        members.always(b"requestURI", self.request_uri.as_bytes());
-        members.always(b"verb", self.verb.as_bytes());
-        members.key(b"user");
+        members.always(key!("auditID"), self.audit_id.as_bytes());
+        members.always(key!("stage"), Open::<Stage>::as_bytes(&self.stage));
+        members.always(key!("requestURI"), self.request_uri.as_bytes());
+        members.always(key!("verb"), self.verb.as_bytes());
+        members.key(key!("user"));
         self.user.write(members.out);
         if let Some(user) = &self.impersonated_user {
-            members.key(b"impersonatedUser");
+            members.key(key!("impersonatedUser"));
             user.write(members.out);
         }
         if let Some(metadata) = &self.authentication_metadata {
-            members.key(b"authenticationMetadata");
-            members
-                .object(|inner| inner.text(b"impersonationConstraint", &metadata.impersonation_constraint));
+            members.key(key!("authenticationMetadata"));
+            members.object(|inner| {
+                inner.text(
+                    key!("impersonationConstraint"),
+                    &metadata.impersonation_constraint,
+                )
+            });
         }
         if !self.source_ips.is_empty() {
-            members.key(b"sourceIPs");
+            members.key(key!("sourceIPs"));
             push_strings(members.out, &self.source_ips);
         }
-        members.text(b"userAgent", &self.user_agent);
+        members.text(key!("userAgent"), &self.user_agent);
         if let Some(reference) = &self.object_ref {
-            members.key(b"objectRef");
+            members.key(key!("objectRef"));
             reference.write(members.out);
         }
         if let Some(status) = &self.response_status {
-            members.key(b"responseStatus");
+            members.key(key!("responseStatus"));
             status.write(members.out);
         }
         for (key, object) in [
-            (b"requestObject".as_slice(), &self.request_object),
-            (b"responseObject", &self.response_object),
+            (key!("requestObject"), &self.request_object),
+            (key!("responseObject"), &self.response_object),
         ] {
             if let Some(object) = object {
                 members.key(key);
                 object.write(members.out).map_err(EncodeError::Body)?;
             }
         }
-        members.key(b"requestReceivedTimestamp");
+        members.key(key!("requestReceivedTimestamp"));
         self.request_received_timestamp.write(members.out);
-        members.key(b"stageTimestamp");
+        members.key(key!("stageTimestamp"));
         self.stage_timestamp.write(members.out);
         if !self.annotations.is_empty() {
-            members.key(b"annotations");
+            members.key(key!("annotations"));
             members.out.push(b'{');
             let mut map = Members {
                 out: members.out,
@@ -277,6 +282,17 @@ fn in_order<V>(pairs: &[(Text, V)], mut each: impl FnMut(&Text, &V)) {
     }
 }
 
+/// A key that is known to need no escaping, with all that stands around it after another member.
+macro_rules! key {
+    ($name:literal) => {
+        Key(concat!(",\"", $name, "\":").as_bytes())
+    };
+}
+use key;
+
+#[derive(Clone, Copy)]
+struct Key(&'static [u8]);
+
 /// The members of one JSON object.
 struct Members<'a> {
     out: &'a mut Vec<u8>,
@@ -291,12 +307,15 @@ impl Members<'_> {
         self.first = false;
     }
 
-    /// A key that is known to need no escaping.
-    fn key(&mut self, key: &[u8]) {
-        self.separate();
-        self.out.push(b'"');
-        self.out.extend_from_slice(key);
-        self.out.extend_from_slice(b"\":");
+    #[inline(always)]
+    fn key(&mut self, key: Key) {
+        let Key(after_another) = key;
+        let text = match after_another {
+            [_comma, first @ ..] if self.first => first,
+            after_another => after_another,
+        };
+        self.out.extend_from_slice(text);
+        self.first = false;
     }
 
     /// A key from outside.
@@ -307,20 +326,22 @@ impl Members<'_> {
     }
 
     /// A string that is printed even if it is empty.
-    fn always(&mut self, key: &[u8], value: &[u8]) {
+    #[inline]
+    fn always(&mut self, key: Key, value: &[u8]) {
         self.key(key);
         push_json_string(self.out, value);
     }
 
     /// A string that is left out if it is empty.
-    fn text(&mut self, key: &[u8], value: &Text) {
+    #[inline]
+    fn text(&mut self, key: Key, value: &Text) {
         if !value.is_empty() {
             self.always(key, value.as_bytes());
         }
     }
 
     /// A number that is left out if it is 0.
-    fn number(&mut self, key: &[u8], value: i64) {
+    fn number(&mut self, key: Key, value: i64) {
         if value != 0 {
             self.key(key);
             push_number(self.out, value);
@@ -346,6 +367,12 @@ fn push_strings(out: &mut Vec<u8>, values: &[Text]) {
         push_json_string(out, value.as_bytes());
     }
     out.push(b']');
+}
+
+/// The last two decimal digits.
+pub(crate) fn two_digits(value: u32) -> [u8; 2] {
+    let digit = |value: u32| b'0' + u8::try_from(value % 10).unwrap_or_default();
+    [digit(value / 10), digit(value)]
 }
 
 fn push_number(out: &mut Vec<u8>, value: i64) {
@@ -374,16 +401,16 @@ impl UserInfo {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         let mut members = Members { out, first: true };
-        members.text(b"username", &self.username);
-        members.text(b"uid", &self.uid);
+        members.text(key!("username"), &self.username);
+        members.text(key!("uid"), &self.uid);
         if let Some(groups) = self.groups.as_deref()
             && !groups.is_empty()
         {
-            members.key(b"groups");
+            members.key(key!("groups"));
             push_strings(members.out, groups);
         }
         if !self.extra.is_empty() {
-            members.key(b"extra");
+            members.key(key!("extra"));
             members.out.push(b'{');
             let mut map = Members {
                 out: members.out,
@@ -406,14 +433,14 @@ impl ObjectReference {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         let mut members = Members { out, first: true };
-        members.text(b"resource", &self.resource);
-        members.text(b"namespace", &self.namespace);
-        members.text(b"name", &self.name);
-        members.text(b"uid", &self.uid);
-        members.text(b"apiGroup", &self.api_group);
-        members.text(b"apiVersion", &self.api_version);
-        members.text(b"resourceVersion", &self.resource_version);
-        members.text(b"subresource", &self.subresource);
+        members.text(key!("resource"), &self.resource);
+        members.text(key!("namespace"), &self.namespace);
+        members.text(key!("name"), &self.name);
+        members.text(key!("uid"), &self.uid);
+        members.text(key!("apiGroup"), &self.api_group);
+        members.text(key!("apiVersion"), &self.api_version);
+        members.text(key!("resourceVersion"), &self.resource_version);
+        members.text(key!("subresource"), &self.subresource);
         out.push(b'}');
     }
 }
@@ -422,18 +449,18 @@ impl Status {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         let mut members = Members { out, first: true };
-        members.text(b"kind", &self.kind);
-        members.text(b"apiVersion", &self.api_version);
-        members.key(b"metadata");
+        members.text(key!("kind"), &self.kind);
+        members.text(key!("apiVersion"), &self.api_version);
+        members.key(key!("metadata"));
         self.metadata.write(members.out);
-        members.text(b"status", &self.status);
-        members.text(b"message", &self.message);
-        members.text(b"reason", &self.reason);
+        members.text(key!("status"), &self.status);
+        members.text(key!("message"), &self.message);
+        members.text(key!("reason"), &self.reason);
         if let Some(details) = &self.details {
-            members.key(b"details");
+            members.key(key!("details"));
             details.write(members.out);
         }
-        members.number(b"code", i64::from(self.code));
+        members.number(key!("code"), i64::from(self.code));
         out.push(b'}');
     }
 }
@@ -442,16 +469,16 @@ impl ListMeta {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         let mut members = Members { out, first: true };
-        members.text(b"selfLink", &self.self_link);
-        members.text(b"resourceVersion", &self.resource_version);
-        members.text(b"continue", &self.continue_token);
+        members.text(key!("selfLink"), &self.self_link);
+        members.text(key!("resourceVersion"), &self.resource_version);
+        members.text(key!("continue"), &self.continue_token);
         if let Some(count) = self.remaining_item_count {
-            members.key(b"remainingItemCount");
+            members.key(key!("remainingItemCount"));
             push_number(members.out, count);
         }
         if let Some(shard) = &self.shard_info {
-            members.key(b"shardInfo");
-            members.object(|info| info.always(b"selector", shard.selector.as_bytes()));
+            members.key(key!("shardInfo"));
+            members.object(|info| info.always(key!("selector"), shard.selector.as_bytes()));
         }
         out.push(b'}');
     }
@@ -461,23 +488,23 @@ impl StatusDetails {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         let mut members = Members { out, first: true };
-        members.text(b"name", &self.name);
-        members.text(b"group", &self.group);
-        members.text(b"kind", &self.kind);
-        members.text(b"uid", &self.uid);
+        members.text(key!("name"), &self.name);
+        members.text(key!("group"), &self.group);
+        members.text(key!("kind"), &self.kind);
+        members.text(key!("uid"), &self.uid);
         if !self.causes.is_empty() {
-            members.key(b"causes");
+            members.key(key!("causes"));
             for (index, cause) in self.causes.iter().enumerate() {
                 members.out.push(if index == 0 { b'[' } else { b',' });
                 members.object(|inner| {
-                    inner.text(b"reason", &cause.reason);
-                    inner.text(b"message", &cause.message);
-                    inner.text(b"field", &cause.field);
+                    inner.text(key!("reason"), &cause.reason);
+                    inner.text(key!("message"), &cause.message);
+                    inner.text(key!("field"), &cause.field);
                 });
             }
             members.out.push(b']');
         }
-        members.number(b"retryAfterSeconds", i64::from(self.retry_after_seconds));
+        members.number(key!("retryAfterSeconds"), i64::from(self.retry_after_seconds));
         out.push(b'}');
     }
 }
@@ -507,10 +534,23 @@ impl MicroTime {
             out.extend_from_slice(b"null");
             return;
         }
-        out.push(b'"');
-        Civil::from_unix(self.unix_seconds).push(out);
-        out.push(b'.');
-        push_padded(out, u64::from(self.nanos / 1000), 6);
-        out.extend_from_slice(b"Z\"");
+        let micros = self.nanos / 1000;
+        match Civil::from_unix(self.unix_seconds).digits() {
+            Some(seconds) => {
+                let mut text = *b"\"0000-00-00T00:00:00.000000Z\"";
+                text[1..20].copy_from_slice(&seconds);
+                text[21..23].copy_from_slice(&two_digits(micros / 10_000));
+                text[23..25].copy_from_slice(&two_digits(micros / 100 % 100));
+                text[25..27].copy_from_slice(&two_digits(micros % 100));
+                out.extend_from_slice(&text);
+            }
+            None => {
+                out.push(b'"');
+                Civil::from_unix(self.unix_seconds).push(out);
+                out.push(b'.');
+                push_padded(out, u64::from(micros), 6);
+                out.extend_from_slice(b"Z\"");
+            }
+        }
     }
 }

@@ -99,6 +99,25 @@ impl Civil {
         }
     }
 
+    /// `YYYY-MM-DDTHH:MM:SS`, for the years 0 to 9999.
+    pub(crate) fn digits(self) -> Option<[u8; 19]> {
+        let year = u32::try_from(self.year).ok().filter(|year| *year <= 9999)?;
+        let mut text = *b"0000-00-00T00:00:00";
+        for (at, pair) in [
+            (0, year / 100),
+            (2, year % 100),
+            (5, u32::from(self.month)),
+            (8, u32::from(self.day)),
+            (11, self.second_of_day / 3600),
+            (14, self.second_of_day / 60 % 60),
+            (17, self.second_of_day % 60),
+        ] {
+            text.get_mut(at..at + 2)?
+                .copy_from_slice(&crate::encode::two_digits(pair));
+        }
+        Some(text)
+    }
+
     /// Appends `YYYY-MM-DDTHH:MM:SS`; years outside 0 to 9999 as Go prints them.
     pub(crate) fn push(self, out: &mut Vec<u8>) {
         let two = |out: &mut Vec<u8>, value: u32| {

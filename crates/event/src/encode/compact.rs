@@ -1,6 +1,7 @@
 //! Raw JSON bodies: validated and compacted in one pass, never re-parsed.
 
 use super::BodyError;
+use super::plain::{Beyond, plain_run};
 use super::string::hex;
 
 /// Go's bound on nesting. Source: Go 1.26 encoding/json scanner.go, maxNestingDepth.
@@ -11,20 +12,6 @@ pub(crate) const MAX_DEPTH: usize = 10_000;
 enum Container {
     Object,
     Array,
-}
-
-/// What may come next.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Expect {
-    Value,
-    /// After `[`.
-    ValueOrEnd,
-    Key,
-    /// After `{`.
-    KeyOrEnd,
-    Colon,
-    /// After a value: a separator, an end, or the end of the text.
-    AfterValue,
 }
 
 /// Appends `raw` without insignificant blanks and with `<`, `>`, `&`, U+2028 and U+2029 escaped.
@@ -38,16 +25,10 @@ enum Expect {
 pub(crate) fn push_compact(out: &mut Vec<u8>, raw: &[u8]) -> Result<(), BodyError> {
     let start = out.len();
     out.reserve(raw.len());
-    let mut scanner = Scanner {
-        raw,
-        at: 0,
-        copied: 0,
-        stack: Vec::new(),
-        out,
-    };
-    match scanner.scan() {
+    let mut scanner = Scanner { raw, copied: 0, out };
+    match scanner.document() {
         Ok(()) => {
-            scanner.flush();
+            scanner.flush(raw.len());
             Ok(())
         }
         Err(error) => {
@@ -57,234 +38,245 @@ pub(crate) fn push_compact(out: &mut Vec<u8>, raw: &[u8]) -> Result<(), BodyErro
     }
 }
 
+/// The cursor is passed along and returned, so that it stays in a register.
 struct Scanner<'a> {
     raw: &'a [u8],
-    at: usize,
     /// Bytes before this one are in `out` or were left out.
     copied: usize,
-    stack: Vec<Container>,
     out: &'a mut Vec<u8>,
 }
 
 impl Scanner<'_> {
-    fn scan(&mut self) -> Result<(), BodyError> {
-        let mut expect = Expect::Value;
-        while let Some(&byte) = self.raw.get(self.at) {
-            if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
-                self.flush();
-                while matches!(self.raw.get(self.at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
-                    self.at += 1;
-                }
-                self.copied = self.at;
-                continue;
-            }
-            expect = match expect {
-                Expect::Value => self.value(byte)?,
-                Expect::ValueOrEnd if byte == b']' => self.close(),
-                Expect::ValueOrEnd => self.value(byte)?,
-                Expect::KeyOrEnd if byte == b'}' => self.close(),
-                Expect::Key | Expect::KeyOrEnd => {
-                    if byte != b'"' {
-                        return Err(invalid(byte, "looking for beginning of object key string"));
+    fn document(&mut self) -> Result<(), BodyError> {
+        let mut enclosing: Vec<Container> = Vec::new();
+        let mut innermost: Option<Container> = None;
+        let mut at = 0;
+        loop {
+            // A value begins here.
+            let (byte, start) = self.next(at).ok_or(BodyError::UnexpectedEnd)?;
+            at = start;
+            match byte {
+                b'"' => at = self.string(at + 1)?,
+                b'{' | b'[' => {
+                    enclosing.extend(innermost);
+                    if enclosing.len() >= MAX_DEPTH {
+                        return Err(invalid(byte, "exceeded max depth"));
                     }
-                    self.string()?;
-                    Expect::Colon
+                    let (first, start) = self.next(at + 1).ok_or(BodyError::UnexpectedEnd)?;
+                    at = start;
+                    match (byte, first) {
+                        (b'{', b'}') | (b'[', b']') => {
+                            at += 1;
+                            innermost = enclosing.pop();
+                        }
+                        (b'{', _) => {
+                            at = self.key(first, at)?;
+                            innermost = Some(Container::Object);
+                            continue;
+                        }
+                        _ => {
+                            innermost = Some(Container::Array);
+                            continue;
+                        }
+                    }
                 }
-                Expect::Colon if byte == b':' => self.step(Expect::Value),
-                Expect::Colon => return Err(invalid(byte, "after object key")),
-                Expect::AfterValue => match (self.stack.last(), byte) {
-                    (None, _) => return Err(invalid(byte, "after top-level value")),
-                    (Some(Container::Object), b',') => self.step(Expect::Key),
-                    (Some(Container::Array), b',') => self.step(Expect::Value),
-                    (Some(Container::Object), b'}') | (Some(Container::Array), b']') => self.close(),
+                b'-' | b'0'..=b'9' => at = self.number(at, byte)?,
+                b't' => at = self.literal(at, "true")?,
+                b'f' => at = self.literal(at, "false")?,
+                b'n' => at = self.literal(at, "null")?,
+                _ => return Err(invalid(byte, "looking for beginning of value")),
+            }
+            // A value ended here; others may end with it.
+            loop {
+                let Some((byte, start)) = self.next(at) else {
+                    return match innermost {
+                        None => Ok(()),
+                        Some(_) => Err(BodyError::UnexpectedEnd),
+                    };
+                };
+                at = start;
+                match (innermost, byte) {
+                    (Some(Container::Object), b',') => {
+                        let (first, start) = self.next(at + 1).ok_or(BodyError::UnexpectedEnd)?;
+                        at = self.key(first, start)?;
+                        break;
+                    }
+                    (Some(Container::Array), b',') => {
+                        at += 1;
+                        break;
+                    }
+                    (Some(Container::Object), b'}') | (Some(Container::Array), b']') => {
+                        at += 1;
+                        innermost = enclosing.pop();
+                    }
                     (Some(Container::Object), _) => return Err(invalid(byte, "after object key:value pair")),
                     (Some(Container::Array), _) => return Err(invalid(byte, "after array element")),
-                },
-            };
-        }
-        if expect == Expect::AfterValue && self.stack.is_empty() {
-            Ok(())
-        } else {
-            Err(BodyError::UnexpectedEnd)
+                    (None, _) => return Err(invalid(byte, "after top-level value")),
+                }
+            }
         }
     }
 
-    fn step(&mut self, next: Expect) -> Expect {
-        self.at += 1;
-        next
-    }
-
-    fn close(&mut self) -> Expect {
-        self.stack.pop();
-        self.step(Expect::AfterValue)
-    }
-
-    fn open(&mut self, byte: u8, container: Container, next: Expect) -> Result<Expect, BodyError> {
-        self.stack.push(container);
-        if self.stack.len() > MAX_DEPTH {
-            return Err(invalid(byte, "exceeded max depth"));
+    /// The next byte that is no blank, and where it is.
+    #[inline(always)]
+    fn next(&mut self, at: usize) -> Option<(u8, usize)> {
+        match self.raw.get(at) {
+            Some(&byte) if byte > b' ' => Some((byte, at)),
+            None => None,
+            Some(_) => self.next_after_blanks(at),
         }
-        Ok(self.step(next))
     }
 
-    fn value(&mut self, byte: u8) -> Result<Expect, BodyError> {
-        match byte {
-            b'{' => return self.open(byte, Container::Object, Expect::KeyOrEnd),
-            b'[' => return self.open(byte, Container::Array, Expect::ValueOrEnd),
-            b'"' => self.string()?,
-            b'-' | b'0'..=b'9' => self.number(byte)?,
-            b't' => self.literal("true")?,
-            b'f' => self.literal("false")?,
-            b'n' => self.literal("null")?,
-            _ => return Err(invalid(byte, "looking for beginning of value")),
+    #[cold]
+    #[inline(never)]
+    fn next_after_blanks(&mut self, at: usize) -> Option<(u8, usize)> {
+        let rest = self.raw.get(at..).unwrap_or_default();
+        let blanks = rest
+            .iter()
+            .take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
+            .count();
+        if blanks > 0 {
+            self.flush(at);
+            self.copied = at + blanks;
         }
-        Ok(Expect::AfterValue)
+        rest.get(blanks).map(|byte| (*byte, at + blanks))
+    }
+
+    /// A key that begins with `first`, and its colon.
+    #[inline(always)]
+    fn key(&mut self, first: u8, at: usize) -> Result<usize, BodyError> {
+        if first != b'"' {
+            return Err(invalid(first, "looking for beginning of object key string"));
+        }
+        let end = self.string(at + 1)?;
+        match self.next(end) {
+            Some((b':', at)) => Ok(at + 1),
+            Some((byte, _)) => Err(invalid(byte, "after object key")),
+            None => Err(BodyError::UnexpectedEnd),
+        }
     }
 
     /// The byte at the cursor, or the blank that Go's scanner is fed at the end of the text.
-    fn peek(&self) -> u8 {
-        self.raw.get(self.at).copied().unwrap_or(b' ')
+    fn peek(&self, at: usize) -> u8 {
+        self.raw.get(at).copied().unwrap_or(b' ')
     }
 
-    fn literal(&mut self, word: &'static str) -> Result<(), BodyError> {
-        for expected in word.bytes() {
-            let byte = self.peek();
+    fn literal(&self, at: usize, word: &'static str) -> Result<usize, BodyError> {
+        for (offset, expected) in word.bytes().enumerate() {
+            let byte = self.peek(at + offset);
             if byte != expected {
                 return Err(invalid(
                     byte,
                     &format!("in literal {word} (expecting '{}')", char::from(expected)),
                 ));
             }
-            self.at += 1;
         }
-        Ok(())
+        Ok(at + word.len())
     }
 
     /// Source: Go 1.26 encoding/json scanner.go, stateNeg to stateE0.
-    fn number(&mut self, first: u8) -> Result<(), BodyError> {
+    fn number(&self, mut at: usize, first: u8) -> Result<usize, BodyError> {
         if first == b'-' {
-            self.at += 1;
+            at += 1;
         }
-        match self.peek() {
-            b'0' => self.at += 1,
-            b'1'..=b'9' => self.digits(),
+        match self.peek(at) {
+            b'0' => at += 1,
+            b'1'..=b'9' => at = self.digits(at),
             byte => return Err(invalid(byte, "in numeric literal")),
         }
-        if self.peek() == b'.' {
-            self.at += 1;
-            self.some_digits("after decimal point in numeric literal")?;
+        if self.peek(at) == b'.' {
+            at = self.some_digits(at + 1, "after decimal point in numeric literal")?;
         }
-        if matches!(self.peek(), b'e' | b'E') {
-            self.at += 1;
-            if matches!(self.peek(), b'+' | b'-') {
-                self.at += 1;
+        if matches!(self.peek(at), b'e' | b'E') {
+            at += 1;
+            if matches!(self.peek(at), b'+' | b'-') {
+                at += 1;
             }
-            self.some_digits("in exponent of numeric literal")?;
+            at = self.some_digits(at, "in exponent of numeric literal")?;
         }
-        Ok(())
+        Ok(at)
     }
 
-    fn digits(&mut self) {
-        while self.peek().is_ascii_digit() {
-            self.at += 1;
+    fn digits(&self, mut at: usize) -> usize {
+        while self.peek(at).is_ascii_digit() {
+            at += 1;
         }
+        at
     }
 
-    fn some_digits(&mut self, context: &str) -> Result<(), BodyError> {
-        let byte = self.peek();
+    fn some_digits(&self, at: usize, context: &str) -> Result<usize, BodyError> {
+        let byte = self.peek(at);
         if !byte.is_ascii_digit() {
             return Err(invalid(byte, context));
         }
-        self.digits();
-        Ok(())
+        Ok(self.digits(at))
     }
 
-    /// A string, from its opening quote to behind its closing one.
-    fn string(&mut self) -> Result<(), BodyError> {
-        self.at += 1;
-        loop {
-            self.at += plain_run(self.raw.get(self.at..).unwrap_or_default());
-            match self.raw.get(self.at) {
-                None => return Err(BodyError::UnexpectedEnd),
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                Some(b'\\') => self.escape()?,
-                Some(&byte @ (b'<' | b'>' | b'&')) => {
-                    self.replace(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte)], 1);
-                }
-                Some(&byte) if byte < 0x20 => return Err(invalid(byte, "in string literal")),
-                Some(_) => match self.raw.get(self.at..).unwrap_or_default() {
-                    [0xe2, 0x80, 0xa8, ..] => self.replace(b"\\u2028", 3),
-                    [0xe2, 0x80, 0xa9, ..] => self.replace(b"\\u2029", 3),
-                    _ => self.at += 1,
-                },
-            }
+    /// A string, from behind its opening quote to behind its closing one.
+    #[inline(always)]
+    fn string(&mut self, at: usize) -> Result<usize, BodyError> {
+        let rest = self.raw.get(at..).unwrap_or_default();
+        let end = at + plain_run(rest, Beyond::Separators);
+        match self.raw.get(end) {
+            Some(b'"') => Ok(end + 1),
+            _ => self.string_with_escapes(end),
         }
     }
 
-    fn escape(&mut self) -> Result<(), BodyError> {
-        self.at += 1;
-        match self.raw.get(self.at) {
-            None => return Err(invalid(b' ', "in string escape code")),
-            Some(b'b' | b'f' | b'n' | b'r' | b't' | b'\\' | b'/' | b'"') => self.at += 1,
+    #[inline(never)]
+    fn string_with_escapes(&mut self, mut at: usize) -> Result<usize, BodyError> {
+        loop {
+            let rest = self.raw.get(at..).unwrap_or_default();
+            at += plain_run(rest, Beyond::Separators);
+            at = match self.raw.get(at) {
+                None => return Err(BodyError::UnexpectedEnd),
+                Some(b'"') => return Ok(at + 1),
+                Some(b'\\') => self.escape(at + 1)?,
+                Some(&byte @ (b'<' | b'>' | b'&')) => {
+                    self.replace(at, &[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte)], 1)
+                }
+                Some(&byte) if byte < 0x20 => return Err(invalid(byte, "in string literal")),
+                Some(_) => match self.raw.get(at..).unwrap_or_default() {
+                    [0xe2, 0x80, 0xa8, ..] => self.replace(at, b"\\u2028", 3),
+                    [0xe2, 0x80, 0xa9, ..] => self.replace(at, b"\\u2029", 3),
+                    _ => at + 1,
+                },
+            };
+        }
+    }
+
+    /// What follows a backslash.
+    fn escape(&self, at: usize) -> Result<usize, BodyError> {
+        match self.raw.get(at) {
+            None => Err(invalid(b' ', "in string escape code")),
+            Some(b'b' | b'f' | b'n' | b'r' | b't' | b'\\' | b'/' | b'"') => Ok(at + 1),
             Some(b'u') => {
-                self.at += 1;
-                for _ in 0..4 {
-                    let byte = self.peek();
+                for digit in at + 1..at + 5 {
+                    let byte = self.peek(digit);
                     if !byte.is_ascii_hexdigit() {
                         return Err(invalid(byte, "in \\u hexadecimal character escape"));
                     }
-                    self.at += 1;
                 }
+                Ok(at + 5)
             }
-            Some(&byte) => return Err(invalid(byte, "in string escape code")),
+            Some(&byte) => Err(invalid(byte, "in string escape code")),
         }
-        Ok(())
     }
 
-    /// Puts `escape` in the place of the next `skipped` bytes.
-    fn replace(&mut self, escape: &[u8], skipped: usize) {
-        self.flush();
+    /// Puts `escape` in the place of the `skipped` bytes from `at` on.
+    fn replace(&mut self, at: usize, escape: &[u8], skipped: usize) -> usize {
+        self.flush(at);
         self.out.extend_from_slice(escape);
-        self.at += skipped;
-        self.copied = self.at;
+        self.copied = at + skipped;
+        self.copied
     }
 
-    /// Copies what was scanned and not yet copied.
-    fn flush(&mut self) {
+    /// Copies what is before `at` and not yet copied.
+    fn flush(&mut self, at: usize) {
         self.out
-            .extend_from_slice(self.raw.get(self.copied..self.at).unwrap_or_default());
-        self.copied = self.at;
+            .extend_from_slice(self.raw.get(self.copied..at).unwrap_or_default());
+        self.copied = at;
     }
-}
-
-/// Length of the leading run of bytes inside a string that need no look.
-fn plain_run(bytes: &[u8]) -> usize {
-    let (chunks, _) = bytes.as_chunks::<16>();
-    let whole = chunks
-        .iter()
-        .take_while(|chunk| {
-            chunk.iter().fold(0_u8, |found, &byte| {
-                found
-                    | u8::from(byte < 0x20)
-                    | u8::from(byte == b'"')
-                    | u8::from(byte == b'\\')
-                    | u8::from(byte == b'<')
-                    | u8::from(byte == b'>')
-                    | u8::from(byte == b'&')
-                    | u8::from(byte == 0xe2)
-            }) == 0
-        })
-        .count()
-        * 16;
-    let rest = bytes.get(whole..).unwrap_or_default();
-    whole
-        + rest
-            .iter()
-            .take_while(|byte| !matches!(byte, 0..0x20 | b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2))
-            .count()
 }
 
 #[cold]

@@ -1,48 +1,6 @@
 //! JSON strings as Go's encoder prints them.
 
-/// What a byte needs inside a JSON string.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Plain,
-    Escape,
-    NotAscii,
-}
-
-const fn class(byte: u8) -> Class {
-    match byte {
-        0x80.. => Class::NotAscii,
-        0..0x20 | b'"' | b'\\' | b'<' | b'>' | b'&' => Class::Escape,
-        _ => Class::Plain,
-    }
-}
-
-/// Length of the leading run of bytes that are printed as they are.
-fn plain_run(bytes: &[u8]) -> usize {
-    let (chunks, _) = bytes.as_chunks::<16>();
-    let whole = chunks
-        .iter()
-        .take_while(|chunk| {
-            // Without a branch per byte, so that the compiler compares all at once.
-            chunk.iter().fold(0_u8, |found, &byte| {
-                found
-                    | u8::from(byte < 0x20)
-                    | u8::from(byte >= 0x80)
-                    | u8::from(byte == b'"')
-                    | u8::from(byte == b'\\')
-                    | u8::from(byte == b'<')
-                    | u8::from(byte == b'>')
-                    | u8::from(byte == b'&')
-            }) == 0
-        })
-        .count()
-        * 16;
-    let rest = bytes.get(whole..).unwrap_or_default();
-    whole
-        + rest
-            .iter()
-            .take_while(|byte| class(**byte) == Class::Plain)
-            .count()
-}
+use super::plain::{Beyond, is_all_plain, plain_run};
 
 pub(crate) const fn hex(nibble: u8) -> u8 {
     match nibble & 15 {
@@ -58,9 +16,21 @@ pub(crate) const fn hex(nibble: u8) -> u8 {
 pub fn push_json_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
+    if is_all_plain(bytes, Beyond::All) {
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+        return;
+    }
+    push_with_escapes(out, bytes);
+    out.push(b'"');
+}
+
+fn push_with_escapes(out: &mut Vec<u8>, bytes: &[u8]) {
     let mut rest = bytes;
     loop {
-        let (plain, tail) = rest.split_at_checked(plain_run(rest)).unwrap_or((rest, &[]));
+        let (plain, tail) = rest
+            .split_at_checked(plain_run(rest, Beyond::All))
+            .unwrap_or((rest, &[]));
         out.extend_from_slice(plain);
         rest = match tail.first() {
             None => break,
@@ -71,7 +41,6 @@ pub fn push_json_string(out: &mut Vec<u8>, bytes: &[u8]) {
             Some(_) => push_not_ascii(out, tail),
         };
     }
-    out.push(b'"');
 }
 
 fn push_escape(out: &mut Vec<u8>, byte: u8) {
