@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, StatusCode};
 use kaudit_event::{Status, UserInfo};
 use kaudit_policy::RequestInfo;
-use kaudit_tower::{AuditContext, Impersonated, User, forbidden_reason};
+use kaudit_tower::{AuditContext, forbidden_reason};
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
@@ -115,15 +115,6 @@ impl Decisions {
         });
         answer
     }
-}
-
-/// The user that the authorizer judged.
-pub(crate) fn judged(extensions: &http::Extensions) -> Arc<UserInfo> {
-    extensions
-        .get::<Impersonated>()
-        .map(|user| Arc::clone(&user.0))
-        .or_else(|| extensions.get::<User>().map(|user| Arc::clone(&user.0)))
-        .unwrap_or_default()
 }
 
 /// What an answer's own text says about the decision.

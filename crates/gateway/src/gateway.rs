@@ -183,7 +183,7 @@ impl Service<Request<Incoming>> for GatewayService {
         let extensions = request.extensions_mut();
         extensions.insert(RemoteAddr::from(self.peer));
         extensions.insert(Peer(self.peer));
-        self.inner.call(request)
+        Box::pin(self.inner.call(request))
     }
 }
 

@@ -16,16 +16,14 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use kaudit_dial::{OutgoingBody, SendError, Upstream, UpstreamBody};
 use kaudit_policy::RequestInfo;
-use kaudit_tower::{
-    AuditContext, BoxFuture, Impersonated, RequestBody, StatusError, parse_status, status_response,
-};
+use kaudit_tower::{AuditContext, BoxFuture, RequestBody, StatusError, parse_status, status_response};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 use tracing::warn;
 
 use crate::body::Body;
-use crate::decision::{Answer, Decisions, Evidence, annotate, judged};
+use crate::decision::{Answer, Decisions, Evidence, annotate};
 use crate::headers;
 use crate::metrics::{Metrics, count};
 use crate::path::{self, PathMode};
@@ -83,29 +81,27 @@ enum Answered {
 impl Shared {
     async fn answer(&self, mut request: Request<RequestBody<Incoming>>) -> Response<Body> {
         let extensions = request.extensions();
-        // INVARIANT G-3: the chain puts both there; without them nothing is forwarded.
-        let (Some(audit), Some(info)) = (
-            extensions.get::<AuditContext>().cloned(),
-            extensions.get::<Arc<RequestInfo>>().cloned(),
-        ) else {
+        // INVARIANT G-3: the chain puts it there; without it nothing is forwarded.
+        let Some(audit) = extensions.get::<AuditContext>().cloned() else {
             return refuse(&StatusError::unavailable(
                 "the gateway's audit chain is not in place",
             ));
         };
+        let info = audit.request_info();
         if self.paths == PathMode::Strict
-            && let Err(ambiguous) = path::check(request.uri().path(), &info)
+            && let Err(ambiguous) = path::check(request.uri().path(), info)
         {
             return self.refuse_path(&audit, ambiguous);
         }
-        let user = judged(extensions);
-        let is_impersonated = extensions.get::<Impersonated>().is_some();
+        let user = audit.acting_user();
+        let is_impersonated = audit.impersonated_user().is_some();
         let upgrade = headers::upgrade(request.headers());
         let peer = extensions.get::<Peer>().map(|peer| peer.0);
         let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         headers::to_upstream(request.headers_mut(), peer, audit.audit_id(), upgrade.as_ref());
         let question = audit
             .is_enabled()
-            .then(|| self.decisions.question(request.headers(), &info));
+            .then(|| self.decisions.question(request.headers(), info));
 
         let mut asked = pin!(async {
             match question {
@@ -128,7 +124,7 @@ impl Shared {
         let (head, body) = match answered {
             Answered::Plain(response) => {
                 let (head, body) = response.into_parts();
-                (head, self.body(body, &info))
+                (head, self.body(body, info))
             }
             Answered::Dedicated(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 annotate(&audit, Evidence::Handled, decided(decision, asked.as_mut()).await);
@@ -152,7 +148,7 @@ impl Shared {
             (body, None)
         };
         if audit.is_enabled() {
-            let evidence = Evidence::of(head.status, status.as_ref(), &user, &info, is_impersonated);
+            let evidence = Evidence::of(head.status, status.as_ref(), &user, info, is_impersonated);
             let answer = if evidence.is_complete() {
                 None
             } else {

@@ -150,7 +150,7 @@ mod tests {
         let handle = PolicyHandle::new(Policy::parse(policy("Metadata").as_bytes()).unwrap().0);
         let mut watched = WatchedPolicy::new(file.clone(), handle.clone());
         let reloads = Reloads::default();
-        let level = || handle.current().unwrap().rules()[0].level.value.as_str();
+        let level = || handle.current().as_ref().unwrap().rules()[0].level.value.as_str();
         let counts = || {
             (
                 reloads.policy_ok.load(Ordering::Relaxed),

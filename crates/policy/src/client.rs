@@ -30,10 +30,35 @@ pub fn source_ips(forwarded_for: Option<&[u8]>, real_ip: Option<&[u8]>, remote_a
     {
         addresses.push(address);
     }
-    addresses
-        .into_iter()
-        .map(|address| Text::from(address.to_string()))
-        .collect()
+    addresses.into_iter().map(text_of).collect()
+}
+
+/// The address as Go prints it.
+fn text_of(address: IpAddr) -> Text {
+    let IpAddr::V4(address) = address else {
+        return Text::from(address.to_string());
+    };
+    let mut text = [0; 15];
+    let mut used = 0;
+    let mut push = |byte| {
+        if let Some(place) = text.get_mut(used) {
+            *place = byte;
+            used += 1;
+        }
+    };
+    for (at, octet) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            push(b'.');
+        }
+        if octet >= 100 {
+            push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            push(b'0' + octet / 10 % 10);
+        }
+        push(b'0' + octet % 10);
+    }
+    Text::copy_from_slice(text.get(..used).unwrap_or_default())
 }
 
 /// A user agent longer than this many bytes is cut, also inside a character.

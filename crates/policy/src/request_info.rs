@@ -8,7 +8,7 @@ mod query;
 use std::ops::Range;
 
 use bytes::Bytes;
-use kaudit_event::Text;
+use kaudit_event::{ObjectReference, Text};
 
 use crate::RequestTarget;
 use query::Query;
@@ -88,6 +88,28 @@ impl RequestInfo {
     #[must_use]
     pub fn path(&self) -> &[u8] {
         &self.path
+    }
+
+    /// The object of a resource request, as far as the path and a field selector tell; shares the path.
+    #[must_use]
+    pub fn object_ref(&self) -> Option<ObjectReference> {
+        if !self.is_resource_request {
+            return None;
+        }
+        let shared = |part: Part| match part.start as usize..part.end as usize {
+            range if range.is_empty() || range.end > self.path.len() => Text::default(),
+            range => Text::from(self.path.slice(range)),
+        };
+        let selected = self.scope.as_ref().and_then(|scope| scope.name.clone());
+        Some(ObjectReference {
+            resource: shared(self.resource),
+            namespace: shared(self.namespace),
+            name: selected.unwrap_or_else(|| shared(self.name)),
+            api_group: shared(self.api_group),
+            api_version: shared(self.api_version),
+            subresource: shared(self.subresource),
+            ..ObjectReference::default()
+        })
     }
 
     /// The Kubernetes verb, or the lower-case method of a non-resource request.

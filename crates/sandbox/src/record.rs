@@ -2,11 +2,8 @@
 //!
 //! Source: k8s.io/apiserver pkg/audit/request.go, LogRequestObject, LogRequestPatch, LogResponseObject.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use kaudit_event::{Level, Status, StatusCause, StatusDetails, Text};
-use kaudit_policy::RequestInfo;
 use kaudit_tower::{AuditContext, ObjectMeta, SessionGuard};
 use serde_json::Value;
 
@@ -16,15 +13,13 @@ use crate::object::{items, text};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recorder {
     audit: Option<AuditContext>,
-    info: Arc<RequestInfo>,
 }
 
 impl Recorder {
     /// The recorder that the chain put beside a request.
-    pub(crate) fn of(extensions: &http::Extensions, info: &Arc<RequestInfo>) -> Self {
+    pub(crate) fn of(extensions: &http::Extensions) -> Self {
         Self {
             audit: extensions.get::<AuditContext>().cloned(),
-            info: Arc::clone(info),
         }
     }
 
@@ -57,7 +52,7 @@ impl Recorder {
         } else {
             Bytes::new()
         };
-        audit.request_object(json, &meta, &self.info);
+        audit.request_object(json, &meta);
     }
 
     /// The body of a patch as it was sent.

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt as _, Limited};
 use kaudit_event::UserInfo;
 use kaudit_policy::{RequestInfo, RequestInfoResolver, RequestTarget};
-use kaudit_tower::{Impersonated, User};
+use kaudit_tower::AuditContext;
 
 use crate::call::{Call, find_kind, lossy};
 use crate::query::Query;
@@ -38,7 +38,7 @@ where
         Ok(resolved) => resolved,
         Err(error) => return plain(500, "text/plain; charset=utf-8", error.into()),
     };
-    let recorder = Recorder::of(&parts.extensions, &info);
+    let recorder = Recorder::of(&parts.extensions);
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let body = match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(body) => body.to_bytes(),
@@ -106,18 +106,16 @@ where
 
 /// Who the request is carried out as.
 fn user(extensions: &http::Extensions) -> Arc<UserInfo> {
-    let impersonated = extensions.get::<Impersonated>().map(|user| &user.0);
-    let user = impersonated.or_else(|| extensions.get::<User>().map(|user| &user.0));
-    user.cloned().unwrap_or_default()
+    extensions
+        .get::<AuditContext>()
+        .map(AuditContext::acting_user)
+        .unwrap_or_default()
 }
 
 /// The request's target and what it is about: the chain's findings, or our own without one.
-fn resolve(parts: &Parts) -> Result<(Arc<RequestTarget>, Arc<RequestInfo>), String> {
-    if let (Some(target), Some(info)) = (
-        parts.extensions.get::<Arc<RequestTarget>>(),
-        parts.extensions.get::<Arc<RequestInfo>>(),
-    ) {
-        return Ok((Arc::clone(target), Arc::clone(info)));
+fn resolve(parts: &Parts) -> Result<(RequestTarget, RequestInfo), String> {
+    if let Some(audit) = parts.extensions.get::<AuditContext>() {
+        return Ok((audit.request_target().clone(), audit.request_info().clone()));
     }
     let method = parts.method.as_str().as_bytes();
     let raw = parts
@@ -128,7 +126,7 @@ fn resolve(parts: &Parts) -> Result<(Arc<RequestTarget>, Arc<RequestInfo>), Stri
     let info = RequestInfoResolver::default()
         .resolve(method, &target)
         .map_err(|error| error.to_string())?;
-    Ok((Arc::new(target), Arc::new(info)))
+    Ok((target, info))
 }
 
 fn body_error(error: &(dyn std::error::Error + Send + Sync + 'static)) -> ApiError {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -28,10 +28,6 @@ impl From<SocketAddr> for RemoteAddr {
 #[derive(Clone, Debug, Default)]
 pub struct ClientCertificates(pub Vec<Bytes>);
 
-/// The authenticated user, in the request's extensions from authentication on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User(pub Arc<UserInfo>);
-
 /// What an authenticator found out.
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_enums, reason = "the chain must look at each")]
@@ -46,6 +42,11 @@ pub enum Authentication {
 
 /// Tells who asks. It may annotate the event; that is kept also when authentication fails.
 pub trait Authenticator: Send + Sync + fmt::Debug {
+    /// The answer where it is known without waiting; `None` has [`Authenticator::authenticate`] called.
+    fn authenticate_now(&self, _: &Parts, _: &AuditContext) -> Option<Authentication> {
+        None
+    }
+
     /// Authenticates one request by its head.
     fn authenticate<'a>(&'a self, parts: &'a Parts, audit: &'a AuditContext)
     -> BoxFuture<'a, Authentication>;
@@ -68,6 +69,11 @@ impl Anonymous {
 }
 
 impl Authenticator for Anonymous {
+    fn authenticate_now(&self, _: &Parts, _: &AuditContext) -> Option<Authentication> {
+        static ANONYMOUS: LazyLock<Arc<UserInfo>> = LazyLock::new(|| Arc::new(Anonymous::user()));
+        Some(Authentication::User(Arc::clone(&ANONYMOUS)))
+    }
+
     fn authenticate<'a>(&'a self, _: &'a Parts, _: &'a AuditContext) -> BoxFuture<'a, Authentication> {
         Box::pin(std::future::ready(Authentication::User(Arc::new(Self::user()))))
     }

@@ -41,6 +41,11 @@ pub struct Authorization {
 
 /// Decides.
 pub trait Authorizer: Send + Sync + fmt::Debug {
+    /// The decision where it is known without waiting; `None` has [`Authorizer::authorize`] called.
+    fn authorize_now(&self, _: AuthorizationRequest<'_>) -> Option<Result<Authorization, String>> {
+        None
+    }
+
     /// Decides one request. An error is answered 500 and annotated as an internal error.
     fn authorize<'a>(
         &'a self,
@@ -52,13 +57,22 @@ pub trait Authorizer: Send + Sync + fmt::Debug {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AlwaysAllow;
 
-impl Authorizer for AlwaysAllow {
-    fn authorize<'a>(&'a self, _: AuthorizationRequest<'a>) -> BoxFuture<'a, Result<Authorization, String>> {
-        let allowed = Authorization {
+impl AlwaysAllow {
+    const fn answer() -> Result<Authorization, String> {
+        Ok(Authorization {
             decision: Decision::Allow,
             reason: String::new(),
-        };
-        Box::pin(std::future::ready(Ok(allowed)))
+        })
+    }
+}
+
+impl Authorizer for AlwaysAllow {
+    fn authorize_now(&self, _: AuthorizationRequest<'_>) -> Option<Result<Authorization, String>> {
+        Some(Self::answer())
+    }
+
+    fn authorize<'a>(&'a self, _: AuthorizationRequest<'a>) -> BoxFuture<'a, Result<Authorization, String>> {
+        Box::pin(std::future::ready(Self::answer()))
     }
 }
 

@@ -167,20 +167,15 @@ where
                 Poll::Ready(Some(Err(error)))
             }
             Some(Ok(frame)) => {
-                let now = Instant::now();
-                *this.handed_over = Some(now);
                 if *this.copies
                     && let (Some(guard), Some(data)) = (this.guard.as_ref(), frame.data_ref())
                 {
                     guard.audit.copy_response(data);
                 }
                 if is_last {
-                    if let Some(guard) = this.guard.as_ref() {
-                        guard
-                            .audit
-                            .track(|trackers| trackers.response_write += now.elapsed());
-                    }
-                    end(this.guard, End::Complete);
+                    end(this.guard, End::Written);
+                } else if this.guard.is_some() {
+                    *this.handed_over = Some(Instant::now());
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -2,20 +2,20 @@
 //!
 //! Source: k8s.io/apiserver pkg/audit/context.go and request.go.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use kaudit_event::{Event, Level, MicroTime, ObjectReference, Stage, Status, Text, Unknown, UserInfo};
-use kaudit_policy::{RequestAuditConfig, RequestInfo};
+use kaudit_event::{Event, Level, MicroTime, Stage, Status, Text, Unknown, UserInfo};
+use kaudit_policy::{RequestAuditConfig, RequestInfo, RequestTarget};
 use kaudit_sink::{Emission, Outcome, Reservation, Sink};
 use tracing::warn;
 
 use crate::bodies::{Envelope, ObjectMeta, parse_status};
 use crate::capture::{Budget, Copy, Wanted};
-use crate::latency::Trackers;
+use crate::latency::{self, Trackers};
 use crate::metrics::{Metrics, count};
 use crate::status::plain;
 
@@ -40,21 +40,49 @@ struct Inner {
     received: SystemTime,
     started: Instant,
     audit_id: Text,
+    info: RequestInfo,
+    target: RequestTarget,
+    user: OnceLock<Arc<UserInfo>>,
+    impersonated: OnceLock<Arc<UserInfo>>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    event: Event,
     config: Option<RequestAuditConfig>,
+    trackers: Trackers,
     phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The policy is not known yet: annotations are taken.
+    Open(Vec<(Text, Text)>),
+    /// Events are made.
+    Audited(Box<Record>),
+    /// Level None or no policy: nothing is recorded.
+    Silent,
+    /// The final event was made.
+    Ended,
+}
+
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Open(Vec::new())
+    }
+}
+
+/// What is kept of a request that is recorded.
+#[derive(Debug)]
+struct Record {
+    event: Event,
+    config: RequestAuditConfig,
     is_long_running: bool,
     head_seen: bool,
     /// Sessions that still relay bytes, and the end that waits for them.
     holds: usize,
     pending: Option<End>,
     reservation: Reservation,
-    trackers: Trackers,
     request_copy: Option<(Copy, RequestShape)>,
     response_copy: Option<Copy>,
     /// Who the request asks to be, where only the answer will tell whether it was let.
@@ -64,28 +92,16 @@ struct State {
 /// What has to be known of a request to read its body.
 #[derive(Debug)]
 pub(crate) struct RequestShape {
-    pub(crate) info: Arc<RequestInfo>,
     pub(crate) is_patch: bool,
     pub(crate) content_type: Text,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Phase {
-    /// The policy is not known yet: annotations are taken.
-    #[default]
-    Open,
-    /// Events are made.
-    Audited,
-    /// Level None or no policy: nothing is recorded.
-    Silent,
-    /// The final event was made.
-    Ended,
 }
 
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The last byte was handed over.
+    /// The last bytes were handed over just now.
+    Written,
+    /// There was nothing more to hand over.
     Complete,
     /// Nobody listened any more.
     ClientGone,
@@ -96,13 +112,17 @@ pub(crate) enum End {
 }
 
 impl AuditContext {
-    pub(crate) fn new(shared: Arc<Shared>, audit_id: Text) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, audit_id: Text, info: RequestInfo, target: RequestTarget) -> Self {
         let received = (shared.clock)();
         Self(Arc::new(Inner {
             shared,
             received,
             started: Instant::now(),
             audit_id,
+            info,
+            target,
+            user: OnceLock::new(),
+            impersonated: OnceLock::new(),
             state: Mutex::new(State::default()),
         }))
     }
@@ -111,10 +131,51 @@ impl AuditContext {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Does something with the record, where there is one.
+    fn record<T>(&self, act: impl FnOnce(&mut Record) -> T) -> Option<T> {
+        match &mut self.state().phase {
+            Phase::Audited(record) => Some(act(record)),
+            Phase::Open(_) | Phase::Silent | Phase::Ended => None,
+        }
+    }
+
     /// The request's Audit-ID.
     #[must_use]
     pub fn audit_id(&self) -> &Text {
         &self.0.audit_id
+    }
+
+    /// What the request is about.
+    #[must_use]
+    pub fn request_info(&self) -> &RequestInfo {
+        &self.0.info
+    }
+
+    /// The request's target as it came.
+    #[must_use]
+    pub fn request_target(&self) -> &RequestTarget {
+        &self.0.target
+    }
+
+    /// Who asks; `None` before authentication.
+    #[must_use]
+    pub fn user(&self) -> Option<&Arc<UserInfo>> {
+        self.0.user.get()
+    }
+
+    /// Who the request asks to be carried out as, where impersonation is enforced or observed.
+    #[must_use]
+    pub fn impersonated_user(&self) -> Option<&Arc<UserInfo>> {
+        self.0.impersonated.get()
+    }
+
+    /// Who the request is carried out as; a user without a name before authentication.
+    #[must_use]
+    pub fn acting_user(&self) -> Arc<UserInfo> {
+        self.impersonated_user()
+            .or_else(|| self.user())
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// The level at which the request is recorded; `None` before the policy was asked.
@@ -126,23 +187,20 @@ impl AuditContext {
     /// Whether anything that is said here can reach an event.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
-        matches!(self.state().phase, Phase::Open | Phase::Audited)
+        matches!(self.state().phase, Phase::Open(_) | Phase::Audited(_))
     }
 
     /// Adds an annotation. The first value of a key stays; another one is refused with a warning.
     pub fn annotate(&self, key: impl Into<Text>, value: impl Into<Text>) {
         let (key, value) = (key.into(), value.into());
         let mut state = self.state();
-        if !matches!(state.phase, Phase::Open | Phase::Audited) {
-            return;
-        }
-        match state
-            .event
-            .annotations
-            .iter()
-            .find(|(present, _)| *present == key)
-        {
-            None => state.event.annotations.push((key, value)),
+        let annotations = match &mut state.phase {
+            Phase::Open(annotations) => annotations,
+            Phase::Audited(record) => &mut record.event.annotations,
+            Phase::Silent | Phase::Ended => return,
+        };
+        match annotations.iter().find(|(present, _)| *present == key) {
+            None => annotations.push((key, value)),
             Some((_, present)) if *present == value => {}
             Some((_, present)) => {
                 let (audit_id, present) = (&self.0.audit_id, present.clone());
@@ -154,49 +212,44 @@ impl AuditContext {
     /// Records the object of a create or update, as the service decoded it: `json` is its compact form.
     ///
     /// Completes the event's objectRef with what is still empty in it.
-    pub fn request_object(&self, json: Bytes, meta: &ObjectMeta, info: &RequestInfo) {
-        let mut state = self.state();
-        if state.level() < Level::Metadata {
-            return;
-        }
-        state.complete_object_ref(meta, info);
-        if state.level() >= Level::Request {
-            state.event.request_object = Some(Unknown::json(state.without_managed_fields(json)));
-        }
+    pub fn request_object(&self, json: Bytes, meta: &ObjectMeta) {
+        self.record(|record| {
+            record.complete_object_ref(meta, &self.0.info);
+            if record.config.level >= Level::Request {
+                record.event.request_object = Some(Unknown::json(record.without_managed_fields(json)));
+            }
+        });
     }
 
     /// Records a patch as it was sent. The objectRef stays as it is.
     pub fn request_patch(&self, patch: Bytes) {
-        let mut state = self.state();
-        if state.level() >= Level::Request {
-            state.event.request_object = Some(Unknown::json(patch));
-        }
+        self.record(|record| {
+            if record.config.level >= Level::Request {
+                record.event.request_object = Some(Unknown::json(patch));
+            }
+        });
     }
 
     /// Records the Status that the service answers with.
     pub fn response_status(&self, status: &Status) {
-        let mut state = self.state();
-        if state.level() >= Level::Metadata {
-            state.event.response_status = Some(recorded(status));
-        }
+        self.record(|record| record.event.response_status = Some(recorded(status)));
     }
 
     /// Records the Status that another server answered with, where the service only passes it on.
     pub fn relayed_status(&self, status: Status) {
-        let mut state = self.state();
-        if state.level() < Level::Metadata {
-            return;
-        }
-        state.settle_claims(&status);
-        state.event.response_status = Some(status);
+        self.record(|record| {
+            record.settle_claims(&status);
+            record.event.response_status = Some(status);
+        });
     }
 
     /// Records the object that the service answers with: `json` is its compact form.
     pub fn response_object(&self, json: Bytes) {
-        let mut state = self.state();
-        if state.level() >= Level::RequestResponse {
-            state.event.response_object = Some(Unknown::json(state.without_managed_fields(json)));
-        }
+        self.record(|record| {
+            if record.config.level >= Level::RequestResponse {
+                record.event.response_object = Some(Unknown::json(record.without_managed_fields(json)));
+            }
+        });
     }
 
     /// Keeps the request open: its final event comes when the last guard is dropped.
@@ -204,44 +257,70 @@ impl AuditContext {
     /// For connections that become a tunnel; take it before the 101 is answered.
     #[must_use]
     pub fn hold_open(&self) -> SessionGuard {
-        self.state().holds += 1;
+        self.record(|record| record.holds += 1);
         SessionGuard(self.clone())
+    }
+
+    /// Who asks, from authentication on.
+    pub(crate) fn authenticated(&self, user: Arc<UserInfo>) {
+        // A request is authenticated once.
+        drop(self.0.user.set(user));
     }
 
     /// Who the request is carried out as, where that is certain.
     pub fn impersonated(&self, user: UserInfo) {
-        self.state().event.impersonated_user = Some(user);
+        let user = self.0.impersonated.get_or_init(|| Arc::new(user));
+        self.record(|record| record.event.impersonated_user = Some(user.as_ref().clone()));
     }
 
     /// Who the request asks to be carried out as; recorded once the answer shows that it was let.
-    pub(crate) fn claims_to_be(&self, user: UserInfo) {
-        self.state().claims = Some(user);
+    pub(crate) fn asks_to_be(&self, user: UserInfo) {
+        let user = self.0.impersonated.get_or_init(|| Arc::new(user));
+        self.record(|record| record.claims = Some(user.as_ref().clone()));
     }
 
     pub(crate) fn track(&self, add: impl FnOnce(&mut Trackers)) {
         add(&mut self.state().trackers);
     }
 
-    /// Fills in what is known of the request, and how it is recorded.
-    pub(crate) fn begin(&self, config: RequestAuditConfig, draft: Event, is_long_running: bool) {
+    /// How the request is recorded; from level Metadata on, with what is known of it.
+    pub(crate) fn begin(
+        &self,
+        config: RequestAuditConfig,
+        is_long_running: bool,
+        draft: impl FnOnce() -> Event,
+    ) {
+        let metrics = &self.0.shared.metrics;
+        metrics.count_level(config.level);
         let mut state = self.state();
-        self.0.shared.metrics.count_level(config.level);
         state.config = Some(config);
         if config.level == Level::None {
             state.phase = Phase::Silent;
             return;
         }
-        let annotations = std::mem::take(&mut state.event.annotations);
-        state.phase = Phase::Audited;
-        state.is_long_running = is_long_running;
-        state.event = Event {
-            level: config.level.into(),
-            audit_id: self.0.audit_id.clone(),
-            request_received_timestamp: MicroTime::from(self.0.received),
-            annotations,
-            ..draft
+        let annotations = match &mut state.phase {
+            Phase::Open(annotations) => std::mem::take(annotations),
+            Phase::Audited(_) | Phase::Silent | Phase::Ended => Vec::new(),
         };
-        count(&self.0.shared.metrics.received);
+        state.phase = Phase::Audited(Box::new(Record {
+            event: Event {
+                level: config.level.into(),
+                audit_id: self.0.audit_id.clone(),
+                request_received_timestamp: MicroTime::from(self.0.received),
+                annotations,
+                ..draft()
+            },
+            config,
+            is_long_running,
+            head_seen: false,
+            holds: 0,
+            pending: None,
+            reservation: Reservation::none(),
+            request_copy: None,
+            response_copy: None,
+            claims: None,
+        }));
+        count(&metrics.received);
     }
 
     /// Nothing is recorded of this request.
@@ -249,17 +328,14 @@ impl AuditContext {
         self.state().phase = Phase::Silent;
     }
 
-    pub(crate) fn is_audited(&self) -> bool {
-        self.state().phase == Phase::Audited
-    }
-
     pub(crate) fn reserved(&self, reservation: Reservation) {
-        self.state().reservation = reservation;
+        self.record(|record| record.reservation = reservation);
     }
 
     /// Makes the first event.
     pub(crate) fn receive(&self) -> Outcome {
-        self.emit(&mut self.state(), Stage::RequestReceived)
+        self.record(|record| self.emit(record, Stage::RequestReceived))
+            .unwrap_or(Outcome::Accepted)
     }
 
     /// RequestReceived was refused: the request ends without another event.
@@ -271,14 +347,12 @@ impl AuditContext {
 
     /// The one event of a request that got no further than its authentication or deadline.
     pub(crate) fn end_at_start(&self, code: i32) {
-        let mut state = self.state();
-        if state.phase != Phase::Audited {
+        let Some((mut record, _)) = self.take_record() else {
             return;
-        }
-        state.event.response_status.get_or_insert_default().code = code;
+        };
+        record.event.response_status.get_or_insert_default().code = code;
         // The stage's outcome changes nothing: the request is refused anyway.
-        drop(self.emit(&mut state, Stage::ResponseStarted));
-        state.phase = Phase::Ended;
+        drop(self.emit(&mut record, Stage::ResponseStarted));
         count(&self.0.shared.metrics.finals);
     }
 
@@ -287,156 +361,172 @@ impl AuditContext {
             message: message.into(),
             ..Status::default()
         };
-        self.state().event.response_status = Some(status);
+        self.record(|record| record.event.response_status = Some(status));
     }
 
     /// The head of the response: its code, and ResponseStarted where the request is long-running.
     pub(crate) fn head(&self, code: u16) {
-        let mut state = self.state();
-        if state.phase != Phase::Audited || state.head_seen {
-            return;
-        }
-        state.head_seen = true;
-        if let Some(body) = state
-            .response_copy
-            .as_ref()
-            .and_then(|copy| copy.bytes().ok())
-            .and_then(parse_status)
-        {
-            state.event.response_status = Some(body);
-        }
-        state.event.response_status.get_or_insert_default().code = i32::from(code);
-        if code != 403
-            && let Some(user) = state.claims.take()
-        {
-            state.event.impersonated_user = Some(user);
-        }
-        if state.is_long_running {
-            drop(self.emit(&mut state, Stage::ResponseStarted));
-        }
+        self.record(|record| {
+            if record.head_seen {
+                return;
+            }
+            record.head_seen = true;
+            if let Some(body) = record
+                .response_copy
+                .as_ref()
+                .and_then(|copy| copy.bytes().ok())
+                .and_then(parse_status)
+            {
+                record.event.response_status = Some(body);
+            }
+            record.event.response_status.get_or_insert_default().code = i32::from(code);
+            if code != 403
+                && let Some(user) = record.claims.take()
+            {
+                record.event.impersonated_user = Some(user);
+            }
+            if record.is_long_running {
+                drop(self.emit(record, Stage::ResponseStarted));
+            }
+        });
     }
 
     pub(crate) fn copies(&self, request: Option<(usize, RequestShape)>, response: Option<Wanted>) {
         let Shared { budget, metrics, .. } = &*self.0.shared;
         let copy = |wanted| Copy::new(wanted, Arc::clone(budget), Arc::clone(metrics));
-        let mut state = self.state();
-        state.request_copy = request.map(|(limit, shape)| (copy(Wanted::Object { limit }), shape));
-        state.response_copy = response.map(copy);
+        self.record(|record| {
+            record.request_copy = request.map(|(limit, shape)| (copy(Wanted::Object { limit }), shape));
+            record.response_copy = response.map(copy);
+        });
     }
 
     pub(crate) fn copy_request(&self, data: &[u8]) {
-        if let Some((copy, _)) = &mut self.state().request_copy {
-            copy.push(data);
-        }
+        self.record(|record| {
+            if let Some((copy, _)) = &mut record.request_copy {
+                copy.push(data);
+            }
+        });
     }
 
     pub(crate) fn copy_response(&self, data: &[u8]) {
-        if let Some(copy) = &mut self.state().response_copy {
-            copy.push(data);
-        }
+        self.record(|record| {
+            if let Some(copy) = &mut record.response_copy {
+                copy.push(data);
+            }
+        });
     }
 
     pub(crate) fn drop_response_copy(&self) {
-        self.state().response_copy = None;
+        self.record(|record| record.response_copy = None);
+    }
+
+    /// The record of a request that ends now.
+    fn take_record(&self) -> Option<(Box<Record>, Trackers)> {
+        let mut state = self.state();
+        match std::mem::replace(&mut state.phase, Phase::Ended) {
+            Phase::Audited(record) => Some((record, state.trackers)),
+            phase => {
+                state.phase = phase;
+                None
+            }
+        }
     }
 
     /// INVARIANT G-2: the first caller makes the final event, every later one nothing.
     pub(crate) fn finish(&self, end: End) {
-        let mut state = self.state();
-        if state.phase != Phase::Audited {
+        let held = self.record(|record| {
+            let held = record.holds > 0 && !matches!(end, End::Panic(_));
+            if held {
+                record.pending.get_or_insert_with(|| end.clone());
+            }
+            held
+        });
+        if held != Some(false) {
             return;
         }
-        if state.holds > 0 && !matches!(end, End::Panic(_)) {
-            state.pending.get_or_insert(end);
+        let Some((mut record, mut trackers)) = self.take_record() else {
             return;
-        }
+        };
+        let record = &mut *record;
         let metrics = &self.0.shared.metrics;
         count(&metrics.finals);
-        state.apply_response_copy();
-        state.apply_request_copy();
+        record.apply_response_copy();
+        record.apply_request_copy(&self.0.info);
         if let End::Panic(message) = &end {
             count(&metrics.panics);
-            state.event.response_status = Some(Status {
+            record.event.response_status = Some(Status {
                 status: Text::from_static("Failure"),
                 message: format!("APIServer panic'd: {message}").into(),
                 reason: Text::from_static("InternalError"),
                 code: 500,
                 ..Status::default()
             });
-            drop(self.emit(&mut state, Stage::Panic));
-            state.phase = Phase::Ended;
+            drop(self.emit(record, Stage::Panic));
             return;
         }
-        if state.event.response_status.is_none() {
-            state.event.response_status = Some(Status {
+        if record.event.response_status.is_none() {
+            record.event.response_status = Some(Status {
                 status: Text::from_static("Success"),
                 message: Text::from_static("Connection closed early"),
                 ..plain(200)
             });
-            if state.is_long_running {
-                drop(self.emit(&mut state, Stage::ResponseStarted));
+            if record.is_long_running {
+                drop(self.emit(record, Stage::ResponseStarted));
             }
         }
         match &end {
             End::ClientGone => {
                 count(&metrics.client_gone);
-                state.event.annotations.push((
-                    Text::from_static("kaudit.dev/aborted"),
-                    Text::from_static("client"),
-                ));
+                record.add(ABORTED, Text::from_static("client"));
             }
             End::UpstreamError(error) => {
                 count(&metrics.upstream_errors);
-                let value = format!("upstream: {error}");
-                state
-                    .event
-                    .annotations
-                    .push((Text::from_static("kaudit.dev/aborted"), value.into()));
+                record.add(ABORTED, format!("upstream: {error}"));
             }
-            End::Complete | End::Panic(_) => {}
+            End::Written | End::Complete | End::Panic(_) => {}
         }
-        if state.event.verb != "watch" {
-            for (key, value) in state.trackers.annotations(self.0.started.elapsed()) {
-                state
-                    .event
-                    .annotations
-                    .push((Text::from_static(key), value.into()));
+        if record.event.verb != "watch" {
+            let now = Instant::now();
+            let total = now.duration_since(self.0.started);
+            if total > latency::THRESHOLD && end == End::Written {
+                trackers.response_write += now.elapsed();
+            }
+            for (key, value) in trackers.annotations(total) {
+                record.add(key, value);
             }
         }
-        drop(self.emit(&mut state, Stage::ResponseComplete));
-        state.phase = Phase::Ended;
+        drop(self.emit(record, Stage::ResponseComplete));
     }
 
-    fn emit(&self, state: &mut State, stage: Stage) -> Outcome {
-        let Some(config) = state.config else {
-            return Outcome::Accepted;
-        };
-        if config.omit_stages.contains(stage) {
+    fn emit(&self, record: &mut Record, stage: Stage) -> Outcome {
+        if record.config.omit_stages.contains(stage) {
             return Outcome::Accepted;
         }
-        state.event.stage = stage.into();
-        state.event.stage_timestamp = match stage {
-            Stage::RequestReceived => state.event.request_received_timestamp,
-            _ => MicroTime::from((self.0.shared.clock)()).max(state.event.request_received_timestamp),
+        let received = record.event.request_received_timestamp;
+        record.event.stage = stage.into();
+        record.event.stage_timestamp = match stage {
+            Stage::RequestReceived => received,
+            _ => MicroTime::from((self.0.shared.clock)()).max(received),
         };
         count(&self.0.shared.metrics.events);
         self.0
             .shared
             .sink
-            .submit(&Emission::new(&state.event), &mut state.reservation)
+            .submit(&Emission::new(&record.event), &mut record.reservation)
     }
 }
 
-impl State {
-    fn level(&self) -> Level {
-        match (self.phase, self.config) {
-            (Phase::Audited, Some(config)) => config.level,
-            _ => Level::None,
-        }
+const ABORTED: &str = "kaudit.dev/aborted";
+
+impl Record {
+    fn add(&mut self, key: &'static str, value: impl Into<Text>) {
+        self.event
+            .annotations
+            .push((Text::from_static(key), value.into()));
     }
 
     fn without_managed_fields(&self, json: Bytes) -> Bytes {
-        if self.config.is_some_and(|config| config.omit_managed_fields) {
+        if self.config.omit_managed_fields {
             kaudit_event::without_managed_fields(&json).map_or(json, Bytes::from)
         } else {
             json
@@ -466,7 +556,7 @@ impl State {
     /// What the bytes of the request tell: the object's address, and from level Request on its text.
     ///
     /// Only where the handler can have seen them: upstream records a body after it was decoded.
-    fn apply_request_copy(&mut self) {
+    fn apply_request_copy(&mut self, info: &RequestInfo) {
         let Some((copy, shape)) = self.request_copy.take() else {
             return;
         };
@@ -487,15 +577,15 @@ impl State {
         let left_out = match copy.bytes() {
             Ok([]) => return,
             Ok(bytes) if shape.is_patch => {
-                if self.level() >= Level::Request {
+                if self.config.level >= Level::Request {
                     self.event.request_object = Some(Unknown::json(Bytes::copy_from_slice(bytes)));
                 }
                 return;
             }
             Ok(bytes) if content_type.is_empty() || content_type.contains("json") => {
                 if let Some(meta) = ObjectMeta::from_json(bytes) {
-                    self.complete_object_ref(&meta, &shape.info);
-                    if self.level() >= Level::Request {
+                    self.complete_object_ref(&meta, info);
+                    if self.config.level >= Level::Request {
                         let object = self.without_managed_fields(Bytes::copy_from_slice(bytes));
                         self.event.request_object = Some(Unknown::json(object));
                     }
@@ -504,12 +594,12 @@ impl State {
             }
             Ok(bytes) => match Envelope::parse(bytes) {
                 Some(envelope) => {
-                    if matches!(shape.info.verb(), b"create" | b"update")
+                    if matches!(info.verb(), b"create" | b"update")
                         && let Some(meta) = envelope.meta()
                     {
-                        self.complete_object_ref(&meta, &shape.info);
+                        self.complete_object_ref(&meta, info);
                     }
-                    if self.level() >= Level::Request {
+                    if self.config.level >= Level::Request {
                         self.event.request_object = Some(Unknown::json(encoded(&envelope)));
                         self.event.annotations.push((
                             Text::from_static("kaudit.dev/request-object-encoding"),
@@ -522,7 +612,7 @@ impl State {
             },
             Err(missing) => missing.as_str().to_owned(),
         };
-        if self.level() >= Level::Request {
+        if self.config.level >= Level::Request {
             let key = Text::from_static(kaudit_event::Body::Request.annotation());
             self.event.annotations.push((key, left_out.into()));
         }
@@ -543,7 +633,7 @@ impl State {
         let Some(copy) = self.response_copy.take() else {
             return;
         };
-        let wants_object = self.level() >= Level::RequestResponse;
+        let wants_object = self.config.level >= Level::RequestResponse;
         match copy.bytes() {
             Ok([]) => {}
             Ok(bytes) => {
@@ -600,42 +690,21 @@ fn recorded(status: &Status) -> Status {
     }
 }
 
-/// The reference of a resource request, from its path.
-pub(crate) fn object_ref(info: &RequestInfo) -> Option<ObjectReference> {
-    let text = |bytes: &[u8]| {
-        if bytes.is_empty() {
-            Text::default()
-        } else {
-            Text::copy_from_slice(bytes)
-        }
-    };
-    info.is_resource_request().then(|| ObjectReference {
-        resource: text(info.resource()),
-        namespace: text(info.namespace()),
-        name: text(info.name()),
-        api_group: text(info.api_group()),
-        api_version: text(info.api_version()),
-        subresource: text(info.subresource()),
-        ..ObjectReference::default()
-    })
-}
-
 /// Keeps a request open while its connection is a tunnel.
 #[derive(Debug)]
 pub struct SessionGuard(AuditContext);
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
-        let pending = {
-            let mut state = self.0.state();
-            state.holds = state.holds.saturating_sub(1);
-            if state.holds == 0 {
-                state.pending.take()
+        let pending = self.0.record(|record| {
+            record.holds = record.holds.saturating_sub(1);
+            if record.holds == 0 {
+                record.pending.take()
             } else {
                 None
             }
-        };
-        if let Some(end) = pending {
+        });
+        if let Some(end) = pending.flatten() {
             self.0.finish(end);
         }
     }

@@ -3,8 +3,6 @@
 //! Source: k8s.io/apiserver pkg/endpoints/filters/impersonation.go and
 //! pkg/endpoints/filters/impersonation/impersonation.go.
 
-use std::sync::Arc;
-
 use http::HeaderMap;
 use kaudit_event::{Text, UserInfo};
 use kaudit_policy::Attributes;
@@ -24,10 +22,6 @@ pub enum Impersonation {
     /// Somebody behind decides; the event says who was asked for, unless that was refused.
     Observe,
 }
-
-/// The user a request is carried out as, in the request's extensions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Impersonated(pub Arc<UserInfo>);
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";

@@ -6,11 +6,12 @@
 //! final event per audited request, also when the client leaves, the service panics, or the connection
 //! becomes a tunnel.
 //!
-//! The service finds in the request's extensions an [`AuditContext`] to annotate the event and to say
-//! what it answered, the [`RequestInfo`](kaudit_policy::RequestInfo) and the [`User`].
+//! The service finds in the request's extensions an [`AuditContext`]: who asks and for what, and where to
+//! annotate the event and to say what was answered.
 //!
 //! Source: k8s.io/apiserver pkg/server/config.go, DefaultBuildHandlerChain, and pkg/endpoints/filters.
 
+mod audit_id;
 mod authn;
 mod authz;
 mod bodies;
@@ -25,14 +26,14 @@ mod metrics;
 mod policy;
 mod status;
 
-pub use authn::{Anonymous, Authentication, Authenticator, BoxFuture, ClientCertificates, RemoteAddr, User};
+pub use authn::{Anonymous, Authentication, Authenticator, BoxFuture, ClientCertificates, RemoteAddr};
 pub use authz::{AlwaysAllow, Authorization, AuthorizationRequest, Authorizer, Decision, forbidden_reason};
 pub use bodies::{ObjectMeta, parse_status};
 pub use body::{BoxError, RequestBody, ResponseBody};
 pub use capture::{Bodies, Capture};
-pub use chain::{Audit, AuditBuilder, AuditLayer, AuditService};
+pub use chain::{Audit, AuditBuilder, AuditFuture, AuditLayer, AuditService};
 pub use context::{AuditContext, SessionGuard};
-pub use impersonation::{Impersonated, Impersonation};
+pub use impersonation::Impersonation;
 pub use metrics::{Metrics, MetricsSnapshot};
 pub use policy::PolicyHandle;
 pub use status::{StatusError, status_response, text_response};

@@ -11,11 +11,9 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use kaudit_backend::{Format, Log};
 use kaudit_event::{Text, UserInfo};
-use kaudit_policy::{Policy, RequestInfo, RequestInfoResolver, RequestTarget};
+use kaudit_policy::{Policy, RequestInfoResolver, RequestTarget};
 use kaudit_sink::Counters;
-use kaudit_tower::{
-    Audit, AuditContext, Authentication, Authenticator, BoxFuture, ObjectMeta, RemoteAddr, User,
-};
+use kaudit_tower::{Audit, AuditContext, Authentication, Authenticator, BoxFuture, ObjectMeta, RemoteAddr};
 use serde_json::Value;
 use tower_layer::Layer as _;
 use tower_service::Service;
@@ -27,6 +25,10 @@ use crate::{measure, text, user};
 struct Fixed(Arc<UserInfo>);
 
 impl Authenticator for Fixed {
+    fn authenticate_now(&self, _: &http::request::Parts, _: &AuditContext) -> Option<Authentication> {
+        Some(Authentication::User(Arc::clone(&self.0)))
+    }
+
     fn authenticate<'a>(
         &'a self,
         _: &'a http::request::Parts,
@@ -56,11 +58,8 @@ impl<B: Send + 'static> Service<Request<B>> for Handler {
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let extensions = request.extensions();
-        if let (Some(audit), Some(info)) = (
-            extensions.get::<AuditContext>(),
-            extensions.get::<Arc<RequestInfo>>(),
-        ) {
-            audit.request_object(self.request.clone(), &self.meta, info);
+        if let Some(audit) = extensions.get::<AuditContext>() {
+            audit.request_object(self.request.clone(), &self.meta);
             audit.response_object(self.response.clone());
         }
         let mut response = Response::new(Full::new(self.plain.clone()));
@@ -100,7 +99,7 @@ pub(crate) fn run(inputs: &Value, one: Option<&str>) {
         let target = RequestTarget::parse(&method, target.as_bytes()).unwrap();
         let info = resolver.resolve(&method, &target).unwrap();
         request.extensions_mut().insert(Arc::new(info));
-        request.extensions_mut().insert(User(Arc::clone(&user)));
+        request.extensions_mut().insert(Arc::clone(&user));
         let response = handler.clone().call(request).now_or_never().unwrap().unwrap();
         drain(response);
     };

@@ -12,7 +12,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, he
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use kaudit_policy::RequestInfo;
 use kaudit_tower::{AuditContext, BoxFuture, ObjectMeta, RequestBody, parse_status};
 use tower::Service;
 
@@ -47,7 +46,6 @@ impl Service<Request<RequestBody<Incoming>>> for Handler {
 /// Runs the steps up to the response's head; the rest is done as its body.
 async fn answer(request: Request<RequestBody<Incoming>>, mut steps: VecDeque<Step>) -> Response<Steps> {
     let audit = request.extensions().get::<AuditContext>().unwrap().clone();
-    let info = Arc::clone(request.extensions().get::<Arc<RequestInfo>>().unwrap());
     let mut body = Some(request.into_body());
     let mut headers = HeaderMap::new();
     while let Some(step) = steps.pop_front() {
@@ -80,21 +78,21 @@ async fn answer(request: Request<RequestBody<Incoming>>, mut steps: VecDeque<Ste
                 steps.push_front(step);
                 return response(code, headers, audit, steps);
             }
-            _ => side_effect(&step, &audit, &info),
+            _ => side_effect(&step, &audit),
         }
     }
     response(200, headers, audit, steps)
 }
 
 /// What can happen before and after the head. Panics are raised without the report that a real one makes.
-fn side_effect(step: &Step, audit: &AuditContext, info: &RequestInfo) {
+fn side_effect(step: &Step, audit: &AuditContext) {
     match step.op.as_str() {
         "annotate" => audit.annotate(step.name.clone(), step.value.clone()),
         "log_request_patch" => audit.request_patch(Bytes::from(step.body.clone())),
         "log_request_object" => {
             let json = Bytes::from(step.object_json.clone());
             let meta = ObjectMeta::from_json(&json).unwrap();
-            audit.request_object(json, &meta, info);
+            audit.request_object(json, &meta);
         }
         "panic" | "panic_error" => std::panic::resume_unwind(Box::new(step.value.clone())),
         "panic_abort" => std::panic::resume_unwind(Box::new(ABORT)),
@@ -173,7 +171,7 @@ impl Body for Steps {
                 "respond_object" | "respond_status" => {
                     return Poll::Ready(Some(Ok(Frame::data(format!("{}\n", step.object_json).into()))));
                 }
-                _ => side_effect(&step, &self.audit, &RequestInfo::default()),
+                _ => side_effect(&step, &self.audit),
             }
         }
     }

@@ -1,0 +1,279 @@
+//! From the service's call to the response that is sent.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body::Body;
+use kaudit_event::StatusDetails;
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+use tower_service::Service;
+use tracing::error;
+
+use super::admission::{Admission, Ending, Refused};
+use super::answers::OwnResponse;
+use crate::audit_id;
+use crate::authn::BoxFuture;
+use crate::body::{BoxError, RequestBody, ResponseBody, panic_message};
+use crate::capture::Bodies;
+use crate::context::End;
+use crate::status::{StatusError, status_response, text_response};
+
+const TIMEOUT: &str =
+    "Timeout: request did not complete within requested timeout - context deadline exceeded";
+const PANIC: &str = "This request caused apiserver to panic. Look in the logs for details.\n";
+
+pin_project! {
+    /// A request behind the chain. Dropped before it is done, it ends the request as one whose client left.
+    #[must_use = "a future does nothing unless it is polled"]
+    pub struct AuditFuture<S, B, R>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+    {
+        inner: S,
+        #[pin]
+        state: State<S::Future, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProject]
+    enum State<F, B> {
+        Waiting { admission: BoxFuture<'static, Admission<B>> },
+        Refused { refused: Option<Refused> },
+        Serving {
+            // Until the service is ready to take it.
+            request: Option<Request<RequestBody<B>>>,
+            #[pin]
+            future: Option<F>,
+            // Set when the service is waited for.
+            sleep: Option<Pin<Box<Sleep>>>,
+            ending: Option<Ending>,
+        },
+    }
+}
+
+impl<F, B> From<Admission<B>> for State<F, B> {
+    fn from(admission: Admission<B>) -> Self {
+        match admission {
+            Admission::Waiting(admission) => Self::Waiting { admission },
+            Admission::Admitted(admitted) => Self::Serving {
+                request: Some(admitted.request),
+                future: None,
+                sleep: None,
+                ending: Some(admitted.ending),
+            },
+            Admission::Refused(refused) => Self::Refused {
+                refused: Some(refused),
+            },
+        }
+    }
+}
+
+impl<S, B, R> AuditFuture<S, B, R>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+{
+    pub(super) fn new(admission: Admission<B>, inner: S) -> Self {
+        Self {
+            inner,
+            state: admission.into(),
+        }
+    }
+}
+
+impl<S, B, R> std::fmt::Debug for AuditFuture<S, B, R>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuditFuture").finish_non_exhaustive()
+    }
+}
+
+impl<S, B, R> Future for AuditFuture<S, B, R>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Output = Result<Response<ResponseBody<R>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProject::Waiting { admission } => {
+                    let admission = ready!(admission.as_mut().poll(cx));
+                    this.state.set(admission.into());
+                }
+                StateProject::Refused { refused } => {
+                    let Some(refused) = refused.take() else {
+                        return Poll::Pending;
+                    };
+                    let response = refused
+                        .response
+                        .map(|body| ResponseBody::own(body, refused.guard));
+                    return Poll::Ready(Ok(identified(response, &refused.audit_id)));
+                }
+                StateProject::Serving {
+                    request,
+                    mut future,
+                    sleep,
+                    ending,
+                } => {
+                    let inner = this.inner;
+                    let polled = catch_unwind(AssertUnwindSafe(|| {
+                        if let Some(waiting) = request.take() {
+                            match inner.poll_ready(cx) {
+                                Poll::Ready(Ok(())) => future.set(Some(inner.call(waiting))),
+                                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                                Poll::Pending => {
+                                    *request = Some(waiting);
+                                    return Poll::Pending;
+                                }
+                            }
+                        }
+                        match future.as_mut().as_pin_mut() {
+                            Some(future) => future.poll(cx),
+                            None => Poll::Pending,
+                        }
+                    }));
+                    let ended = match polled {
+                        Ok(Poll::Ready(Ok(response))) => Ended::Answered(response),
+                        Ok(Poll::Ready(Err(error))) => Ended::Failed(error.into()),
+                        Ok(Poll::Pending) => {
+                            let limit = ending.as_ref().and_then(|ending| ending.limit);
+                            ready!(poll_limit(limit, sleep, cx));
+                            Ended::TimedOut
+                        }
+                        Err(panic) => Ended::Panicked(panic_message(panic.as_ref())),
+                    };
+                    // What is done is dropped now, not with the response's last byte.
+                    future.set(None);
+                    let Some(ending) = ending.take() else {
+                        return Poll::Pending;
+                    };
+                    return Poll::Ready(Ok(ending.response(ended)));
+                }
+            }
+        }
+    }
+}
+
+/// Ready when the service took longer than it may.
+fn poll_limit(
+    limit: Option<Duration>,
+    sleep: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    match limit {
+        Some(limit) => sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)))
+            .as_mut()
+            .poll(cx),
+        None => Poll::Pending,
+    }
+}
+
+/// How the service's call ended.
+enum Ended<R> {
+    Answered(Response<R>),
+    Failed(BoxError),
+    Panicked(String),
+    TimedOut,
+}
+
+impl Ending {
+    fn response<R>(mut self, ended: Ended<R>) -> Response<ResponseBody<R>>
+    where
+        R: Body<Data = Bytes>,
+        R::Error: Into<BoxError>,
+    {
+        let audit_id = self.audit.audit_id().clone();
+        let response = match ended {
+            Ended::Answered(response) => self.answered(response),
+            Ended::TimedOut => {
+                let error = StatusError::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", TIMEOUT)
+                    .with_details(StatusDetails::default());
+                self.audit.response_status(&error.status);
+                self.audit.response_object(error.to_json());
+                self.own(status_response(&error))
+            }
+            Ended::Failed(error) => {
+                error!(error = &*error, audit_id = %self.audit.audit_id(), "the service failed");
+                let text = "Internal Server Error\n".to_owned();
+                self.own(text_response(StatusCode::INTERNAL_SERVER_ERROR, text))
+            }
+            Ended::Panicked(message) => {
+                if let Some(guard) = self.guard.take() {
+                    guard.finish(End::Panic(message));
+                }
+                self.own(text_response(StatusCode::INTERNAL_SERVER_ERROR, PANIC.to_owned()))
+            }
+        };
+        identified(response, &audit_id)
+    }
+
+    /// An answer of the chain in the service's place.
+    fn own<R>(self, response: OwnResponse) -> Response<ResponseBody<R>> {
+        self.audit.head(response.status().as_u16());
+        response.map(|body| ResponseBody::own(body, self.guard))
+    }
+
+    /// From the service's response to the one that is sent.
+    fn answered<R>(self, response: Response<R>) -> Response<ResponseBody<R>>
+    where
+        R: Body<Data = Bytes>,
+        R::Error: Into<BoxError>,
+    {
+        let Some(guard) = self.guard else {
+            return response.map(|body| ResponseBody::service(body, None, false));
+        };
+        let status = response.status();
+        let copies = self.copies_response && is_readable(response.headers());
+        if !copies && self.bodies == Bodies::Sniff {
+            self.audit.drop_response_copy();
+        }
+        self.audit.head(status.as_u16());
+        let has_no_body = self.is_head
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+            || status == StatusCode::SWITCHING_PROTOCOLS
+            || response.body().is_end_stream();
+        if has_no_body {
+            guard.finish(End::Complete);
+            return response.map(|body| ResponseBody::service(body, None, false));
+        }
+        response.map(|body| ResponseBody::service(body, Some(guard), copies))
+    }
+}
+
+/// The response with the request's Audit-ID, unless it has one.
+fn identified<R>(
+    mut response: Response<ResponseBody<R>>,
+    audit_id: &kaudit_event::Text,
+) -> Response<ResponseBody<R>> {
+    if let Some(value) = audit_id::header_value(audit_id) {
+        response.headers_mut().entry(&audit_id::HEADER).or_insert(value);
+    }
+    response
+}
+
+/// Whether the body's bytes are an object in JSON or protobuf as they stand.
+fn is_readable(headers: &HeaderMap) -> bool {
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let is_object = ["application/json", "application/vnd.kubernetes.protobuf"]
+        .iter()
+        .any(|kind| content_type.starts_with(kind));
+    is_object && !content_type.contains("stream=watch") && !headers.contains_key(header::CONTENT_ENCODING)
+}
