@@ -446,6 +446,11 @@ impl ObjectReference {
 }
 
 impl Status {
+    /// Appends the object as compact JSON, as it stands in an event's `responseStatus`.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        self.write(out);
+    }
+
     fn write(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         let mut members = Members { out, first: true };

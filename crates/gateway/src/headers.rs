@@ -23,6 +23,13 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
+/// Headers that say who asks, of which only the first has a meaning.
+const ONE_VALUE: [HeaderName; 3] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("impersonate-user"),
+    HeaderName::from_static("impersonate-uid"),
+];
+
 /// Whether a header says who asks, for whom, or which request it is. `Connection` cannot take such a
 /// header away: the event would then tell of another request than the one that was carried out.
 fn is_identity(name: &HeaderName) -> bool {
@@ -103,10 +110,12 @@ pub(crate) fn to_upstream(
         headers.remove(name);
     }
     // The cluster reads the first; the others must not say something else to somebody in between.
-    if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some()
-        && let Some(first) = headers.get(header::AUTHORIZATION).cloned()
-    {
-        headers.insert(header::AUTHORIZATION, first);
+    for name in &ONE_VALUE {
+        if headers.get_all(name).iter().nth(1).is_some()
+            && let Some(first) = headers.get(name).cloned()
+        {
+            headers.insert(name, first);
+        }
     }
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));

@@ -7,13 +7,16 @@
 //! becomes a tunnel.
 //!
 //! The service finds in the request's extensions an [`AuditContext`]: who asks and for what, and where to
-//! annotate the event and to say what was answered.
+//! annotate the event and to say what was answered. With the feature `axum` it is an extractor, and a
+//! [`StatusError`] is a response; `examples/axum-apiserver.rs` is a whole program.
 //!
 //! Source: k8s.io/apiserver pkg/server/config.go, DefaultBuildHandlerChain, and pkg/endpoints/filters.
 
 mod audit_id;
 mod authn;
 mod authz;
+#[cfg(feature = "axum")]
+mod axum;
 mod bodies;
 mod body;
 mod capture;

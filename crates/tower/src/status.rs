@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use kaudit_event::{Event, ListMeta, Status, StatusDetails, Text};
+use kaudit_event::{ListMeta, Status, StatusDetails, Text};
 
 /// An error that is answered as a `metav1.Status` object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,13 +37,40 @@ impl StatusError {
     /// 403 about an object.
     #[must_use]
     pub fn forbidden(name: &str, group: &str, kind: &str, message: String) -> Self {
-        let details = StatusDetails {
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message).about(group, kind, name)
+    }
+
+    /// 404 in upstream's words, about an object of `resource` in `group`.
+    ///
+    /// Source: k8s.io/apimachinery pkg/api/errors/errors.go, NewNotFound.
+    #[must_use]
+    pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
+        let message = format!("{} \"{name}\" not found", qualified(group, resource));
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message).about(group, resource, name)
+    }
+
+    /// 409 in upstream's words, about an object of `resource` in `group` that is there already.
+    ///
+    /// Source: k8s.io/apimachinery pkg/api/errors/errors.go, NewAlreadyExists.
+    #[must_use]
+    pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
+        let message = format!("{} \"{name}\" already exists", qualified(group, resource));
+        Self::new(StatusCode::CONFLICT, "AlreadyExists", message).about(group, resource, name)
+    }
+
+    /// 400: the request cannot be understood.
+    #[must_use]
+    pub fn bad_request(message: impl Into<Text>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    fn about(self, group: &str, kind: &str, name: &str) -> Self {
+        self.with_details(StatusDetails {
             name: name.to_owned().into(),
             group: group.to_owned().into(),
             kind: kind.to_owned().into(),
             ..StatusDetails::default()
-        };
-        Self::new(StatusCode::FORBIDDEN, "Forbidden", message).with_details(details)
+        })
     }
 
     /// 401 as kube-apiserver answers it.
@@ -73,32 +100,19 @@ impl StatusError {
         let mut status = self.status.as_ref().clone();
         status.kind = Text::from_static("Status");
         status.api_version = Text::from_static("v1");
-        status_json(status)
+        let mut json = Vec::new();
+        status.write_json(&mut json);
+        Bytes::from(json)
     }
 }
 
-/// The JSON of a Status, by the encoder that events use.
-fn status_json(status: Status) -> Bytes {
-    const BEFORE: &[u8] = b"\"responseStatus\":";
-    const AFTER: &[u8] = b",\"requestReceivedTimestamp\":null";
-    let event = Event {
-        response_status: Some(status),
-        ..Event::default()
-    };
-    let mut line = Vec::new();
-    // An event without bodies can always be printed.
-    if event.write_json_item(&mut line).is_err() {
-        return Bytes::new();
+/// A resource with its group, as messages name it.
+fn qualified(group: &str, resource: &str) -> String {
+    if group.is_empty() {
+        resource.to_owned()
+    } else {
+        format!("{resource}.{group}")
     }
-    let start = line
-        .windows(BEFORE.len())
-        .position(|window| window == BEFORE)
-        .map_or(0, |at| at + BEFORE.len());
-    let end = line
-        .windows(AFTER.len())
-        .rposition(|window| window == AFTER)
-        .unwrap_or(line.len());
-    Bytes::copy_from_slice(line.get(start..end).unwrap_or_default())
 }
 
 /// The response of a Status.

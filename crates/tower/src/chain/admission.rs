@@ -99,7 +99,7 @@ pub(super) fn admit<B: Send + 'static>(chain: &Arc<Chain>, request: Request<B>) 
     };
     let is_long_running = chain.long_running.matches(&info);
     let audit = AuditContext::new(Arc::clone(&chain.shared), audit_id.clone(), info, target);
-    let limit = match deadline::of_query(parts.uri.query()) {
+    let limit = match deadline::of_query(uri(&parts).query()) {
         Ok(limit) => limit,
         Err(_) if is_long_running => deadline::DEFAULT,
         Err(message) => {
@@ -131,7 +131,7 @@ pub(super) fn admit<B: Send + 'static>(chain: &Arc<Chain>, request: Request<B>) 
 
 fn resolve(chain: &Chain, parts: &Parts) -> Result<(RequestTarget, RequestInfo), OwnResponse> {
     let method = parts.method.as_str().as_bytes();
-    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let target = uri(parts).path_and_query().map_or("", |target| target.as_str());
     let target = RequestTarget::parse(method, target.as_bytes())
         .map_err(|_| text_response(StatusCode::BAD_REQUEST, "400 Bad Request".to_owned()))?;
     match chain.resolver.resolve(method, &target) {
@@ -141,6 +141,18 @@ fn resolve(chain: &Chain, parts: &Parts) -> Result<(RequestTarget, RequestInfo),
             Err(internal_error(&target.request_uri(), &text))
         }
     }
+}
+
+/// The target as the client sent it.
+#[cfg(feature = "axum")]
+fn uri(parts: &Parts) -> &http::Uri {
+    crate::axum::original_uri(parts)
+}
+
+/// The target as the client sent it.
+#[cfg(not(feature = "axum"))]
+const fn uri(parts: &Parts) -> &http::Uri {
+    &parts.uri
 }
 
 /// Answers a request without a user: its one event is ResponseStarted.
