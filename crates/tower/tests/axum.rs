@@ -1,6 +1,7 @@
 //! The middleware around an axum router.
 
 #![cfg(feature = "axum")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
 
