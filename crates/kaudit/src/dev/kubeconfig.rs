@@ -69,8 +69,7 @@ pub(crate) fn of_cluster(file: &Path, gateway: SocketAddr, authority: &str) -> R
                 "user `{user_name}` shows a client certificate, which ends at the gateway: use a context with a token"
             )));
         }
-        let folder = std::path::absolute(file.parent().unwrap_or(Path::new(".")))
-            .map_err(|error| Failure::usage(anyhow!(error)))?;
+        let folder = folder_of(file).map_err(|error| Failure::usage(anyhow!(error)))?;
         if let Some(token_file) = user.get_mut("tokenFile")
             && let Some(path) = token_file.as_str().map(PathBuf::from)
         {
@@ -81,6 +80,13 @@ pub(crate) fn of_cluster(file: &Path, gateway: SocketAddr, authority: &str) -> R
         .ok_or_else(|| broken("the cluster of the current context does not exist"))?;
     *entry = json!({"name": cluster_name, "cluster": cluster(gateway, authority)});
     Ok(document(&config))
+}
+
+/// The folder that relative paths in `file` begin at.
+fn folder_of(file: &Path) -> std::io::Result<PathBuf> {
+    let mut folder = std::path::absolute(file)?;
+    folder.pop();
+    Ok(folder)
 }
 
 fn cluster(gateway: SocketAddr, authority: &str) -> Value {
@@ -103,6 +109,13 @@ fn document(config: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_a_folder_stands_in_the_working_directory() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(folder_of(Path::new("config")).unwrap(), here);
+        assert_eq!(folder_of(Path::new("a/config")).unwrap(), here.join("a"));
+    }
 
     #[test]
     fn a_cluster_is_led_to_the_gateway_with_its_credentials() {
