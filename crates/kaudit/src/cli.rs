@@ -8,7 +8,7 @@ mod run;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, CommandFactory, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::exit::{Exit, Failure};
 use crate::logging;
@@ -62,8 +62,11 @@ pub(crate) enum Output {
 
 /// Runs the command line of this process.
 pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Exit {
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
+    let parsed = Cli::command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // A closed pipe leaves nobody to tell.
             drop(error.print());
@@ -75,7 +78,7 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Exit {
         }
     };
     logging::start(&cli.logging);
-    match run(cli.command) {
+    match run(cli.command, &matches) {
         Ok(exit) => exit,
         Err(failure) => {
             say(format_args!("error: {failure}"));
@@ -84,12 +87,12 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Exit {
     }
 }
 
-fn run(command: Command) -> Result<Exit, Failure> {
+fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
     match command {
         Command::Dev(flags) => dev::run(flags),
         Command::Run(flags) => run::run(*flags),
         Command::Policy(command) => policy::run(command),
-        Command::Config(command) => config::run(command),
+        Command::Config(command) => config::run(command, leaf(matches)),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kaudit", &mut script);
@@ -103,6 +106,15 @@ fn run(command: Command) -> Result<Exit, Failure> {
             print(&page)
         }
     }
+}
+
+/// What was given to the innermost command.
+fn leaf(matches: &ArgMatches) -> &ArgMatches {
+    let mut leaf = matches;
+    while let Some((_, inner)) = leaf.subcommand() {
+        leaf = inner;
+    }
+    leaf
 }
 
 /// Writes a command's result; a reader that closed the pipe early has what it wanted.
@@ -123,40 +135,126 @@ pub(crate) fn say(text: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::SETTINGS;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 
-    /// Source: k8s.io/apiserver pkg/server/options/audit.go, AddFlags.
+    /// Source: k8s.io/apiserver pkg/server/options/audit.go, AddFlags of v0.36.3: name, type and default.
+    const UPSTREAM: [(&str, &str, &str); 35] = [
+        ("audit-policy-file", "string", ""),
+        ("audit-log-path", "string", ""),
+        ("audit-log-format", "string", "json"),
+        ("audit-log-version", "string", "audit.k8s.io/v1"),
+        ("audit-log-maxage", "int", "366"),
+        ("audit-log-maxbackup", "int", "100"),
+        ("audit-log-maxsize", "int", "100"),
+        ("audit-log-compress", "bool", "false"),
+        ("audit-log-mode", "string", "blocking"),
+        ("audit-log-batch-buffer-size", "int", "10000"),
+        ("audit-log-batch-max-size", "int", "1"),
+        ("audit-log-batch-max-wait", "duration", "0s"),
+        ("audit-log-batch-throttle-enable", "bool", "false"),
+        ("audit-log-batch-throttle-qps", "float32", "0"),
+        ("audit-log-batch-throttle-burst", "int", "0"),
+        ("audit-log-truncate-enabled", "bool", "false"),
+        ("audit-log-truncate-max-batch-size", "int", "10485760"),
+        ("audit-log-truncate-max-event-size", "int", "102400"),
+        ("audit-webhook-config-file", "string", ""),
+        ("audit-webhook-version", "string", "audit.k8s.io/v1"),
+        ("audit-webhook-initial-backoff", "duration", "10s"),
+        ("audit-webhook-batch-initial-backoff", "duration", "10s"),
+        ("audit-webhook-mode", "string", "batch"),
+        ("audit-webhook-batch-buffer-size", "int", "10000"),
+        ("audit-webhook-batch-max-size", "int", "400"),
+        ("audit-webhook-batch-max-wait", "duration", "30s"),
+        ("audit-webhook-batch-throttle-enable", "bool", "true"),
+        ("audit-webhook-batch-throttle-qps", "float32", "10"),
+        ("audit-webhook-batch-throttle-burst", "int", "15"),
+        ("audit-webhook-truncate-enabled", "bool", "false"),
+        ("audit-webhook-truncate-max-batch-size", "int", "10485760"),
+        ("audit-webhook-truncate-max-event-size", "int", "102400"),
+        // These three are ours.
+        ("audit-log-batch-when-full", "string", "drop-newest"),
+        ("audit-webhook-batch-when-full", "string", "drop-newest"),
+        ("audit-sink-dir", "string", ""),
+    ];
+
     #[test]
-    fn the_log_flags_are_those_of_kube_apiserver() {
-        const FLAGS: [&str; 15] = [
-            "audit-policy-file",
-            "audit-log-path",
-            "audit-log-format",
-            "audit-log-version",
-            "audit-log-maxage",
-            "audit-log-maxbackup",
-            "audit-log-maxsize",
-            "audit-log-compress",
-            "audit-log-mode",
-            "audit-log-batch-buffer-size",
-            "audit-log-batch-max-size",
-            "audit-log-batch-max-wait",
-            "audit-log-batch-throttle-enable",
-            "audit-log-batch-throttle-qps",
-            "audit-log-batch-throttle-burst",
-        ];
+    fn the_audit_flags_are_those_of_kube_apiserver_by_name_type_and_default() {
         let command = Cli::command();
         let run = command.find_subcommand("run").unwrap();
-        for flag in FLAGS {
+        let mut expected = Vec::new();
+        for (name, kind, default) in UPSTREAM {
+            let argument = run
+                .get_arguments()
+                .find(|argument| {
+                    argument.get_long() == Some(name)
+                        || argument
+                            .get_all_aliases()
+                            .is_some_and(|aliases| aliases.contains(&name))
+                })
+                .unwrap_or_else(|| panic!("--{name} is missing"));
+            let own = argument.get_long().unwrap();
+            let setting = SETTINGS.iter().find(|setting| setting.flag == own).unwrap();
+            assert_eq!(setting.default, default, "--{name}");
+            let help = argument.get_help().unwrap().to_string();
+            assert!(
+                default.is_empty() || help.ends_with(&format!("[default: {default}]")),
+                "--{name}: {help}"
+            );
+            // A bool may stand without a value, a number may be negative or hexadecimal.
+            let parses = |value: &str| {
+                let flag = format!("--{name}={value}");
+                Cli::try_parse_from(["kaudit", "run", "--role", "gateway", &flag]).is_ok()
+            };
+            let (good, bad) = match kind {
+                "int" => ("0x10", "1.5"),
+                "bool" => ("T", "yes"),
+                "duration" => ("1m0.5s", "5"),
+                "float32" => ("1.5", "x"),
+                _ => ("any text", ""),
+            };
+            assert!(parses(good), "--{name}={good}");
+            assert!(bad.is_empty() || !parses(bad), "--{name}={bad}");
+            if kind == "bool" {
+                let flag = format!("--{name}");
+                assert!(Cli::try_parse_from(["kaudit", "run", "--role", "gateway", &flag]).is_ok());
+            }
+            expected.push(own);
+        }
+        let ours: Vec<&str> = run
+            .get_arguments()
+            .filter_map(clap::Arg::get_long)
+            .filter(|name| name.starts_with("audit-"))
+            .collect();
+        for name in &ours {
+            assert!(expected.contains(name), "--{name} is no flag of kube-apiserver");
+        }
+    }
+
+    #[test]
+    fn every_setting_has_its_flag_and_its_key() {
+        let command = Cli::command();
+        let run = command.find_subcommand("run").unwrap();
+        let schema = serde_json::to_value(crate::config::Config::schema()).unwrap();
+        for setting in SETTINGS {
             assert!(
                 run.get_arguments()
-                    .any(|argument| argument.get_long() == Some(flag)),
-                "--{flag} is missing"
+                    .any(|argument| argument.get_long() == Some(setting.flag)),
+                "--{}",
+                setting.flag
             );
+            let mut at = &schema;
+            for key in setting.key.split('.') {
+                at = &at["properties"][key];
+                if let Some(name) = at["$ref"].as_str() {
+                    at = &schema["$defs"][name.trim_start_matches("#/$defs/")];
+                }
+                assert!(!at.is_null(), "`{}` is not in the schema", setting.key);
+            }
         }
     }
 }

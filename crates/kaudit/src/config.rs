@@ -3,14 +3,17 @@
 //! Order: flag, environment (`KAUDIT_*`), file, default. The file is YAML; an unknown or repeated key
 //! is an error that names its line and the nearest known key.
 
+pub(crate) mod audit;
 pub(crate) mod flags;
 pub(crate) mod go;
+pub(crate) mod settings;
 
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::audit::{Audit, Log};
 use crate::exit::Failure;
 
 /// A configuration file larger than this is refused unread.
@@ -39,75 +42,6 @@ pub(crate) struct Config {
     /// Metrics and health.
     #[serde(default)]
     pub(crate) metrics: Metrics,
-}
-
-/// What is recorded, and where to.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct Audit {
-    /// The audit policy (`audit.k8s.io/v1`, kind Policy); without one nothing is recorded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) policy_file: Option<PathBuf>,
-    /// The log backend.
-    #[serde(default)]
-    pub(crate) log: Log,
-}
-
-/// The log backend; names and meanings are those of kube-apiserver's `--audit-log-*` flags.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct Log {
-    /// The file, or `-` for standard output.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) path: Option<String>,
-    /// `json` or `legacy`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) format: Option<String>,
-    /// `audit.k8s.io/v1`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) version: Option<String>,
-    /// `blocking`, `blocking-strict` or `batch`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) mode: Option<String>,
-    /// Size in MB at which the file is rotated; 0 never rotates.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) max_size: Option<i64>,
-    /// Rotated files to keep; 0 keeps all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) max_backup: Option<i64>,
-    /// Days to keep rotated files; 0 keeps them for ever.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) max_age: Option<i64>,
-    /// Whether rotated files are compressed with gzip.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) compress: Option<bool>,
-    /// The queue of mode `batch`.
-    #[serde(default)]
-    pub(crate) batch: Batch,
-}
-
-/// The queue of mode `batch`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct Batch {
-    /// Events the queue holds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) buffer_size: Option<i64>,
-    /// Events in one batch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) max_size: Option<i64>,
-    /// How long a batch that is not full waits, as a Go duration such as `30s`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) max_wait: Option<go::Duration>,
-    /// Whether batches are throttled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) throttle_enable: Option<bool>,
-    /// Batches a second when throttled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) throttle_qps: Option<f32>,
-    /// Batches at once when throttled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) throttle_burst: Option<i64>,
 }
 
 /// The auditing reverse proxy.

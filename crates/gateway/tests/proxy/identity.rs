@@ -98,7 +98,11 @@ async fn t04_front_proxy_headers_change_nothing() {
 #[tokio::test]
 async fn t05_impersonation_is_the_clusters_to_decide_with_the_clients_own_rights() {
     let answers = |got: &crate::fixture::Got| {
-        if got.headers.get("impersonate-user").is_some_and(|user| user == "root") {
+        if got
+            .headers
+            .get("impersonate-user")
+            .is_some_and(|user| user == "root")
+        {
             status(
                 403,
                 "Forbidden",
@@ -153,13 +157,20 @@ async fn t06_the_first_user_counts_and_groups_without_a_user_are_the_clusters_40
     })
     .await;
     fixture
-        .get("/api/v1/pods", "Impersonate-User: bob\r\nImpersonate-User: root\r\n")
+        .get(
+            "/api/v1/pods",
+            "Impersonate-User: bob\r\nImpersonate-User: root\r\n",
+        )
         .await;
     let answer = fixture.get("/api/v1/pods", "Impersonate-Group: devs\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
 
     // Nobody behind can take the second user for the one that is meant.
-    let users = fixture.forwarded()[0].headers.get_all("impersonate-user").iter().count();
+    let users = fixture.forwarded()[0]
+        .headers
+        .get_all("impersonate-user")
+        .iter()
+        .count();
     assert_eq!(users, 1);
     let events = fixture.events_when(4).await;
     assert_eq!(events[1]["impersonatedUser"]["username"], "bob");
@@ -175,7 +186,10 @@ async fn t08_extra_keys_are_forwarded_as_sent_and_recorded_unescaped() {
                    Impersonate-Extra-Bad%zz: b\r\n";
     fixture.get("/api/v1/pods", headers).await;
     let got = fixture.forwarded().remove(0);
-    assert_eq!(got.headers.get("impersonate-extra-example.com%2fscopes").unwrap(), "a");
+    assert_eq!(
+        got.headers.get("impersonate-extra-example.com%2fscopes").unwrap(),
+        "a"
+    );
     assert_eq!(got.headers.get("impersonate-extra-bad%zz").unwrap(), "b");
     let events = fixture.events_when(2).await;
     assert_eq!(

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgMatches, Args, Subcommand, ValueEnum};
 
-use super::{Output, print};
+use super::print;
 use crate::config::Config;
 use crate::config::flags::{AuditFlags, GatewayFlags};
+use crate::config::settings::{self, Effective};
 use crate::exit::{Exit, Failure};
 
 /// The verbs.
@@ -14,7 +15,7 @@ use crate::exit::{Exit, Failure};
 pub(super) enum Command {
     /// Print the JSON Schema of the configuration file
     Schema,
-    /// Print the effective values of file, environment and flags
+    /// Print the effective values of flags, environment, file and defaults, and where each came from
     View(Box<View>),
     /// Check a configuration file without starting anything
     Validate {
@@ -35,10 +36,22 @@ pub(super) struct View {
     gateway: GatewayFlags,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    output: Form,
 }
 
-pub(super) fn run(command: Command) -> Result<Exit, Failure> {
+/// How the settings are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// A table: key, value, where it came from
+    #[default]
+    Text,
+    /// The same as a JSON array
+    Json,
+    /// A configuration file that says what was given
+    Yaml,
+}
+
+pub(super) fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
     match command {
         Command::Schema => {
             let mut schema = serde_json::to_vec_pretty(&Config::schema()).map_err(Failure::usage)?;
@@ -52,9 +65,11 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
                 .map_or_else(|| Ok(Config::empty()), Config::read)?;
             view.audit.apply(&mut config);
             view.gateway.apply(&mut config);
+            let effective = settings::effective(&config, matches, view.config.as_deref());
             let text = match view.output {
-                Output::Text => serde_saphyr::to_string(&config).map_err(Failure::usage)?,
-                Output::Json => serde_json::to_string_pretty(&config).map_err(Failure::usage)? + "\n",
+                Form::Text => table(&effective),
+                Form::Json => serde_json::to_string_pretty(&effective).map_err(Failure::usage)? + "\n",
+                Form::Yaml => serde_saphyr::to_string(&config).map_err(Failure::usage)?,
             };
             print(text.as_bytes())
         }
@@ -63,4 +78,24 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
             print(format!("{}: ok\n", file.display()).as_bytes())
         }
     }
+}
+
+/// Columns as wide as their widest cell.
+fn table(settings: &[Effective]) -> String {
+    let width = |of: fn(&Effective) -> &str| {
+        let widths = settings.iter().map(|setting| of(setting).chars().count());
+        widths.max().unwrap_or_default()
+    };
+    let (key, value) = (
+        width(|setting| setting.key),
+        width(|setting| &setting.value).max("VALUE".len()),
+    );
+    let mut text = format!("{:key$}  {:value$}  FROM\n", "KEY", "VALUE");
+    for setting in settings {
+        text += &format!(
+            "{:key$}  {:value$}  {}\n",
+            setting.key, setting.value, setting.origin
+        );
+    }
+    text
 }

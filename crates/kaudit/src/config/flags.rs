@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::{Config, go};
 
-/// kube-apiserver's audit flags. A flag that is not given leaves the file's value or the default.
+/// kube-apiserver's audit flags, and `--audit-*-batch-when-full` and `--audit-sink-dir` of our own. A flag
+/// that is not given leaves the file's value or the default.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Auditing (names, types and defaults of kube-apiserver)")]
 pub(crate) struct AuditFlags {
@@ -22,59 +23,32 @@ pub(crate) struct AuditFlags {
     /// API group and version of the events [default: audit.k8s.io/v1]
     #[arg(long, value_name = "VERSION", env = "KAUDIT_AUDIT_LOG_VERSION")]
     pub(crate) audit_log_version: Option<String>,
+    /// Days to keep rotated files, by the time in their name; 0 keeps them [default: 366]
+    #[arg(long, value_name = "DAYS", env = "KAUDIT_AUDIT_LOG_MAXAGE", allow_hyphen_values = true, value_parser = go::parse_int)]
+    pub(crate) audit_log_maxage: Option<i64>,
+    /// Rotated files to keep; 0 keeps all [default: 100]
+    #[arg(long, value_name = "COUNT", env = "KAUDIT_AUDIT_LOG_MAXBACKUP", allow_hyphen_values = true, value_parser = go::parse_int)]
+    pub(crate) audit_log_maxbackup: Option<i64>,
+    /// Size in megabytes at which the file is rotated; 0 never rotates [default: 100]
+    #[arg(long, value_name = "MB", env = "KAUDIT_AUDIT_LOG_MAXSIZE", allow_hyphen_values = true, value_parser = go::parse_int)]
+    pub(crate) audit_log_maxsize: Option<i64>,
+    /// Compress rotated files with gzip [default: false]
+    #[arg(long, value_name = "BOOL", env = "KAUDIT_AUDIT_LOG_COMPRESS", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go::parse_bool)]
+    pub(crate) audit_log_compress: Option<bool>,
     /// Strategy: batch, blocking or blocking-strict [default: blocking]
     #[arg(long, value_name = "MODE", env = "KAUDIT_AUDIT_LOG_MODE")]
     pub(crate) audit_log_mode: Option<String>,
-    /// Days to keep rotated files, by the time in their name; 0 keeps them [default: 366]
-    #[arg(
-        long,
-        value_name = "DAYS",
-        env = "KAUDIT_AUDIT_LOG_MAXAGE",
-        allow_hyphen_values = true
-    )]
-    pub(crate) audit_log_maxage: Option<i64>,
-    /// Rotated files to keep; 0 keeps all [default: 100]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        env = "KAUDIT_AUDIT_LOG_MAXBACKUP",
-        allow_hyphen_values = true
-    )]
-    pub(crate) audit_log_maxbackup: Option<i64>,
-    /// Size in megabytes at which the file is rotated; 0 never rotates [default: 100]
-    #[arg(
-        long,
-        value_name = "MB",
-        env = "KAUDIT_AUDIT_LOG_MAXSIZE",
-        allow_hyphen_values = true
-    )]
-    pub(crate) audit_log_maxsize: Option<i64>,
-    /// Compress rotated files with gzip [default: false]
-    #[arg(long, value_name = "BOOL", env = "KAUDIT_AUDIT_LOG_COMPRESS", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", value_parser = go::parse_bool)]
-    pub(crate) audit_log_compress: Option<bool>,
     /// Events the queue of mode batch holds [default: 10000]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        env = "KAUDIT_AUDIT_LOG_BATCH_BUFFER_SIZE",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "COUNT", env = "KAUDIT_AUDIT_LOG_BATCH_BUFFER_SIZE", allow_hyphen_values = true, value_parser = go::parse_int)]
     pub(crate) audit_log_batch_buffer_size: Option<i64>,
     /// Events in one batch, mode batch only [default: 1]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        env = "KAUDIT_AUDIT_LOG_BATCH_MAX_SIZE",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "COUNT", env = "KAUDIT_AUDIT_LOG_BATCH_MAX_SIZE", allow_hyphen_values = true, value_parser = go::parse_int)]
     pub(crate) audit_log_batch_max_size: Option<i64>,
     /// How long a batch that is not full waits, mode batch only [default: 0s]
     #[arg(long, value_name = "DURATION", env = "KAUDIT_AUDIT_LOG_BATCH_MAX_WAIT")]
     pub(crate) audit_log_batch_max_wait: Option<go::Duration>,
     /// Whether batches are throttled, mode batch only [default: false]
-    #[arg(long, value_name = "BOOL", env = "KAUDIT_AUDIT_LOG_BATCH_THROTTLE_ENABLE", num_args = 0..=1,
-          require_equals = true, default_missing_value = "true", value_parser = go::parse_bool)]
+    #[arg(long, value_name = "BOOL", env = "KAUDIT_AUDIT_LOG_BATCH_THROTTLE_ENABLE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go::parse_bool)]
     pub(crate) audit_log_batch_throttle_enable: Option<bool>,
     /// Batches a second when throttled [default: 0]
     #[arg(
@@ -85,13 +59,75 @@ pub(crate) struct AuditFlags {
     )]
     pub(crate) audit_log_batch_throttle_qps: Option<f32>,
     /// Batches at once when the throttle was idle [default: 0]
+    #[arg(long, value_name = "COUNT", env = "KAUDIT_AUDIT_LOG_BATCH_THROTTLE_BURST", allow_hyphen_values = true, value_parser = go::parse_int)]
+    pub(crate) audit_log_batch_throttle_burst: Option<i64>,
+    /// Which event goes when the queue is full: drop-newest, as in kube-apiserver, or drop-oldest [default: drop-newest]
+    #[arg(long, value_name = "WHICH", env = "KAUDIT_AUDIT_LOG_BATCH_WHEN_FULL")]
+    pub(crate) audit_log_batch_when_full: Option<String>,
+    /// Take the bodies out of events that are too large, and drop what is too large without them [default: false]
+    #[arg(long, value_name = "BOOL", env = "KAUDIT_AUDIT_LOG_TRUNCATE_ENABLED", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go::parse_bool)]
+    pub(crate) audit_log_truncate_enabled: Option<bool>,
+    /// Bytes of a batch [default: 10485760]
+    #[arg(long, value_name = "BYTES", env = "KAUDIT_AUDIT_LOG_TRUNCATE_MAX_BATCH_SIZE", allow_hyphen_values = true, value_parser = go::parse_int)]
+    pub(crate) audit_log_truncate_max_batch_size: Option<i64>,
+    /// Bytes of an event [default: 102400]
+    #[arg(long, value_name = "BYTES", env = "KAUDIT_AUDIT_LOG_TRUNCATE_MAX_EVENT_SIZE", allow_hyphen_values = true, value_parser = go::parse_int)]
+    pub(crate) audit_log_truncate_max_event_size: Option<i64>,
+    /// Kubeconfig of the receiver; without it the webhook backend is off
+    #[arg(long, value_name = "FILE", env = "KAUDIT_AUDIT_WEBHOOK_CONFIG_FILE")]
+    pub(crate) audit_webhook_config_file: Option<PathBuf>,
+    /// API group and version of the events [default: audit.k8s.io/v1]
+    #[arg(long, value_name = "VERSION", env = "KAUDIT_AUDIT_WEBHOOK_VERSION")]
+    pub(crate) audit_webhook_version: Option<String>,
+    /// How long the first failed delivery waits before the next [default: 10s]
     #[arg(
         long,
-        value_name = "COUNT",
-        env = "KAUDIT_AUDIT_LOG_BATCH_THROTTLE_BURST",
+        alias = "audit-webhook-batch-initial-backoff",
+        value_name = "DURATION",
+        env = "KAUDIT_AUDIT_WEBHOOK_INITIAL_BACKOFF"
+    )]
+    pub(crate) audit_webhook_initial_backoff: Option<go::Duration>,
+    /// Strategy: batch, blocking or blocking-strict [default: batch]
+    #[arg(long, value_name = "MODE", env = "KAUDIT_AUDIT_WEBHOOK_MODE")]
+    pub(crate) audit_webhook_mode: Option<String>,
+    /// Events the queue of mode batch holds [default: 10000]
+    #[arg(long, value_name = "COUNT", env = "KAUDIT_AUDIT_WEBHOOK_BATCH_BUFFER_SIZE", allow_hyphen_values = true, value_parser = go::parse_int)]
+    pub(crate) audit_webhook_batch_buffer_size: Option<i64>,
+    /// Events in one batch, mode batch only [default: 400]
+    #[arg(long, value_name = "COUNT", env = "KAUDIT_AUDIT_WEBHOOK_BATCH_MAX_SIZE", allow_hyphen_values = true, value_parser = go::parse_int)]
+    pub(crate) audit_webhook_batch_max_size: Option<i64>,
+    /// How long a batch that is not full waits, mode batch only [default: 30s]
+    #[arg(long, value_name = "DURATION", env = "KAUDIT_AUDIT_WEBHOOK_BATCH_MAX_WAIT")]
+    pub(crate) audit_webhook_batch_max_wait: Option<go::Duration>,
+    /// Whether batches are throttled, mode batch only [default: true]
+    #[arg(long, value_name = "BOOL", env = "KAUDIT_AUDIT_WEBHOOK_BATCH_THROTTLE_ENABLE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go::parse_bool)]
+    pub(crate) audit_webhook_batch_throttle_enable: Option<bool>,
+    /// Batches a second when throttled [default: 10]
+    #[arg(
+        long,
+        value_name = "QPS",
+        env = "KAUDIT_AUDIT_WEBHOOK_BATCH_THROTTLE_QPS",
         allow_hyphen_values = true
     )]
-    pub(crate) audit_log_batch_throttle_burst: Option<i64>,
+    pub(crate) audit_webhook_batch_throttle_qps: Option<f32>,
+    /// Batches at once when the throttle was idle [default: 15]
+    #[arg(long, value_name = "COUNT", env = "KAUDIT_AUDIT_WEBHOOK_BATCH_THROTTLE_BURST", allow_hyphen_values = true, value_parser = go::parse_int)]
+    pub(crate) audit_webhook_batch_throttle_burst: Option<i64>,
+    /// Which event goes when the queue is full: drop-newest, as in kube-apiserver, or drop-oldest [default: drop-newest]
+    #[arg(long, value_name = "WHICH", env = "KAUDIT_AUDIT_WEBHOOK_BATCH_WHEN_FULL")]
+    pub(crate) audit_webhook_batch_when_full: Option<String>,
+    /// Take the bodies out of events that are too large, and drop what is too large without them [default: false]
+    #[arg(long, value_name = "BOOL", env = "KAUDIT_AUDIT_WEBHOOK_TRUNCATE_ENABLED", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go::parse_bool)]
+    pub(crate) audit_webhook_truncate_enabled: Option<bool>,
+    /// Bytes of a batch [default: 10485760]
+    #[arg(long, value_name = "BYTES", env = "KAUDIT_AUDIT_WEBHOOK_TRUNCATE_MAX_BATCH_SIZE", allow_hyphen_values = true, value_parser = go::parse_int)]
+    pub(crate) audit_webhook_truncate_max_batch_size: Option<i64>,
+    /// Bytes of an event [default: 102400]
+    #[arg(long, value_name = "BYTES", env = "KAUDIT_AUDIT_WEBHOOK_TRUNCATE_MAX_EVENT_SIZE", allow_hyphen_values = true, value_parser = go::parse_int)]
+    pub(crate) audit_webhook_truncate_max_event_size: Option<i64>,
+    /// Folder of AuditSink objects, watched; each is a webhook with a policy of its own
+    #[arg(long, value_name = "DIR", env = "KAUDIT_AUDIT_SINK_DIR")]
+    pub(crate) audit_sink_dir: Option<PathBuf>,
 }
 
 /// Flags of the gateway role.
@@ -120,24 +156,87 @@ impl AuditFlags {
     pub(crate) fn apply(self, config: &mut Config) {
         let audit = &mut config.audit;
         over(&mut audit.policy_file, self.audit_policy_file);
-        let log = &mut audit.log;
-        over(&mut log.path, self.audit_log_path);
-        over(&mut log.format, self.audit_log_format);
-        over(&mut log.version, self.audit_log_version);
-        over(&mut log.mode, self.audit_log_mode);
-        over(&mut log.max_age, self.audit_log_maxage);
-        over(&mut log.max_backup, self.audit_log_maxbackup);
-        over(&mut log.max_size, self.audit_log_maxsize);
-        over(&mut log.compress, self.audit_log_compress);
-        over(&mut log.batch.buffer_size, self.audit_log_batch_buffer_size);
-        over(&mut log.batch.max_size, self.audit_log_batch_max_size);
-        over(&mut log.batch.max_wait, self.audit_log_batch_max_wait);
+        over(&mut audit.log.path, self.audit_log_path);
+        over(&mut audit.log.format, self.audit_log_format);
+        over(&mut audit.log.version, self.audit_log_version);
+        over(&mut audit.log.max_age, self.audit_log_maxage);
+        over(&mut audit.log.max_backup, self.audit_log_maxbackup);
+        over(&mut audit.log.max_size, self.audit_log_maxsize);
+        over(&mut audit.log.compress, self.audit_log_compress);
+        over(&mut audit.log.mode, self.audit_log_mode);
+        over(&mut audit.log.batch.buffer_size, self.audit_log_batch_buffer_size);
+        over(&mut audit.log.batch.max_size, self.audit_log_batch_max_size);
+        over(&mut audit.log.batch.max_wait, self.audit_log_batch_max_wait);
         over(
-            &mut log.batch.throttle_enable,
+            &mut audit.log.batch.throttle_enable,
             self.audit_log_batch_throttle_enable,
         );
-        over(&mut log.batch.throttle_qps, self.audit_log_batch_throttle_qps);
-        over(&mut log.batch.throttle_burst, self.audit_log_batch_throttle_burst);
+        over(
+            &mut audit.log.batch.throttle_qps,
+            self.audit_log_batch_throttle_qps,
+        );
+        over(
+            &mut audit.log.batch.throttle_burst,
+            self.audit_log_batch_throttle_burst,
+        );
+        over(&mut audit.log.batch.when_full, self.audit_log_batch_when_full);
+        over(&mut audit.log.truncate.enabled, self.audit_log_truncate_enabled);
+        over(
+            &mut audit.log.truncate.max_batch_size,
+            self.audit_log_truncate_max_batch_size,
+        );
+        over(
+            &mut audit.log.truncate.max_event_size,
+            self.audit_log_truncate_max_event_size,
+        );
+        over(&mut audit.webhook.config_file, self.audit_webhook_config_file);
+        over(&mut audit.webhook.version, self.audit_webhook_version);
+        over(
+            &mut audit.webhook.initial_backoff,
+            self.audit_webhook_initial_backoff,
+        );
+        over(&mut audit.webhook.mode, self.audit_webhook_mode);
+        over(
+            &mut audit.webhook.batch.buffer_size,
+            self.audit_webhook_batch_buffer_size,
+        );
+        over(
+            &mut audit.webhook.batch.max_size,
+            self.audit_webhook_batch_max_size,
+        );
+        over(
+            &mut audit.webhook.batch.max_wait,
+            self.audit_webhook_batch_max_wait,
+        );
+        over(
+            &mut audit.webhook.batch.throttle_enable,
+            self.audit_webhook_batch_throttle_enable,
+        );
+        over(
+            &mut audit.webhook.batch.throttle_qps,
+            self.audit_webhook_batch_throttle_qps,
+        );
+        over(
+            &mut audit.webhook.batch.throttle_burst,
+            self.audit_webhook_batch_throttle_burst,
+        );
+        over(
+            &mut audit.webhook.batch.when_full,
+            self.audit_webhook_batch_when_full,
+        );
+        over(
+            &mut audit.webhook.truncate.enabled,
+            self.audit_webhook_truncate_enabled,
+        );
+        over(
+            &mut audit.webhook.truncate.max_batch_size,
+            self.audit_webhook_truncate_max_batch_size,
+        );
+        over(
+            &mut audit.webhook.truncate.max_event_size,
+            self.audit_webhook_truncate_max_event_size,
+        );
+        over(&mut audit.sink_dir, self.audit_sink_dir);
     }
 }
 

@@ -104,6 +104,34 @@ pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
     }
 }
 
+/// A whole number as `strconv.ParseInt` with base 0 reads it: `0x1f`, `0b11`, `0o17`, `017`, `1_000`.
+pub(crate) fn parse_int(text: &str) -> Result<i64, String> {
+    let invalid = || format!("`{text}` is not a whole number");
+    let (is_negative, digits) = match text.as_bytes() {
+        [b'-', ..] => (true, text.get(1..)),
+        [b'+', ..] => (false, text.get(1..)),
+        _ => (false, Some(text)),
+    };
+    let lower = digits.unwrap_or_default().to_ascii_lowercase();
+    let (base, digits) = [("0x", 16), ("0b", 2), ("0o", 8)]
+        .iter()
+        .find_map(|(prefix, base)| Some((*base, lower.strip_prefix(prefix)?)))
+        .or_else(|| Some((8, lower.strip_prefix('0').filter(|rest| !rest.is_empty())?)))
+        .unwrap_or((10, &lower));
+    // Underscores stand between digits, or behind the base.
+    let separated = digits.strip_prefix('_').filter(|_| base != 10).unwrap_or(digits);
+    if separated
+        .split('_')
+        .any(|part| part.is_empty() || part.starts_with(['+', '-']))
+    {
+        return Err(invalid());
+    }
+    i128::from_str_radix(&digits.replace('_', ""), base)
+        .ok()
+        .and_then(|value| i64::try_from(if is_negative { -value } else { value }).ok())
+        .ok_or_else(invalid)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,5 +158,30 @@ mod tests {
         check("1d", None);
         check("-1s", None);
         check("1..5s", None);
+    }
+
+    #[test]
+    fn whole_numbers_are_read_as_go_reads_them() {
+        let check = |text: &str, expected: Option<i64>| {
+            assert_eq!(parse_int(text).ok(), expected, "{text}");
+        };
+        check("0", Some(0));
+        check("-1", Some(-1));
+        check("+7", Some(7));
+        check("100", Some(100));
+        check("0x1F", Some(31));
+        check("0b101", Some(5));
+        check("0o17", Some(15));
+        check("017", Some(15));
+        check("1_000", Some(1000));
+        check("0x_1f", Some(31));
+        check("9223372036854775807", Some(i64::MAX));
+        check("-9223372036854775808", Some(i64::MIN));
+        check("9223372036854775808", None);
+        for text in [
+            "", "-", "a", "1__0", "_1", "1_", "08", "1.5", "--1", "0x", "1k", " 1",
+        ] {
+            check(text, None);
+        }
     }
 }
