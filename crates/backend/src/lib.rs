@@ -6,6 +6,8 @@
 //! bounded queue and a thread in between.
 
 mod buffered;
+#[cfg(feature = "dynamic")]
+pub mod dynamic;
 mod ignore_errors;
 mod log;
 mod options;
