@@ -10,6 +10,7 @@ mod encode;
 mod items;
 mod managed_fields;
 pub mod record;
+mod restrict;
 mod text;
 mod time;
 mod types;
@@ -21,6 +22,7 @@ pub use encode::string::push_json_string;
 pub use encode::{Body, BodyError, EncodeError, LeftOut, check_json, go_quoted, write_event_list};
 pub use items::{BadItem, BadItemReason, event_list_items, ndjson_items};
 pub use managed_fields::without_managed_fields;
+pub use restrict::ManagedFields;
 pub use text::Text;
 pub use time::MicroTime;
 pub use types::{

@@ -141,6 +141,12 @@ impl StageSet {
         Self(self.0 | other.0)
     }
 
+    /// Members that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether `stage` is a member.
     #[must_use]
     pub const fn contains(self, stage: Stage) -> bool {

@@ -7,6 +7,7 @@
 #[cfg(feature = "test-util")]
 pub mod conformance;
 mod counters;
+mod demand;
 mod emission;
 mod outcome;
 #[cfg(feature = "test-util")]
@@ -14,6 +15,7 @@ pub mod recording;
 mod union;
 
 pub use counters::{Counters, CountersSnapshot};
+pub use demand::Demand;
 pub use emission::Emission;
 pub use outcome::{Outcome, Reason, Refusal, Refusals, Reservation, Reserve};
 pub use union::{Discard, Union};
