@@ -8,12 +8,14 @@
 mod buffered;
 #[cfg(feature = "dynamic")]
 pub mod dynamic;
+mod enforced;
 mod ignore_errors;
 mod log;
 mod options;
 mod rotate;
 
 pub use buffered::{BatchConfig, Buffered, Throttle};
+pub use enforced::Enforced;
 pub use ignore_errors::IgnoreErrors;
 pub use log::{Format, Log, LogError};
 pub use options::{LogOptions, Mode, OptionsError};

@@ -2,12 +2,25 @@
 
 use std::cell::OnceCell;
 
-use kaudit_event::{EncodeError, Event};
+use kaudit_event::{EncodeError, Event, Level, ManagedFields, StageSet};
+
+/// What the policy lets sinks see of an event that was recorded in more detail for somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the three things that a policy decides")]
+pub struct PolicyView {
+    /// The level that the policy gives the request.
+    pub level: Level,
+    /// Stages that make no event by the policy.
+    pub omit_stages: StageSet,
+    /// Whether recorded objects keep their managedFields by the policy.
+    pub managed_fields: ManagedFields,
+}
 
 /// An event and its JSON line, which is encoded at most once however many sinks want it.
 #[derive(Debug)]
 pub struct Emission<'a> {
     event: &'a Event,
+    policy: Option<PolicyView>,
     line: OnceCell<Result<Vec<u8>, EncodeError>>,
 }
 
@@ -17,8 +30,22 @@ impl<'a> Emission<'a> {
     pub const fn new(event: &'a Event) -> Self {
         Self {
             event,
+            policy: None,
             line: OnceCell::new(),
         }
+    }
+
+    /// The same event, of which sinks that live by the policy may see only so much. `None` is all of it.
+    #[must_use]
+    pub fn for_policy(mut self, policy: Option<PolicyView>) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// What the policy lets a sink see, where that is not all.
+    #[must_use]
+    pub const fn policy(&self) -> Option<PolicyView> {
+        self.policy
     }
 
     /// The event.

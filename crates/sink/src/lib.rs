@@ -16,7 +16,7 @@ mod union;
 
 pub use counters::{Counters, CountersSnapshot};
 pub use demand::Demand;
-pub use emission::Emission;
+pub use emission::{Emission, PolicyView};
 pub use outcome::{Outcome, Reason, Refusal, Refusals, Reservation, Reserve};
 pub use union::{Discard, Union};
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use kaudit_policy::{LongRunning, RequestInfoResolver};
-use kaudit_sink::Sink;
+use kaudit_sink::{Demand, Sink};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -57,6 +57,7 @@ pub struct AuditBuilder {
     resolver: RequestInfoResolver,
     capture: Capture,
     bodies: Bodies,
+    demand: Demand,
     clock: fn() -> SystemTime,
 }
 
@@ -103,6 +104,12 @@ impl AuditBuilder {
         self
     }
 
+    /// What sinks want to see beyond the policy; it may change while requests are served.
+    pub fn demand(mut self, demand: Demand) -> Self {
+        self.demand = demand;
+        self
+    }
+
     /// Where the time comes from.
     pub fn clock(mut self, clock: fn() -> SystemTime) -> Self {
         self.clock = clock;
@@ -116,6 +123,7 @@ impl AuditBuilder {
             sink: self.sink,
             metrics: Arc::new(Metrics::default()),
             budget: Arc::new(Budget::new(self.capture.process_bytes)),
+            demand: self.demand,
             clock: self.clock,
         };
         Audit(Arc::new(Chain {
@@ -153,6 +161,7 @@ impl Audit {
             resolver: RequestInfoResolver::default(),
             capture: Capture::default(),
             bodies: Bodies::Explicit,
+            demand: Demand::default(),
             clock: system_clock,
         }
     }

@@ -8,9 +8,9 @@ use std::time::{Instant, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use kaudit_event::{Event, Level, MicroTime, Stage, Status, Text, Unknown, UserInfo};
+use kaudit_event::{Event, Level, ManagedFields, MicroTime, Stage, Status, Text, Unknown, UserInfo};
 use kaudit_policy::{RequestAuditConfig, RequestInfo, RequestTarget};
-use kaudit_sink::{Emission, Outcome, Reservation, Sink};
+use kaudit_sink::{Demand, Emission, Outcome, PolicyView, Reservation, Sink};
 use tracing::warn;
 
 use crate::bodies::{Envelope, ObjectMeta, parse_status};
@@ -25,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) demand: Demand,
     pub(crate) clock: fn() -> SystemTime,
 }
 
@@ -77,6 +78,8 @@ impl Default for Phase {
 struct Record {
     event: Event,
     config: RequestAuditConfig,
+    /// What the policy says, where more is recorded for others.
+    policy: Option<PolicyView>,
     is_long_running: bool,
     head_seen: bool,
     /// Sessions that still relay bytes, and the end that waits for them.
@@ -283,20 +286,24 @@ impl AuditContext {
         add(&mut self.state().trackers);
     }
 
-    /// How the request is recorded; from level Metadata on, with what is known of it.
+    /// How the request is recorded: as `policy` says, and in as much detail as others want. From level
+    /// Metadata on, with what is known of it; the result is false where nothing is recorded.
     pub(crate) fn begin(
         &self,
-        config: RequestAuditConfig,
+        policy: Option<RequestAuditConfig>,
         is_long_running: bool,
         draft: impl FnOnce() -> Event,
-    ) {
+    ) -> bool {
         let metrics = &self.0.shared.metrics;
-        metrics.count_level(config.level);
+        if let Some(policy) = policy {
+            metrics.count_level(policy.level);
+        }
+        let (config, policy) = capture(policy.unwrap_or_default(), &self.0.shared.demand);
         let mut state = self.state();
         state.config = Some(config);
         if config.level == Level::None {
             state.phase = Phase::Silent;
-            return;
+            return false;
         }
         let annotations = match &mut state.phase {
             Phase::Open(annotations) => std::mem::take(annotations),
@@ -311,6 +318,7 @@ impl AuditContext {
                 ..draft()
             },
             config,
+            policy,
             is_long_running,
             head_seen: false,
             holds: 0,
@@ -321,11 +329,7 @@ impl AuditContext {
             claims: None,
         }));
         count(&metrics.received);
-    }
-
-    /// Nothing is recorded of this request.
-    pub(crate) fn silence(&self) {
-        self.state().phase = Phase::Silent;
+        true
     }
 
     pub(crate) fn reserved(&self, reservation: Reservation) {
@@ -509,11 +513,37 @@ impl AuditContext {
             _ => MicroTime::from((self.0.shared.clock)()).max(received),
         };
         count(&self.0.shared.metrics.events);
-        self.0
-            .shared
-            .sink
-            .submit(&Emission::new(&record.event), &mut record.reservation)
+        let emission = Emission::new(&record.event).for_policy(record.policy);
+        self.0.shared.sink.submit(&emission, &mut record.reservation)
     }
+}
+
+/// What is recorded where the policy says `policy` and others demand more, and then what the policy says.
+fn capture(policy: RequestAuditConfig, demand: &Demand) -> (RequestAuditConfig, Option<PolicyView>) {
+    let (level, stages) = demand.get();
+    if level == Level::None {
+        return (policy, None);
+    }
+    let omit_stages = match policy.level {
+        Level::None => Stage::ALL.into_iter().collect(),
+        _ => policy.omit_stages,
+    };
+    let capture = RequestAuditConfig {
+        level: policy.level.max(level),
+        omit_stages: omit_stages.without(stages),
+        omit_managed_fields: false,
+        rule: policy.rule,
+    };
+    let view = PolicyView {
+        level: policy.level,
+        omit_stages,
+        managed_fields: if policy.omit_managed_fields {
+            ManagedFields::Omit
+        } else {
+            ManagedFields::Keep
+        },
+    };
+    (capture, (capture != policy).then_some(view))
 }
 
 const ABORTED: &str = "kaudit.dev/aborted";

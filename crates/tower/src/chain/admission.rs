@@ -159,12 +159,12 @@ const fn uri(parts: &Parts) -> &http::Uri {
 ///
 /// Source: k8s.io/apiserver pkg/endpoints/filters/authn_audit.go and request_deadline.go.
 fn refuse_unknown(chain: &Chain, parts: &Parts, audit: &AuditContext, error: &StatusError) -> OwnResponse {
-    if let Some(policy) = &*chain.policy.current() {
-        let config = policy.evaluate(&Attributes::new(None, audit.request_info()));
-        audit.begin(config, false, || draft(parts, audit, None));
-        if error.code() == StatusCode::UNAUTHORIZED {
-            audit.preset_message(failure_message(parts));
-        }
+    let config = (*chain.policy.current())
+        .as_ref()
+        .map(|policy| policy.evaluate(&Attributes::new(None, audit.request_info())));
+    let is_recorded = audit.begin(config, false, || draft(parts, audit, None));
+    if is_recorded && error.code() == StatusCode::UNAUTHORIZED {
+        audit.preset_message(failure_message(parts));
     }
     let response = answer(parts, audit, error);
     audit.end_at_start(i32::from(response.status().as_u16()));
@@ -235,21 +235,15 @@ impl<B> Walk<B> {
 
     /// The policy decides; an audited request needs room for its events.
     fn begin(&mut self) -> Result<Step, OwnResponse> {
-        match &*self.chain.policy.current() {
-            Some(policy) => {
-                let user = self.audit.user().map(AsRef::as_ref);
-                let config = policy.evaluate(&Attributes::new(user, self.audit.request_info()));
-                self.audit.begin(config, self.is_long_running, || {
-                    draft(&self.parts, &self.audit, user)
-                });
-                if config.level == Level::None {
-                    return Ok(Step::Authorize);
-                }
-            }
-            None => {
-                self.audit.silence();
-                return Ok(Step::Authorize);
-            }
+        let user = self.audit.user().map(AsRef::as_ref);
+        let config = (*self.chain.policy.current())
+            .as_ref()
+            .map(|policy| policy.evaluate(&Attributes::new(user, self.audit.request_info())));
+        let is_recorded = self.audit.begin(config, self.is_long_running, || {
+            draft(&self.parts, &self.audit, user)
+        });
+        if !is_recorded {
+            return Ok(Step::Authorize);
         }
         match self.chain.shared.sink.reserve(3) {
             Reserve::Ready(reservation) => self.reserved(Ok(reservation)),
