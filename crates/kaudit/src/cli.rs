@@ -4,6 +4,7 @@ mod config;
 mod dev;
 mod policy;
 mod run;
+mod sink;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -20,7 +21,7 @@ use crate::logging;
     version,
     propagate_version = true,
     after_help = "Exit codes: 0 done; 1 the answer is no (lint findings, file not formatted); 2 usage, configuration or \
-                  policy does not parse; 3 something cannot be reached; 130 interrupted"
+                  policy does not parse; 3 something cannot be reached; 4 not allowed; 130 interrupted"
 )]
 struct Cli {
     #[command(flatten)]
@@ -41,6 +42,9 @@ enum Command {
     /// Show the configuration's schema or its effective values
     #[command(subcommand)]
     Config(config::Command),
+    /// List, register and remove the sinks of a running kaudit
+    #[command(subcommand)]
+    Sink(sink::Command),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -93,6 +97,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Run(flags) => run::run(*flags),
         Command::Policy(command) => policy::run(command),
         Command::Config(command) => config::run(command, leaf(matches)),
+        Command::Sink(command) => sink::run(command),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kaudit", &mut script);

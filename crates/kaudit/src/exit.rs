@@ -14,6 +14,8 @@ pub(crate) enum Exit {
     Usage,
     /// A source, an upstream or a file cannot be reached.
     Unreachable,
+    /// Somebody else may, the asker may not.
+    NotAllowed,
 }
 
 impl From<Exit> for ExitCode {
@@ -23,6 +25,7 @@ impl From<Exit> for ExitCode {
             Exit::No => 1,
             Exit::Usage => 2,
             Exit::Unreachable => 3,
+            Exit::NotAllowed => 4,
         })
     }
 }
@@ -39,6 +42,14 @@ impl Failure {
     pub(crate) fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self {
             exit: Exit::Usage,
+            error: error.into(),
+        }
+    }
+
+    /// The credentials are not enough.
+    pub(crate) fn not_allowed(error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            exit: Exit::NotAllowed,
             error: error.into(),
         }
     }

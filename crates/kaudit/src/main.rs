@@ -1,6 +1,7 @@
 //! `kaudit`, the binary: command line, configuration, wiring, reload, metrics, shutdown.
 
 mod admin;
+mod api;
 mod auditing;
 mod cli;
 mod config;
@@ -10,6 +11,7 @@ mod logging;
 mod metrics;
 mod reload;
 mod serving;
+mod sinks;
 mod stop;
 
 use std::process::ExitCode;

@@ -1,7 +1,8 @@
 //! What became of events, by plugin and reason.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kaudit_event::Event;
@@ -12,11 +13,15 @@ use crate::{Reason, Refusal};
 /// Reports of one plugin closer together than this are counted, not logged.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Counts what plugins did not keep, and reports it; shared by the backends of one process.
+/// Counts what one backend, with all that decorates it, kept and did not keep, and reports the latter.
 ///
-/// `apiserver_audit_error_total{plugin}` is the sum over the reasons of a plugin.
+/// `apiserver_audit_error_total{plugin}` is the sum over the reasons of a plugin, in all backends.
 #[derive(Debug, Default)]
-pub struct Counters(Mutex<State>);
+pub struct Counters {
+    state: Mutex<State>,
+    kept: AtomicU64,
+    queued: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -24,6 +29,9 @@ struct State {
     bodies_left_out: u64,
     last_report: Option<Instant>,
     suppressed: u64,
+    last_error: Option<(Instant, String)>,
+    /// Events that had been kept when the last error came.
+    kept_at_last_error: u64,
 }
 
 /// What [`Counters`] held at one moment.
@@ -34,6 +42,24 @@ pub struct CountersSnapshot {
     pub lost: Vec<(&'static str, Reason, u64)>,
     /// Events that were kept without a body that cannot be printed.
     pub bodies_left_out: u64,
+    /// Events that were written or delivered.
+    pub kept: u64,
+    /// Events that wait in a queue now.
+    pub queued: u64,
+    /// The last loss.
+    pub last_error: Option<LastError>,
+}
+
+/// The last loss of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastError {
+    /// How long ago it was.
+    pub age: Duration,
+    /// What was said.
+    pub message: String,
+    /// Whether nothing was kept since then.
+    pub is_latest: bool,
 }
 
 impl Counters {
@@ -41,9 +67,11 @@ impl Counters {
     ///
     /// Source: k8s.io/apiserver pkg/audit/metrics.go, HandlePluginError.
     pub fn plugin_error(&self, refusal: &Refusal, events: &[Event]) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         *state.lost.entry((refusal.plugin, refusal.reason)).or_default() += events.len() as u64;
         let now = Instant::now();
+        state.last_error = Some((now, refusal.message.clone()));
+        state.kept_at_last_error = self.kept.load(Ordering::Relaxed);
         if state
             .last_report
             .is_some_and(|last| now.duration_since(last) < REPORT_INTERVAL)
@@ -67,16 +95,28 @@ impl Counters {
 
     /// Counts one event that was kept without a body.
     pub fn body_left_out(&self) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .bodies_left_out += 1;
+        self.state().bodies_left_out += 1;
+    }
+
+    /// Counts events that were written or delivered.
+    pub fn kept(&self, events: usize) {
+        self.kept.fetch_add(events as u64, Ordering::Relaxed);
+    }
+
+    /// Says how many events wait in the queue.
+    pub fn queued(&self, events: usize) {
+        self.queued.store(events as u64, Ordering::Relaxed);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The counters now.
     #[must_use]
     pub fn snapshot(&self) -> CountersSnapshot {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
+        let kept = self.kept.load(Ordering::Relaxed);
         CountersSnapshot {
             lost: state
                 .lost
@@ -84,6 +124,13 @@ impl Counters {
                 .map(|((plugin, reason), count)| (*plugin, *reason, *count))
                 .collect(),
             bodies_left_out: state.bodies_left_out,
+            kept,
+            queued: self.queued.load(Ordering::Relaxed),
+            last_error: state.last_error.as_ref().map(|(at, message)| LastError {
+                age: at.elapsed(),
+                message: message.clone(),
+                is_latest: kept == state.kept_at_last_error,
+            }),
         }
     }
 }

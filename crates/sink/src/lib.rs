@@ -14,7 +14,7 @@ mod outcome;
 pub mod recording;
 mod union;
 
-pub use counters::{Counters, CountersSnapshot};
+pub use counters::{Counters, CountersSnapshot, LastError};
 pub use demand::Demand;
 pub use emission::{Emission, PolicyView};
 pub use outcome::{Outcome, Reason, Refusal, Refusals, Reservation, Reserve};

@@ -95,8 +95,15 @@ async fn managed_fields_are_omitted_for_the_policy_only() {
     demand.set(Level::Metadata, StageSet::EMPTY.with(Stage::Panic));
     let rule = "{level: RequestResponse, omitManagedFields: true, omitStages: [RequestReceived]}";
     let (by_policy, all) = create(policy(rule), &demand).await;
-    assert_eq!(by_policy[0]["responseObject"]["metadata"], serde_json::json!({"name": "a"}));
-    assert!(all[0]["responseObject"]["metadata"].get("managedFields").is_some());
+    assert_eq!(
+        by_policy[0]["responseObject"]["metadata"],
+        serde_json::json!({"name": "a"})
+    );
+    assert!(
+        all[0]["responseObject"]["metadata"]
+            .get("managedFields")
+            .is_some()
+    );
 }
 
 #[tokio::test]

@@ -166,14 +166,29 @@ impl AuditSink {
     /// [`InvalidSink`] for each document that is no valid AuditSink. Unknown fields are errors.
     #[must_use]
     pub fn parse_all(text: &str, surroundings: Surroundings) -> Vec<Result<Self, InvalidSink>> {
+        let documents = Self::parse_documents(text, surroundings);
+        documents.into_iter().map(|(object, _)| object).collect()
+    }
+
+    /// As [`AuditSink::parse_all`], each with the text of its document.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSink`] for each document that is no valid AuditSink.
+    #[must_use]
+    pub fn parse_documents(
+        text: &str,
+        surroundings: Surroundings,
+    ) -> Vec<(Result<Self, InvalidSink>, String)> {
         documents(text)
             .into_iter()
             .filter(|(_, document)| has_content(document))
             .map(|(first_line, document)| {
-                Self::parse(&document, surroundings).map_err(|mut invalid| {
+                let object = Self::parse(&document, surroundings).map_err(|mut invalid| {
                     invalid.line += first_line;
                     invalid
-                })
+                });
+                (object, document)
             })
             .collect()
     }
