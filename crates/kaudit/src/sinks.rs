@@ -90,8 +90,7 @@ impl Sinks {
     /// The counters of every backend, for metrics.
     pub(crate) fn counters(&self) -> Vec<Arc<Counters>> {
         let of_backends = self.backends.iter().map(|backend| Arc::clone(&backend.counters));
-        let of_dynamic = self.dynamic.statuses().into_iter().map(|status| status.counters);
-        of_backends.chain(of_dynamic).collect()
+        of_backends.chain(self.dynamic.counters()).collect()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -108,6 +108,17 @@ impl Counters {
         self.queued.store(events as u64, Ordering::Relaxed);
     }
 
+    /// Adds what `other` counted, for a backend that is gone.
+    pub fn absorb(&self, other: &Self) {
+        let other = other.snapshot();
+        self.kept.fetch_add(other.kept, Ordering::Relaxed);
+        let mut state = self.state();
+        state.bodies_left_out += other.bodies_left_out;
+        for (plugin, reason, count) in other.lost {
+            *state.lost.entry((plugin, reason)).or_default() += count;
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,5 +143,44 @@ impl Counters {
                 is_latest: kept == state.kept_at_last_error,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Reason;
+
+    fn lose(counters: &Counters, events: usize) {
+        let refusal = Refusal {
+            plugin: "webhook",
+            reason: Reason::Write,
+            message: "no route".to_owned(),
+        };
+        counters.plugin_error(&refusal, &vec![Event::default(); events]);
+    }
+
+    #[test]
+    fn an_error_is_the_latest_until_something_is_kept() {
+        let counters = Counters::default();
+        assert_eq!(counters.snapshot().last_error, None);
+        counters.kept(2);
+        lose(&counters, 1);
+        let error = counters.snapshot().last_error.unwrap();
+        assert_eq!((error.message.as_str(), error.is_latest), ("no route", true));
+        counters.kept(1);
+        assert!(!counters.snapshot().last_error.unwrap().is_latest);
+        assert_eq!(counters.snapshot().kept, 3);
+    }
+
+    #[test]
+    fn what_a_gone_backend_counted_stays_counted() {
+        let (gone, past) = (Counters::default(), Counters::default());
+        lose(&gone, 2);
+        lose(&past, 1);
+        gone.kept(5);
+        past.absorb(&gone);
+        let sum = past.snapshot();
+        assert_eq!((sum.lost, sum.kept), (vec![("webhook", Reason::Write, 3)], 5));
     }
 }

@@ -1,7 +1,7 @@
 //! The registered sinks: started, changed and drained while events flow.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use kaudit_event::{Event, Level, ManagedFields, StageSet};
@@ -27,6 +27,8 @@ pub struct Dynamic {
     /// Submitters hold it for reading, so that nobody hands an event to a delegate that is being drained.
     sinks: RwLock<Vec<Arc<Registered>>>,
     draining: Mutex<Vec<Draining>>,
+    /// What became of the events of sinks that are gone.
+    past: Arc<Counters>,
 }
 
 struct Registered {
@@ -84,6 +86,7 @@ impl Dynamic {
             demand,
             sinks: RwLock::new(Vec::new()),
             draining: Mutex::new(Vec::new()),
+            past: Arc::default(),
         }
     }
 
@@ -146,14 +149,14 @@ impl Dynamic {
         let spawned = std::thread::Builder::new()
             .name("audit-drain".to_owned())
             .spawn(move || draining.delegate.shutdown());
-        let mut list = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
-        list.retain(|draining| !draining.thread.is_finished());
+        let mut list = self.draining();
         match spawned {
             Ok(thread) => list.push(Draining { sink, thread }),
             Err(error) => {
                 drop(list);
                 error!(%error, sink = %name, "no thread to drain an audit sink: it is drained at once");
                 sink.delegate.shutdown();
+                self.past.absorb(&sink.counters);
             }
         }
     }
@@ -172,14 +175,40 @@ impl Dynamic {
             .iter()
             .map(|sink| status(sink, Phase::Active))
             .collect();
-        let draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        let draining = self.draining();
         statuses.extend(
             draining
                 .iter()
-                .filter(|draining| !draining.thread.is_finished())
                 .map(|draining| status(&draining.sink, Phase::Draining)),
         );
         statuses
+    }
+
+    /// The counters of all sinks, and last the ones of those that are gone.
+    #[must_use]
+    pub fn counters(&self) -> Vec<Arc<Counters>> {
+        let statuses = self.statuses();
+        let counters = statuses.into_iter().map(|status| status.counters);
+        counters.chain([Arc::clone(&self.past)]).collect()
+    }
+
+    /// The sinks that are being drained, without those that are done.
+    fn draining(&self) -> MutexGuard<'_, Vec<Draining>> {
+        let mut list = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, left) = std::mem::take(&mut *list)
+            .into_iter()
+            .partition(|draining| draining.thread.is_finished());
+        *list = left;
+        done.into_iter().for_each(|draining| self.end(draining));
+        list
+    }
+
+    /// Takes leave of a sink.
+    fn end(&self, Draining { sink, thread }: Draining) {
+        if thread.join().is_err() {
+            error!(sink = %sink.object.name, "draining an audit sink panicked");
+        }
+        self.past.absorb(&sink.counters);
     }
 }
 
@@ -254,12 +283,8 @@ impl Sink for Dynamic {
         for sink in sinks {
             self.drain(sink);
         }
-        let draining = std::mem::take(&mut *self.draining.lock().unwrap_or_else(PoisonError::into_inner));
-        for Draining { sink, thread } in draining {
-            if thread.join().is_err() {
-                error!(sink = %sink.object.name, "draining an audit sink panicked");
-            }
-        }
+        let draining = std::mem::take(&mut *self.draining());
+        draining.into_iter().for_each(|draining| self.end(draining));
     }
 }
 
