@@ -10,7 +10,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use kaudit_dial::Upstream;
 use kaudit_listen::{ConnectionInfo, Listener};
-use kaudit_sink::Sink;
+use kaudit_sink::{Demand, Sink};
 use kaudit_tower::{
     Audit, AuditService, Bodies, BoxFuture, Capture, Impersonation, MetricsSnapshot as AuditMetrics,
     PolicyHandle, RemoteAddr, ResponseBody, text_response,
@@ -37,11 +37,18 @@ pub struct Builder {
     upstream: Upstream,
     policy: PolicyHandle,
     sink: Arc<dyn Sink>,
+    demand: Demand,
     capture: Capture,
     paths: PathMode,
 }
 
 impl Builder {
+    /// What sinks want to see beyond the policy.
+    pub fn demand(mut self, demand: Demand) -> Self {
+        self.demand = demand;
+        self
+    }
+
     /// Bounds of recorded bodies.
     pub const fn capture(mut self, capture: Capture) -> Self {
         self.capture = capture;
@@ -70,6 +77,7 @@ impl Builder {
             .impersonation(Impersonation::Observe)
             .bodies(Bodies::Sniff)
             .capture(self.capture)
+            .demand(self.demand)
             .build();
         let shared = Shared {
             upstream: self.upstream,
@@ -102,6 +110,7 @@ impl Gateway {
             upstream,
             policy: policy.into(),
             sink,
+            demand: Demand::default(),
             capture: Capture::default(),
             paths: PathMode::default(),
         }

@@ -15,7 +15,7 @@ use kaudit_tower::StatusError;
 use serde_json::{Value, json};
 use tracing::info;
 
-pub(crate) use self::token::{Token, TokenError};
+pub(crate) use self::token::Token;
 use crate::sinks::{Refused, Row, Sinks};
 
 /// The group of the objects that the API serves.

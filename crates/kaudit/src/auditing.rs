@@ -1,60 +1,85 @@
-//! What is recorded, and where to: the policy and the sink that a configuration asks for.
+//! What is recorded, and where to: the policy and the sinks that a configuration asks for.
+
+mod dynamic;
+mod options;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kaudit_backend::{LogOptions, OptionsError};
+use kaudit_backend::dynamic::Dynamic;
+use kaudit_backend::{Enforced, OptionsError};
 use kaudit_policy::{MAX_POLICY_BYTES, Policy, unreadable_file};
-use kaudit_sink::{Counters, Discard, Sink};
+use kaudit_sink::{Counters, Demand, Discard, Sink, Union};
 use kaudit_tower::PolicyHandle;
 use tracing::{info, warn};
 
 use crate::config;
 use crate::exit::Failure;
+use crate::sinks::{Backend, Sinks};
 
-/// Policy and sink of one audit chain.
+/// Policy and sinks of one audit chain.
 #[derive(Clone, Debug)]
 pub(crate) struct Auditing {
     pub(crate) policy: PolicyHandle,
     pub(crate) policy_file: Option<PathBuf>,
+    /// Where the chain sends its events.
     pub(crate) sink: Arc<dyn Sink>,
-    pub(crate) counters: Arc<Counters>,
+    /// The same as an operator sees it.
+    pub(crate) sinks: Arc<Sinks>,
+    pub(crate) demand: Demand,
 }
 
 impl Auditing {
-    /// Loads the policy and opens the log.
+    /// Loads the policy and opens the backends. With a data directory the API may register sinks, which are
+    /// kept there.
     ///
     /// Source: k8s.io/apiserver pkg/server/options/audit.go, ApplyTo: without a policy nothing is
     /// recorded, whatever backends there are, and without a backend nothing is, whatever the policy says.
-    pub(crate) fn start(config: &config::Audit) -> Result<Self, Failure> {
-        let options = log_options(&config.log);
-        let policy = match (&config.policy_file, &options) {
-            (Some(file), Some(_)) => PolicyHandle::new(load_policy(file)?),
-            (Some(file), None) => {
+    /// Sinks that are registered have a policy of their own.
+    pub(crate) fn start(config: &config::Audit, data_dir: Option<&Path>) -> Result<Self, Failure> {
+        let backends = options::open(config)?;
+        let has_dynamic = config.sink_dir.is_some() || data_dir.is_some();
+        let policy = match (&config.policy_file, backends.is_empty()) {
+            (Some(file), false) => PolicyHandle::new(load_policy(file)?),
+            (Some(file), true) => {
                 load_policy(file)?;
-                warn!("a policy without a backend records nothing: give --audit-log-path");
+                if !has_dynamic {
+                    warn!(
+                        "a policy without a backend records nothing: give --audit-log-path or --audit-webhook-config-file"
+                    );
+                }
                 PolicyHandle::none()
             }
-            (None, Some(_)) => {
+            (None, false) => {
                 warn!("no audit policy file: nothing is recorded (--audit-policy-file)");
                 PolicyHandle::none()
             }
-            (None, None) => {
-                warn!("neither policy nor backend: nothing is recorded");
+            (None, true) => {
+                if !has_dynamic {
+                    warn!("neither policy nor backend: nothing is recorded");
+                }
                 PolicyHandle::none()
             }
         };
-        let counters = Arc::new(Counters::default());
-        let sink = match options {
-            Some(options) => open(&options, &counters)?,
-            None => Arc::new(Discard),
-        };
+        let (backends, statics): (Vec<Backend>, Vec<Arc<dyn Sink>>) = backends.into_iter().unzip();
+        let demand = Demand::default();
+        let dynamic = Arc::new(Dynamic::new(demand.clone(), Box::new(dynamic::start)));
+        let sinks = Arc::new(Sinks::new(
+            backends,
+            Arc::clone(&dynamic),
+            config.sink_dir.clone(),
+            data_dir.map(|data_dir| data_dir.join("sinks")),
+            dynamic::surroundings(),
+        ));
+        sinks.look();
+        let sink = compose(statics, has_dynamic.then_some(dynamic));
         info!(sink = sink.name(), "audit backend");
         Ok(Self {
             policy,
             policy_file: config.policy_file.clone(),
             sink,
-            counters,
+            sinks,
+            demand,
         })
     }
 
@@ -66,35 +91,36 @@ impl Auditing {
     }
 }
 
-/// A log sink of these options.
-pub(crate) fn open(options: &LogOptions, counters: &Arc<Counters>) -> Result<Arc<dyn Sink>, Failure> {
-    options.build(counters).map_err(|error| match error {
-        OptionsError::Invalid(_) => Failure::usage(error),
-        error => Failure::unreachable(error),
-    })
+/// The sinks as one, in upstream's order. Beside sinks that see more, the others are held to the policy.
+fn compose(statics: Vec<Arc<dyn Sink>>, dynamic: Option<Arc<Dynamic>>) -> Arc<dyn Sink> {
+    let Some(dynamic) = dynamic else {
+        return if statics.is_empty() {
+            Arc::new(Discard)
+        } else {
+            Union::of(statics)
+        };
+    };
+    let enforced =
+        (!statics.is_empty()).then(|| Arc::new(Enforced::new(Union::of(statics))) as Arc<dyn Sink>);
+    Union::of(enforced.into_iter().chain([dynamic as Arc<dyn Sink>]).collect())
 }
 
-/// The options of the log backend; `None` when it is off.
-fn log_options(log: &config::Log) -> Option<LogOptions> {
-    let path = log.path.clone().filter(|path| !path.is_empty())?;
-    let default = LogOptions::default();
-    let batch = &log.batch;
-    Some(LogOptions {
-        path,
-        format: log.format.clone().unwrap_or(default.format),
-        version: log.version.clone().unwrap_or(default.version),
-        mode: log.mode.clone().unwrap_or(default.mode),
-        max_age: log.max_age.unwrap_or(default.max_age),
-        max_backup: log.max_backup.unwrap_or(default.max_backup),
-        max_size: log.max_size.unwrap_or(default.max_size),
-        compress: log.compress.unwrap_or(default.compress),
-        batch_buffer_size: batch.buffer_size.unwrap_or(default.batch_buffer_size),
-        batch_max_size: batch.max_size.unwrap_or(default.batch_max_size),
-        batch_max_wait: batch.max_wait.map_or(default.batch_max_wait, |wait| wait.0),
-        batch_throttle_enable: batch.throttle_enable.unwrap_or(default.batch_throttle_enable),
-        batch_throttle_qps: batch.throttle_qps.unwrap_or(default.batch_throttle_qps),
-        batch_throttle_burst: batch.throttle_burst.unwrap_or(default.batch_throttle_burst),
-    })
+/// Why a backend cannot be had, with the exit code for it.
+fn refused(error: OptionsError) -> Failure {
+    match error {
+        OptionsError::Invalid(_) => Failure::usage(error),
+        error => Failure::unreachable(error),
+    }
+}
+
+/// A log of its own, outside of any configuration.
+pub(crate) fn log_sink(path: &Path) -> Result<Arc<dyn Sink>, Failure> {
+    let options = kaudit_backend::LogOptions {
+        path: path.display().to_string(),
+        max_backup: 3,
+        ..kaudit_backend::LogOptions::default()
+    };
+    options.build(&Arc::new(Counters::default())).map_err(refused)
 }
 
 /// Reads a policy file; warnings go to the log.
@@ -111,9 +137,19 @@ pub(crate) fn load_policy(file: &Path) -> Result<Policy, Failure> {
 /// The bytes of a policy file, if it is not larger than a policy may be.
 pub(crate) fn read_policy(file: &Path) -> Result<Vec<u8>, Failure> {
     let name = file.display().to_string();
-    let unreadable =
-        |error: std::io::Error| Failure::usage(anyhow::anyhow!(unreadable_file(&name, &error.to_string())));
-    let size = std::fs::metadata(file).map_err(unreadable)?.len();
+    let unreadable = |error: std::io::Error| {
+        let text = unreadable_file(&name, &error.to_string());
+        Failure::usage(anyhow::anyhow!("{text}{}", options::why_not_there(file, &error)))
+    };
+    let metadata = std::fs::metadata(file).map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "{}\n  fix: `{name}` is a folder: name the file in it; a container runtime makes a folder where a \
+             hostPath of a single file did not exist yet",
+            unreadable_file(&name, "Is a directory")
+        )));
+    }
+    let size = metadata.len();
     if size > MAX_POLICY_BYTES as u64 {
         return Err(Failure::usage(anyhow::anyhow!(
             "{name}: a policy may have {MAX_POLICY_BYTES} bytes, this one has {size}"

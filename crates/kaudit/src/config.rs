@@ -42,6 +42,9 @@ pub(crate) struct Config {
     /// Metrics and health.
     #[serde(default)]
     pub(crate) metrics: Metrics,
+    /// The API.
+    #[serde(default)]
+    pub(crate) api: Api,
 }
 
 /// The auditing reverse proxy.
@@ -107,6 +110,15 @@ pub(crate) enum Tokens {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Metrics {
     /// Address to listen on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) listen: Option<String>,
+}
+
+/// The API, for holders of the token in the data directory.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Api {
+    /// Address to listen on, a loopback one: it speaks plain HTTP. Without it there is no API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) listen: Option<String>,
 }

@@ -13,11 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use kaudit_backend::LogOptions;
 use kaudit_dial::{Cluster, Server, Trust};
 use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
 use kaudit_sandbox::Sandbox;
-use kaudit_sink::{Counters, Sink};
+use kaudit_sink::Sink;
 use kaudit_tower::PolicyHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,9 +24,11 @@ use tracing::info;
 
 use self::authority::{Authority, Pem};
 use self::people::Person;
-use crate::auditing::{Auditing, load_policy, open};
+use crate::api::Token;
+use crate::auditing::{Auditing, log_sink};
+use crate::config;
 use crate::exit::Failure;
-use crate::serving::{Plan, Serving};
+use crate::serving::{ApiPlan, Plan, Serving};
 use crate::stop::Stop;
 
 /// Requests may finish for so long after Ctrl-C.
@@ -53,6 +54,7 @@ pub(crate) enum Traffic {
 }
 
 /// Offsets of the ports.
+const API: u16 = 0;
 const METRICS: u16 = 1;
 const SANDBOX: u16 = 2;
 const GATEWAY: u16 = 3;
@@ -115,7 +117,7 @@ impl Dev {
         if !policy_file.exists() {
             write(&policy_file, POLICY)?;
         }
-        let policy = PolicyHandle::new(load_policy(&policy_file)?);
+        let auditing = Auditing::start(&audit(&policy_file, &data), Some(&data))?;
         let authority = Authority::new("kaudit dev").map_err(Failure::unreachable)?;
         let authority_pem = authority.certificate();
         write(&data.join("ca.crt"), &authority_pem)?;
@@ -127,7 +129,8 @@ impl Dev {
                 let address = options.address(SANDBOX)?;
                 let tls = tls(&authority, "sandbox")?;
                 let sandbox =
-                    RunningSandbox::start(address, tls, &authority_pem, &people, &policy, &data).await?;
+                    RunningSandbox::start(address, tls, &authority_pem, &people, &auditing.policy, &data)
+                        .await?;
                 let server: Server = format!("https://{}", sandbox.addr)
                     .parse()
                     .map_err(|error: String| Failure::usage(anyhow!(error)))?;
@@ -136,19 +139,16 @@ impl Dev {
             }
         };
 
-        let counters = Arc::new(Counters::default());
-        let sink = open(&log(&data.join("gateway-audit.log")), &counters)?;
         let serving = Serving::start(Plan {
             cluster,
-            auditing: Auditing {
-                policy,
-                policy_file: Some(policy_file),
-                sink,
-                counters,
-            },
+            auditing,
             listen: options.address(GATEWAY)?,
             tls: tls(&authority, "gateway")?,
             metrics: options.address(METRICS)?,
+            api: Some(ApiPlan {
+                listen: options.address(API)?,
+                token: Token::read_or_make(&data.join("token")).map_err(Failure::usage)?,
+            }),
             grace: GRACE,
         })
         .await?;
@@ -178,13 +178,17 @@ impl Dev {
             .as_ref()
             .map_or_else(|| "-".to_owned(), |sandbox| format!("https://{}", sandbox.addr));
         let (gateway, metrics) = (self.serving.addr, self.serving.metrics);
+        let api = self
+            .serving
+            .api
+            .map_or_else(|| "-".to_owned(), |api| format!("http://{api}"));
         let people = if options.upstream_kubeconfig.is_some() {
             ""
         } else {
             "\nOther people: --context kaudit-developer, kaudit-viewer, kaudit-intern."
         };
         let text = format!(
-            "kaudit ready: api=- metrics=http://{metrics} sandbox={sandbox} gateway=https://{gateway} collector=- \
+            "kaudit ready: api={api} metrics=http://{metrics} sandbox={sandbox} gateway=https://{gateway} collector=- \
              kubeconfig={data}/kubeconfig data={data}\n\n\
              Three things to try:\n  \
              export KUBECONFIG={data}/kubeconfig\n  \
@@ -226,10 +230,7 @@ impl RunningSandbox {
         policy: &PolicyHandle,
         data: &Path,
     ) -> Result<Self, Failure> {
-        let sink = open(
-            &log(&data.join("sandbox-audit.log")),
-            &Arc::new(Counters::default()),
-        )?;
+        let sink = log_sink(&data.join("sandbox-audit.log"))?;
         let mut builder = Sandbox::builder()
             .certificate_authority(authority)
             .audit(policy.clone(), Arc::clone(&sink));
@@ -276,11 +277,16 @@ fn tls(authority: &Authority, name: &str) -> Result<ServerTls, Failure> {
     .map_err(Failure::unreachable)
 }
 
-fn log(path: &Path) -> LogOptions {
-    LogOptions {
-        path: path.display().to_string(),
-        max_backup: 3,
-        ..LogOptions::default()
+/// The gateway's auditing.
+fn audit(policy_file: &Path, data: &Path) -> config::Audit {
+    config::Audit {
+        policy_file: Some(policy_file.to_owned()),
+        log: config::Log {
+            path: Some(data.join("gateway-audit.log").display().to_string()),
+            max_backup: Some(3),
+            ..config::Log::default()
+        },
+        ..config::Audit::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Metrics: upstream's under upstream's names, ours under `kaudit_`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,13 +16,14 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 
 use crate::reload::Reloads;
+use crate::sinks::{Sinks, State};
 
 /// Where the numbers are read from at each scrape.
 #[derive(Debug)]
 pub(crate) struct Sources {
     pub(crate) gateway: Gateway,
     pub(crate) upstream: Upstream,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) sinks: Arc<Sinks>,
     pub(crate) reloads: Arc<Reloads>,
 }
 
@@ -75,6 +77,7 @@ impl Collector for Sources {
         let encoder = &mut encoder;
         self.audit(encoder)?;
         self.losses(encoder)?;
+        self.sinks(encoder)?;
         self.forwarding(encoder)?;
         self.reviews(encoder)?;
         self.reloads(encoder)
@@ -134,7 +137,11 @@ impl Sources {
     }
 
     fn losses(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let lost = self.counters.snapshot();
+        let all = Counters::default();
+        for counters in self.sinks.counters() {
+            all.absorb(&counters);
+        }
+        let lost = all.snapshot();
         let mut by_plugin: Vec<(&'static str, u64)> = Vec::new();
         for (plugin, _, count) in &lost.lost {
             match by_plugin.iter_mut().find(|(name, _)| name == plugin) {
@@ -175,6 +182,52 @@ impl Sources {
                     audit.bodies_unprintable + lost.bodies_left_out,
                 ),
             ],
+        )
+    }
+
+    /// How each sink is; one that is drained is counted with the one that took its name.
+    fn sinks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut rows: BTreeMap<(String, String), (u64, u64, u64, u64)> = BTreeMap::new();
+        for row in self.sinks.list() {
+            let sums = rows.entry((row.kind, row.name)).or_default();
+            sums.0 += row.queued;
+            sums.1 += row.delivered;
+            sums.2 += row.dropped;
+            sums.3 += u64::from(matches!(row.state, State::Active | State::Draining));
+        }
+        let mut write = |name, help, kind, value: fn(&(u64, u64, u64, u64)) -> u64| {
+            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+            for ((kind, name), sums) in &rows {
+                let labels = [("kind", kind.as_str()), ("sink", name.as_str())];
+                let family = metric.encode_family(&labels)?;
+                ConstGauge::new(i64::try_from(value(sums)).unwrap_or(i64::MAX)).encode(family)?;
+            }
+            Ok(())
+        };
+        write(
+            "kaudit_sink_queued_events",
+            "Events that wait in a sink's queue",
+            MetricType::Gauge,
+            |sums| sums.0,
+        )?;
+        // These fall to nothing when a sink is removed, as gauges may and counters may not.
+        write(
+            "kaudit_sink_delivered_events",
+            "Events that a sink has written or delivered",
+            MetricType::Gauge,
+            |sums| sums.1,
+        )?;
+        write(
+            "kaudit_sink_dropped_events",
+            "Events that a sink has not kept",
+            MetricType::Gauge,
+            |sums| sums.2,
+        )?;
+        write(
+            "kaudit_sink_working",
+            "1 for a sink that takes events and kept the last of them",
+            MetricType::Gauge,
+            |sums| u64::from(sums.3 > 0),
         )
     }
 

@@ -1,4 +1,4 @@
-//! Files that change while the program runs: the policy and the serving certificate.
+//! Files that change while the program runs: the policy, AuditSink objects, the serving certificate.
 //!
 //! Contents are compared, not times: a ConfigMap's files are links that are swapped, and editors replace
 //! files in many ways.
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::auditing::read_policy;
+use crate::sinks::Sinks;
 
 /// How often files are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -33,6 +34,7 @@ pub(crate) struct Reloads {
 pub(crate) struct Watched {
     pub(crate) policies: Vec<WatchedPolicy>,
     pub(crate) certificate: Option<ServerTls>,
+    pub(crate) sinks: Arc<Sinks>,
     pub(crate) reloads: Arc<Reloads>,
 }
 
@@ -120,6 +122,7 @@ impl Watched {
         for policy in &mut self.policies {
             policy.look(&self.reloads);
         }
+        self.sinks.look();
         match self.certificate.as_ref().map(ServerTls::reload) {
             Some(Ok(true)) => {
                 info!("a new serving certificate is in use");

@@ -11,10 +11,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
+use crate::api::{self, Token};
 use crate::auditing::Auditing;
 use crate::exit::Failure;
 use crate::metrics::{self, Sources};
 use crate::reload::{Reloads, Watched, WatchedPolicy};
+
+/// Requests of the API may finish for so long after the stop.
+const API_GRACE: Duration = Duration::from_secs(1);
 
 /// What a serving gateway is made of.
 #[derive(Debug)]
@@ -24,8 +28,16 @@ pub(crate) struct Plan {
     pub(crate) listen: SocketAddr,
     pub(crate) tls: ServerTls,
     pub(crate) metrics: SocketAddr,
+    pub(crate) api: Option<ApiPlan>,
     /// Requests may finish for so long after the stop.
     pub(crate) grace: Duration,
+}
+
+/// Where the API is, and who may use it.
+#[derive(Debug)]
+pub(crate) struct ApiPlan {
+    pub(crate) listen: SocketAddr,
+    pub(crate) token: Token,
 }
 
 /// A gateway that serves.
@@ -39,6 +51,7 @@ pub(crate) struct Serving {
     auditing: Auditing,
     pub(crate) addr: SocketAddr,
     pub(crate) metrics: SocketAddr,
+    pub(crate) api: Option<SocketAddr>,
 }
 
 impl Serving {
@@ -50,6 +63,7 @@ impl Serving {
             listen,
             tls,
             metrics,
+            api,
             grace,
         } = plan;
         let upstream = Upstream::new(&cluster, false).map_err(Failure::usage)?;
@@ -58,6 +72,7 @@ impl Serving {
             auditing.policy.clone(),
             Arc::clone(&auditing.sink),
         )
+        .demand(auditing.demand.clone())
         .build()
         .map_err(Failure::unreachable)?;
         let listener = Listener::bind(ListenConfig::https(listen, tls.clone()))
@@ -67,6 +82,7 @@ impl Serving {
             .await
             .map_err(Failure::unreachable)?;
         let (addr, metrics) = (listener.local_addr(), admin_listener.local_addr());
+        let tasks = TaskTracker::new();
         let (stop, last) = (CancellationToken::new(), CancellationToken::new());
         let reloads = Arc::new(Reloads::default());
         let watched = Watched {
@@ -76,16 +92,20 @@ impl Serving {
                 .map(|file| WatchedPolicy::new(file.clone(), auditing.policy.clone()))
                 .collect(),
             certificate: Some(tls),
+            sinks: Arc::clone(&auditing.sinks),
             reloads: Arc::clone(&reloads),
         };
         let registry = metrics::registry(Sources {
             gateway: gateway.clone(),
             upstream,
-            counters: Arc::clone(&auditing.counters),
+            sinks: Arc::clone(&auditing.sinks),
             reloads,
         });
         let admin = Admin::new(registry, stop.clone());
-        let tasks = TaskTracker::new();
+        let api = match api {
+            Some(api) => Some(serve_api(api, &auditing, &tasks, last.clone()).await?),
+            None => None,
+        };
         tasks.spawn(admin.serve(admin_listener, last.clone()));
         tasks.spawn(watched.run(last.clone()));
         let gateway_task = TaskTracker::new();
@@ -99,6 +119,7 @@ impl Serving {
             auditing,
             addr,
             metrics,
+            api,
         })
     }
 
@@ -115,4 +136,19 @@ impl Serving {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+async fn serve_api(
+    plan: ApiPlan,
+    auditing: &Auditing,
+    tasks: &TaskTracker,
+    stop: CancellationToken,
+) -> Result<SocketAddr, Failure> {
+    let listener = Listener::bind(ListenConfig::plain(plan.listen))
+        .await
+        .map_err(Failure::unreachable)?;
+    let address = listener.local_addr();
+    let router = api::router(Arc::clone(&auditing.sinks), Arc::new(plan.token));
+    tasks.spawn(listener.serve(move |_| router.clone(), stop, API_GRACE));
+    Ok(address)
 }

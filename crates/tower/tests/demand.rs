@@ -1,10 +1,6 @@
 //! Sinks that want to see more than the policy gives, beside sinks that live by it.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail as tests do"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! `kaudit run`.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use kaudit_dial::Cluster;
 use kaudit_listen::{ClientCertificates, ServerTls};
 use tracing::info;
 
+use crate::api::Token;
 use crate::auditing::Auditing;
 use crate::config::Config;
 use crate::config::flags::{AuditFlags, GatewayFlags};
 use crate::exit::{Exit, Failure};
-use crate::serving::{Plan, Serving};
+use crate::serving::{ApiPlan, Plan, Serving};
 use crate::stop::Stop;
 
 /// Requests may finish for so long after a stop, as kube-apiserver's requests may.
@@ -63,7 +65,8 @@ async fn gateway(config: Config) -> Result<Exit, Failure> {
     let stop = Stop::default();
     let signals = stop.listen()?;
     let serving = Serving::start(plan(&config)?).await?;
-    info!(gateway = %serving.addr, metrics = %serving.metrics, "serving");
+    let api = serving.api.map(tracing::field::display);
+    info!(gateway = %serving.addr, metrics = %serving.metrics, api, "serving");
     tokio::pin!(signals);
     tokio::select! {
         () = &mut signals => {}
@@ -117,9 +120,36 @@ fn plan(config: &Config) -> Result<Plan, Failure> {
         listen: address(listen)?,
         tls,
         metrics: address(config.metrics.listen.as_deref().unwrap_or(METRICS))?,
+        api: api(config)?,
         grace: GRACE,
-        auditing: Auditing::start(&config.audit)?,
+        auditing: Auditing::start(&config.audit, config.data_dir.as_deref())?,
     })
+}
+
+/// The API, where it is asked for.
+fn api(config: &Config) -> Result<Option<ApiPlan>, Failure> {
+    let Some(listen) = config.api.listen.as_deref() else {
+        return Ok(None);
+    };
+    let listen = address(listen)?;
+    if !listen.ip().is_loopback() {
+        return Err(Failure::usage(anyhow!(
+            "the API speaks plain HTTP and `{listen}` is no loopback address: write for example `127.0.0.1:7440`"
+        )));
+    }
+    let data_dir = config.data_dir.as_deref().ok_or_else(|| {
+        Failure::usage(anyhow!(
+            "the API needs a place for its token: give --data-dir, or `dataDir` in the configuration file"
+        ))
+    })?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .with_context(|| format!("cannot make the data directory `{}`", data_dir.display()))
+        .map_err(Failure::unreachable)?;
+    let token = Token::read_or_make(&data_dir.join("token")).map_err(Failure::usage)?;
+    Ok(Some(ApiPlan { listen, token }))
 }
 
 fn address(text: &str) -> Result<SocketAddr, Failure> {

@@ -149,6 +149,12 @@ pub(crate) struct GatewayFlags {
     /// Address for /metrics, /livez and /readyz [default: 127.0.0.1:7441]
     #[arg(long, value_name = "ADDRESS", env = "KAUDIT_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<String>,
+    /// Loopback address for the API, for example 127.0.0.1:7440; without it there is none
+    #[arg(long, value_name = "ADDRESS", env = "KAUDIT_API_LISTEN")]
+    pub(crate) api_listen: Option<String>,
+    /// Where the API's token and the sinks that it registers are kept
+    #[arg(long, value_name = "DIR", env = "KAUDIT_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 impl AuditFlags {
@@ -248,6 +254,8 @@ impl GatewayFlags {
         over(&mut config.gateway.tls.key_file, self.tls_private_key_file);
         over(&mut config.gateway.upstream.kubeconfig, self.upstream_kubeconfig);
         over(&mut config.metrics.listen, self.metrics_listen);
+        over(&mut config.api.listen, self.api_listen);
+        over(&mut config.data_dir, self.data_dir);
     }
 }
 

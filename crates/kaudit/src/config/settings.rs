@@ -141,6 +141,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("tls-private-key-file", "gateway.tls.keyFile", ""),
     setting("upstream-kubeconfig", "gateway.upstream.kubeconfig", ""),
     setting("metrics-listen", "metrics.listen", "127.0.0.1:7441"),
+    setting("api-listen", "api.listen", ""),
+    setting("data-dir", "dataDir", ""),
 ];
 
 /// The value of a setting and where it came from.
