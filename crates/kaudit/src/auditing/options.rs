@@ -12,8 +12,11 @@ use crate::config::{self, Log};
 use crate::exit::Failure;
 use crate::sinks::Backend;
 
+/// A backend as an operator and as the chain see it.
+type Opened = (Backend, Arc<dyn Sink>);
+
 /// The backends of a configuration, in upstream's order.
-pub(super) fn open(config: &config::Audit) -> Result<Vec<(Backend, Arc<dyn Sink>)>, Failure> {
+pub(super) fn open(config: &config::Audit) -> Result<Vec<Opened>, Failure> {
     let mut backends = Vec::new();
     if let Some(options) = log(&config.log) {
         let counters = Arc::new(Counters::default());

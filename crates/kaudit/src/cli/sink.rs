@@ -119,7 +119,7 @@ fn table(rows: &[Row]) -> String {
             [
                 row.name.clone(),
                 row.state.as_str().to_owned(),
-                row.level.clone().unwrap_or_else(|| "policy".to_owned()),
+                row.level.clone().unwrap_or_else(|| "-".to_owned()),
                 row.queued.to_string(),
                 row.delivered.to_string(),
                 row.dropped.to_string(),
@@ -261,7 +261,8 @@ impl Server {
             return Ok(body);
         }
         let status: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let message = status["message"].as_str().unwrap_or("no reason given").to_owned();
+        let message = status.get("message").and_then(Value::as_str);
+        let message = message.unwrap_or("no reason given").to_owned();
         Err(match code {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::not_allowed(anyhow!(
                 "{} does not accept the token: give --token-file",

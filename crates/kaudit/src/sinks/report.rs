@@ -47,7 +47,7 @@ pub(crate) struct Row {
     pub(crate) target: String,
     /// In upstream's notation.
     pub(crate) composition: String,
-    /// What an AuditSink wants to see.
+    /// What it sees: a level, or `policy` where the policy decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) level: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -105,6 +105,7 @@ impl Row {
         Self {
             target: backend.target.clone(),
             composition: backend.composition.clone(),
+            level: Some("policy".to_owned()),
             ..Self::counted(backend.name, backend.name, &backend.counters)
         }
     }
