@@ -7,7 +7,9 @@
 )]
 #![expect(clippy::print_stdout, reason = "tests talk to the developer")]
 
+mod capture;
 mod dev;
 mod kubectl;
 mod policy;
 mod stop;
+mod webhook;

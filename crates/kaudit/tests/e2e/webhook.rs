@@ -1,0 +1,345 @@
+//! The webhook backend of a real process, against a receiver that fails in every way.
+//!
+//! `KAUDIT_SOAK_SECONDS` says how long the receiver is down (2); `make soak` sets 300.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use kaudit_dial::{Cluster, Trust, Upstream};
+use serde_json::Value;
+
+use crate::capture::{Answer, Capture};
+use crate::dev::Dev;
+
+/// Events of each request: RequestReceived and ResponseComplete.
+const STAGES: [&str; 2] = ["RequestReceived", "ResponseComplete"];
+
+const POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n";
+
+/// A gateway in front of a demo's sandbox.
+struct Gateway {
+    child: Child,
+    said: Arc<Mutex<Vec<String>>>,
+    requests: Upstream,
+    metrics: Upstream,
+    token: String,
+    runtime: tokio::runtime::Runtime,
+    sent: usize,
+}
+
+impl Gateway {
+    fn start(dev: &Dev, folder: &Path, arguments: &[&str]) -> Self {
+        let kubeconfig: Value =
+            serde_json::from_slice(&std::fs::read(&dev.ready["kubeconfig"]).unwrap()).unwrap();
+        let token = kubeconfig["users"][0]["user"]["token"].as_str().unwrap().to_owned();
+        let mut upstream = kubeconfig;
+        upstream["clusters"][0]["cluster"]["server"] = dev.ready["sandbox"].clone().into();
+        let file = |name: &str| folder.join(name).display().to_string();
+        std::fs::write(file("upstream"), upstream.to_string()).unwrap();
+        std::fs::write(file("policy"), POLICY).unwrap();
+        let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        std::fs::write(file("crt"), own.cert.pem()).unwrap();
+        std::fs::write(file("key"), own.signing_key.serialize_pem()).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kaudit"))
+            .args(["run", "--role", "gateway", "--listen", "127.0.0.1:0"])
+            .args(["--metrics-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"])
+            .args(["--data-dir", &file("data"), "--upstream-kubeconfig", &file("upstream")])
+            .args(["--tls-cert-file", &file("crt"), "--tls-private-key-file", &file("key")])
+            .args(["--audit-policy-file", &file("policy")])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (line, lines) = std::sync::mpsc::channel();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let keep = Arc::clone(&said);
+        std::thread::spawn(move || {
+            for text in stderr.lines().map_while(Result::ok) {
+                keep.lock().unwrap().push(text.clone());
+                // The receiver may have seen enough.
+                drop(line.send(text));
+            }
+        });
+        let serving = loop {
+            let text = lines
+                .recv_timeout(Duration::from_secs(60))
+                .unwrap_or_else(|_| panic!("it does not serve:\n{}", said.lock().unwrap().join("\n")));
+            if text.contains(" serving ") {
+                break text;
+            }
+        };
+        let address = |key: &str| {
+            let pair = serving.split_whitespace().find_map(|word| word.strip_prefix(key));
+            pair.unwrap_or_else(|| panic!("no {key} in {serving}")).to_owned()
+        };
+        let upstream = |url: String, trust| {
+            Upstream::new(&Cluster::new(url.parse().unwrap(), trust), false).unwrap()
+        };
+        Self {
+            requests: upstream(
+                format!("https://{}", address("gateway=")),
+                Trust::Authorities(own.cert.pem().into_bytes()),
+            ),
+            metrics: upstream(format!("http://{}", address("metrics=")), Trust::Public),
+            token,
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+            child,
+            said,
+            sent: 0,
+        }
+    }
+
+    /// Sends so many requests, each with an Audit-ID of its own; returns their status codes.
+    fn send(&mut self, count: usize) -> Vec<u16> {
+        let range = self.sent..self.sent + count;
+        self.sent += count;
+        range
+            .map(|number| {
+                let request = Request::get("/api/v1/namespaces/default/configmaps")
+                    .header("authorization", format!("Bearer {}", self.token))
+                    .header("audit-id", format!("request-{number}"))
+                    .body(Empty::new().map_err(|never| match never {}).boxed_unsync())
+                    .unwrap();
+                self.runtime.block_on(async {
+                    let response = self.requests.send(request).await.unwrap();
+                    let code = response.status().as_u16();
+                    response.into_body().collect().await.unwrap();
+                    code
+                })
+            })
+            .collect()
+    }
+
+    /// The values of a metric by its labels.
+    fn metric(&self, name: &str) -> BTreeMap<String, u64> {
+        let request = Request::get("/metrics")
+            .body(Empty::new().map_err(|never| match never {}).boxed_unsync())
+            .unwrap();
+        let text = self.runtime.block_on(async {
+            let response = self.metrics.send(request).await.unwrap();
+            response.into_body().collect().await.unwrap().to_bytes()
+        });
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        text.lines()
+            .filter_map(|line| line.strip_prefix(name))
+            .filter_map(|rest| rest.rsplit_once(' '))
+            .filter(|(labels, _)| labels.is_empty() || labels.starts_with('{'))
+            .map(|(labels, value)| (labels.to_owned(), value.parse().unwrap()))
+            .collect()
+    }
+
+    fn lost(&self) -> u64 {
+        self.metric("kaudit_audit_events_lost_total").values().sum()
+    }
+
+    /// SIGTERM, as a kubelet sends it, and the end.
+    fn stop(mut self) -> Vec<String> {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let status = self.child.wait().unwrap();
+        let said = self.said.lock().unwrap().clone();
+        assert!(status.success(), "{status}:\n{}", said.join("\n"));
+        said
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It is over already where the test went well.
+        drop(self.child.kill());
+    }
+}
+
+fn until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + within;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not so after {within:?}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// Events that have to be somewhere.
+fn expected(requests: usize) -> BTreeSet<(String, String)> {
+    (0..requests)
+        .flat_map(|number| STAGES.map(|stage| (format!("request-{number}"), stage.to_owned())))
+        .collect()
+}
+
+#[test]
+fn after_an_outage_every_event_was_delivered_or_is_counted_by_reason() {
+    let down: u64 = std::env::var("KAUDIT_SOAK_SECONDS").map_or(2, |seconds| seconds.parse().unwrap());
+    let dev = Dev::start(&["--no-traffic"]);
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("webhook");
+    let capture = Capture::start(&kubeconfig);
+    let kubeconfig = kubeconfig.display().to_string();
+    let mut gateway = Gateway::start(
+        &dev,
+        folder.path(),
+        &[
+            "--audit-webhook-config-file",
+            &kubeconfig,
+            "--audit-webhook-batch-max-size=5",
+            "--audit-webhook-batch-max-wait=100ms",
+            "--audit-webhook-batch-throttle-enable=false",
+            "--audit-webhook-initial-backoff=200ms",
+            "--audit-webhook-truncate-enabled",
+        ],
+    );
+    gateway.send(10);
+    until("the first events arrive", Duration::from_secs(20), || {
+        capture.events().len() == 2 * gateway.sent
+    });
+    for answer in [
+        Answer::Code(503),
+        Answer::Code(500),
+        Answer::Code(429),
+        Answer::Code(413),
+        Answer::KeptAndBroken,
+    ] {
+        capture.answers(answer);
+        let (before, start) = (capture.requests(), Instant::now());
+        // The outage lasts as long as it is told to, under requests all the while.
+        loop {
+            gateway.send(5);
+            let is_tried = capture.requests() > before;
+            if is_tried && start.elapsed() >= Duration::from_secs(down) / 5 {
+                break;
+            }
+        }
+        capture.answers(Answer::Ok);
+    }
+    gateway.send(5);
+    let all = expected(gateway.sent);
+    until("every event is accounted for", Duration::from_secs(120), || {
+        let missing = all.len() - capture.events().keys().filter(|key| all.contains(key)).count();
+        missing as u64 <= gateway.lost() && gateway.metric("kaudit_sink_queued_events").values().all(|queued| *queued == 0)
+    });
+    let events = capture.events();
+    let missing = all.iter().filter(|key| !events.contains_key(key)).count() as u64;
+    let lost = gateway.metric("kaudit_audit_events_lost_total");
+    assert!(
+        lost.keys().all(|labels| labels.contains("plugin=\"webhook\"") || labels.contains("plugin=\"buffered\"")),
+        "{lost:?}"
+    );
+    // An event that came although its delivery was given up is counted as lost and is there all the same.
+    assert!(missing <= lost.values().sum(), "missing {missing}, counted {lost:?}");
+    assert_eq!(capture.without_certificate(), 0);
+    assert_eq!(
+        gateway.metric("apiserver_audit_event_total").values().sum::<u64>(),
+        all.len() as u64
+    );
+    let said = gateway.stop();
+    assert!(
+        said.iter().any(|line| line.contains("union[enforced<truncate<buffered<webhook>>>,dynamic[]]")),
+        "{said:?}"
+    );
+    println!(
+        "soak: {} s down, {} events, {} delivered, {missing} missing, counted as lost {lost:?}, {} sent twice",
+        down,
+        all.len(),
+        events.len(),
+        events.values().filter(|count| **count > 1).count()
+    );
+}
+
+#[test]
+fn a_stop_delivers_what_is_queued() {
+    let dev = Dev::start(&["--no-traffic"]);
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("webhook");
+    let capture = Capture::start(&kubeconfig);
+    let kubeconfig = kubeconfig.display().to_string();
+    let mut gateway = Gateway::start(&dev, folder.path(), &["--audit-webhook-config-file", &kubeconfig]);
+    gateway.send(20);
+    assert_eq!(capture.events().len(), 0, "the batch waits for 30 s");
+    gateway.stop();
+    assert_eq!(capture.events().len(), 40);
+}
+
+#[test]
+fn in_blocking_strict_a_request_whose_event_is_not_delivered_is_refused() {
+    let dev = Dev::start(&["--no-traffic"]);
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("webhook");
+    let capture = Capture::start(&kubeconfig);
+    let kubeconfig = kubeconfig.display().to_string();
+    let mut gateway = Gateway::start(
+        &dev,
+        folder.path(),
+        &[
+            "--audit-webhook-config-file",
+            &kubeconfig,
+            "--audit-webhook-mode=blocking-strict",
+            "--audit-webhook-initial-backoff=1ms",
+        ],
+    );
+    assert_eq!(gateway.send(2), [200, 200]);
+    // The request went on only when its first event had been delivered.
+    let received = |events: &std::collections::HashMap<(String, String), usize>| {
+        events.keys().filter(|(_, stage)| stage == "RequestReceived").count()
+    };
+    assert_eq!(received(&capture.events()), 2);
+    capture.answers(Answer::Code(403));
+    assert_eq!(gateway.send(1), [500]);
+    assert_eq!(gateway.metric("apiserver_audit_requests_rejected_total").values().sum::<u64>(), 1);
+    capture.answers(Answer::Ok);
+    assert_eq!(gateway.send(1), [200]);
+    gateway.stop();
+}
+
+#[test]
+fn a_sink_is_registered_changed_and_removed_under_load_without_a_lost_event() {
+    let dev = Dev::start(&["--no-traffic"]);
+    let folder = tempfile::tempdir().unwrap();
+    let capture = Capture::start(&folder.path().join("unused"));
+    let sinks = folder.path().join("sinks");
+    std::fs::create_dir(&sinks).unwrap();
+    let directory = sinks.display().to_string();
+    let authority = {
+        let unused: Value =
+            serde_json::from_slice(&std::fs::read(folder.path().join("unused")).unwrap()).unwrap();
+        let data = &unused["clusters"][0]["cluster"]["certificate-authority-data"];
+        data.as_str().unwrap().to_owned()
+    };
+    let object = |level: &str| {
+        format!(
+            "apiVersion: auditregistration.k8s.io/v1alpha1\nkind: AuditSink\nmetadata: {{name: capture}}\nspec:\n  \
+             policy: {{level: {level}, stages: [RequestReceived, ResponseComplete]}}\n  \
+             webhook: {{clientConfig: {{url: 'https://{}/x', caBundle: {authority}}}}}\n",
+            capture.address()
+        )
+    };
+    let mut gateway = Gateway::start(&dev, folder.path(), &["--audit-sink-dir", &directory]);
+    let file = sinks.join("capture.yaml");
+    std::fs::write(&file, object("Metadata")).unwrap();
+    let is_there = |gateway: &Gateway, name: &str| {
+        let working = gateway.metric("kaudit_sink_working");
+        working.keys().any(|labels| labels.contains(name))
+    };
+    until("the sink is registered", Duration::from_secs(20), || is_there(&gateway, "capture"));
+    let first = gateway.sent;
+    gateway.send(20);
+    std::fs::write(&file, object("Request")).unwrap();
+    // The change comes while these are under way.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        gateway.send(5);
+    }
+    std::fs::remove_file(&file).unwrap();
+    let sent = gateway.sent;
+    until("the sink is gone and drained", Duration::from_secs(60), || !is_there(&gateway, "capture"));
+    let all: BTreeSet<_> = expected(sent).into_iter().collect();
+    let events = capture.events();
+    let missing: Vec<_> = all.iter().filter(|key| !events.contains_key(key)).collect();
+    assert!(missing.is_empty(), "of {} to {sent}: {missing:?}", first);
+    assert_eq!(gateway.lost(), 0);
+    gateway.stop();
+}
