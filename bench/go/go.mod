@@ -3,6 +3,7 @@ module kaudit.dev/bench
 go 1.26.0
 
 require (
+	gopkg.in/natefinch/lumberjack.v2 v2.2.1
 	k8s.io/apimachinery v0.36.3
 	k8s.io/apiserver v0.36.3
 )
