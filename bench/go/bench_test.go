@@ -241,8 +241,12 @@ func (passThrough) SupportedMediaTypes() []runtime.SerializerInfo {
 		MediaType: runtime.ContentTypeJSON, EncodesAsText: true, Serializer: raw{},
 	}}
 }
-func (passThrough) EncoderForVersion(runtime.Encoder, runtime.GroupVersioner) runtime.Encoder { return raw{} }
-func (passThrough) DecoderToVersion(runtime.Decoder, runtime.GroupVersioner) runtime.Decoder  { return raw{} }
+func (passThrough) EncoderForVersion(runtime.Encoder, runtime.GroupVersioner) runtime.Encoder {
+	return raw{}
+}
+func (passThrough) DecoderToVersion(runtime.Decoder, runtime.GroupVersioner) runtime.Decoder {
+	return raw{}
+}
 
 type raw struct{}
 
