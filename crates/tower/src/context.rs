@@ -2,6 +2,7 @@
 //!
 //! Source: k8s.io/apiserver pkg/audit/context.go and request.go.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -38,18 +39,21 @@ pub struct AuditContext(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     received: SystemTime,
-    started: Instant,
     audit_id: Text,
     info: RequestInfo,
     target: RequestTarget,
     user: OnceLock<Arc<UserInfo>>,
     impersonated: OnceLock<Arc<UserInfo>>,
+    /// Set with [`Phase::Silent`], so that what is said then needs no lock.
+    is_silent: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     config: Option<RequestAuditConfig>,
+    /// When the request came; set before the first wait, or when it is recorded.
+    started: Option<Instant>,
     trackers: Trackers,
     phase: Phase,
 }
@@ -112,17 +116,18 @@ pub(crate) enum End {
 }
 
 impl AuditContext {
+    #[inline]
     pub(crate) fn new(shared: Arc<Shared>, audit_id: Text, info: RequestInfo, target: RequestTarget) -> Self {
         let received = (shared.clock)();
         Self(Arc::new(Inner {
             shared,
             received,
-            started: Instant::now(),
             audit_id,
             info,
             target,
             user: OnceLock::new(),
             impersonated: OnceLock::new(),
+            is_silent: AtomicBool::new(false),
             state: Mutex::new(State::default()),
         }))
     }
@@ -133,6 +138,9 @@ impl AuditContext {
 
     /// Does something with the record, where there is one.
     fn record<T>(&self, act: impl FnOnce(&mut Record) -> T) -> Option<T> {
+        if self.0.is_silent.load(Ordering::Relaxed) {
+            return None;
+        }
         match &mut self.state().phase {
             Phase::Audited(record) => Some(act(record)),
             Phase::Open(_) | Phase::Silent | Phase::Ended => None,
@@ -279,6 +287,11 @@ impl AuditContext {
         self.record(|record| record.claims = Some(user.as_ref().clone()));
     }
 
+    /// When the request came, which is now if nothing was waited for so far.
+    pub(crate) fn started(&self) -> Instant {
+        *self.state().started.get_or_insert_with(Instant::now)
+    }
+
     pub(crate) fn track(&self, add: impl FnOnce(&mut Trackers)) {
         add(&mut self.state().trackers);
     }
@@ -295,9 +308,10 @@ impl AuditContext {
         let mut state = self.state();
         state.config = Some(config);
         if config.level == Level::None {
-            state.phase = Phase::Silent;
+            self.silence_in(&mut state);
             return;
         }
+        state.started.get_or_insert_with(Instant::now);
         let annotations = match &mut state.phase {
             Phase::Open(annotations) => std::mem::take(annotations),
             Phase::Audited(_) | Phase::Silent | Phase::Ended => Vec::new(),
@@ -325,7 +339,12 @@ impl AuditContext {
 
     /// Nothing is recorded of this request.
     pub(crate) fn silence(&self) {
-        self.state().phase = Phase::Silent;
+        self.silence_in(&mut self.state());
+    }
+
+    fn silence_in(&self, state: &mut State) {
+        state.phase = Phase::Silent;
+        self.0.is_silent.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn reserved(&self, reservation: Reservation) {
@@ -487,7 +506,7 @@ impl AuditContext {
         }
         if record.event.verb != "watch" {
             let now = Instant::now();
-            let total = now.duration_since(self.0.started);
+            let total = now.duration_since(self.started());
             if total > latency::THRESHOLD && end == End::Written {
                 trackers.response_write += now.elapsed();
             }
