@@ -2,6 +2,7 @@
 //!
 //! Source: k8s.io/apiserver pkg/audit/context.go and request.go.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -39,18 +40,21 @@ pub struct AuditContext(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     received: SystemTime,
-    started: Instant,
     audit_id: Text,
     info: RequestInfo,
     target: RequestTarget,
     user: OnceLock<Arc<UserInfo>>,
     impersonated: OnceLock<Arc<UserInfo>>,
+    /// Set with [`Phase::Silent`], so that what is said then needs no lock.
+    is_silent: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     config: Option<RequestAuditConfig>,
+    /// When the request came; set before the first wait, or when it is recorded.
+    started: Option<Instant>,
     trackers: Trackers,
     phase: Phase,
 }
@@ -115,17 +119,18 @@ pub(crate) enum End {
 }
 
 impl AuditContext {
+    #[inline]
     pub(crate) fn new(shared: Arc<Shared>, audit_id: Text, info: RequestInfo, target: RequestTarget) -> Self {
         let received = (shared.clock)();
         Self(Arc::new(Inner {
             shared,
             received,
-            started: Instant::now(),
             audit_id,
             info,
             target,
             user: OnceLock::new(),
             impersonated: OnceLock::new(),
+            is_silent: AtomicBool::new(false),
             state: Mutex::new(State::default()),
         }))
     }
@@ -136,6 +141,9 @@ impl AuditContext {
 
     /// Does something with the record, where there is one.
     fn record<T>(&self, act: impl FnOnce(&mut Record) -> T) -> Option<T> {
+        if self.0.is_silent.load(Ordering::Relaxed) {
+            return None;
+        }
         match &mut self.state().phase {
             Phase::Audited(record) => Some(act(record)),
             Phase::Open(_) | Phase::Silent | Phase::Ended => None,
@@ -282,6 +290,11 @@ impl AuditContext {
         self.record(|record| record.claims = Some(user.as_ref().clone()));
     }
 
+    /// When the request came, which is now if nothing was waited for so far.
+    pub(crate) fn started(&self) -> Instant {
+        *self.state().started.get_or_insert_with(Instant::now)
+    }
+
     pub(crate) fn track(&self, add: impl FnOnce(&mut Trackers)) {
         add(&mut self.state().trackers);
     }
@@ -303,8 +316,10 @@ impl AuditContext {
         state.config = Some(config);
         if config.level == Level::None {
             state.phase = Phase::Silent;
+            self.0.is_silent.store(true, Ordering::Relaxed);
             return false;
         }
+        state.started.get_or_insert_with(Instant::now);
         let annotations = match &mut state.phase {
             Phase::Open(annotations) => std::mem::take(annotations),
             Phase::Audited(_) | Phase::Silent | Phase::Ended => Vec::new(),
@@ -491,7 +506,7 @@ impl AuditContext {
         }
         if record.event.verb != "watch" {
             let now = Instant::now();
-            let total = now.duration_since(self.0.started);
+            let total = now.duration_since(self.started());
             if total > latency::THRESHOLD && end == End::Written {
                 trackers.response_write += now.elapsed();
             }

@@ -11,13 +11,10 @@ pub(crate) const DEFAULT: Duration = Duration::from_secs(60);
 pub(crate) fn of_query(query: Option<&str>) -> Result<Duration, String> {
     let value = query.and_then(|query| {
         query
-            .split('&')
-            .filter(|pair| !pair.contains(';'))
-            .find_map(|pair| {
-                pair.split_once('=')
-                    .filter(|(key, _)| *key == "timeout")
-                    .map(|(_, value)| value)
-            })
+            .as_bytes()
+            .split(|byte| *byte == b'&')
+            .filter_map(|pair| pair.strip_prefix(b"timeout="))
+            .find(|value| !value.contains(&b';'))
     });
     let Some(value) = value.map(decode).filter(|value| !value.is_empty()) else {
         return Ok(DEFAULT);
@@ -32,9 +29,9 @@ pub(crate) fn of_query(query: Option<&str>) -> Result<Duration, String> {
     }
 }
 
-fn decode(value: &str) -> String {
+fn decode(value: &[u8]) -> String {
     let mut bytes = Vec::new();
-    let mut rest = value.bytes();
+    let mut rest = value.iter().copied();
     while let Some(byte) = rest.next() {
         bytes.push(match byte {
             b'+' => b' ',
@@ -120,6 +117,8 @@ mod tests {
         check("timeout=0", Ok(60));
         check("timeout=-1s", Ok(60));
         check("timeout=abc", Err("time: invalid duration \"abc\""));
+        check("timeout=5s;&timeout=7s", Ok(7));
+        check("a;timeout=5s&timeouts=1s&timeout", Ok(60));
         check("timeout=5", Err("time: missing unit in duration \"5\""));
         check("timeout=5x", Err("time: unknown unit \"x\" in duration \"5x\""));
     }

@@ -1,7 +1,9 @@
 //! kaudit's figures on the inputs of `bench/inputs.json`, named as the Go benchmarks in `bench/go` are.
 //!
-//! `--only PART` runs evaluate, encode, request-info or chain alone; `--raw` prints one line per benchmark (name, nanoseconds, allocations); `--table RUST GO` reads such
-//! lines and the output of `go test -bench`, and prints the medians side by side.
+//! Each prints one line: name, nanoseconds, allocations. `--only NAME` runs those whose name begins with
+//! NAME in any case (`evaluate`, `chain/None`); with `--runs N` each runs N times and is not timed, for
+//! `valgrind --tool=callgrind`: the difference between two N is what so many runs cost. `--table RUST GO`
+//! reads such lines and the output of `go test -bench`, and prints the medians side by side.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(
@@ -21,8 +23,16 @@ use kaudit_event::{Event, UserInfo};
 use kaudit_policy::{Attributes, Policy, RequestInfoResolver, RequestTarget};
 use serde_json::Value;
 
-/// How long one benchmark runs, after as long a warm-up of a tenth.
+/// How long one benchmark runs.
 const MEASURE_NANOS: u128 = 300_000_000;
+
+/// Which benchmarks run, and how.
+struct Bench {
+    /// What the names begin with, in lower case.
+    only: String,
+    /// So many runs without a measurement.
+    runs: Option<u64>,
+}
 
 fn main() {
     let arguments: Vec<String> = std::env::args()
@@ -30,54 +40,60 @@ fn main() {
         .filter(|argument| argument != "--bench")
         .collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments.as_slice() {
-        ["--build-only"] => {}
-        ["--only", part] => only(part),
+    let (only, runs) = match arguments.as_slice() {
+        ["--build-only"] => return,
         ["--table", rust, go] => {
             let read = |path: &str| std::fs::read_to_string(path).unwrap();
             print!("{}", report::table(&read(rust), &read(go)));
+            return;
         }
-        _ => all(),
-    }
-}
-
-fn all() {
-    for part in ["evaluate", "encode", "request-info", "chain"] {
-        only(part);
-    }
-}
-
-fn only(part: &str) {
+        ["--only", only] => (*only, None),
+        ["--only", only, "--runs", runs] => (*only, Some(runs.parse().unwrap())),
+        _ => ("", None),
+    };
+    let bench = Bench {
+        only: only.to_lowercase(),
+        runs,
+    };
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/inputs.json");
     let inputs: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    match part {
-        "evaluate" => evaluate(&inputs["evaluate"]),
-        "encode" => encode(&inputs["log_backend"]),
-        "request-info" => request_info(inputs["request_info"].as_array().unwrap()),
-        part => chain::run(&inputs["chain"], part.strip_prefix("chain/")),
-    }
+    evaluate(&bench, &inputs["evaluate"]);
+    encode(&bench, &inputs["log_backend"]);
+    request_info(&bench, inputs["request_info"].as_array().unwrap());
+    chain::run(&bench, &inputs["chain"]);
 }
 
-/// Runs `body` until the time is up and prints nanoseconds and allocations of one run.
-fn measure(name: &str, mut body: impl FnMut()) {
-    let allocations = allocation_counter::measure(&mut body).count_total;
-    let mut batch = 1_u64;
-    let mut spent = 0;
-    let mut runs = 0;
-    while spent < MEASURE_NANOS {
-        let start = Instant::now();
-        for _ in 0..batch {
-            body();
+impl Bench {
+    /// Runs `body` until the time is up and prints nanoseconds and allocations of one run.
+    fn measure(&self, name: &str, mut body: impl FnMut()) {
+        if !name.to_lowercase().starts_with(&self.only) {
+            return;
         }
-        let took = start.elapsed().as_nanos();
-        if took < 1_000_000 {
-            batch *= 2;
-            continue;
+        if let Some(runs) = self.runs {
+            (0..runs).for_each(|_| body());
+            return;
         }
-        spent += took;
-        runs += u128::from(batch);
+        // The first run fills what is filled once.
+        body();
+        let allocations = allocation_counter::measure(&mut body).count_total;
+        let mut batch = 1_u64;
+        let mut spent = 0;
+        let mut runs = 0;
+        while spent < MEASURE_NANOS {
+            let start = Instant::now();
+            for _ in 0..batch {
+                body();
+            }
+            let took = start.elapsed().as_nanos();
+            if took < 1_000_000 {
+                batch *= 2;
+                continue;
+            }
+            spent += took;
+            runs += u128::from(batch);
+        }
+        println!("{name} {} {allocations}", spent / runs.max(1));
     }
-    println!("{name} {} {allocations}", spent / runs.max(1));
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -98,7 +114,7 @@ fn user(value: &Value) -> UserInfo {
     }
 }
 
-fn evaluate(inputs: &Value) {
+fn evaluate(bench: &Bench, inputs: &Value) {
     for policy in inputs["policies"].as_array().unwrap() {
         let (compiled, _) = Policy::parse(text(policy, "doc").as_bytes()).unwrap();
         for (name, attributes) in [
@@ -119,21 +135,21 @@ fn evaluate(inputs: &Value) {
                 name: bytes("name"),
                 path: bytes("path"),
             };
-            measure(&format!("Evaluate/{}/{name}", text(policy, "name")), || {
+            bench.measure(&format!("Evaluate/{}/{name}", text(policy, "name")), || {
                 black_box(compiled.evaluate(black_box(&attributes)));
             });
         }
     }
 }
 
-fn encode(inputs: &Value) {
+fn encode(bench: &Bench, inputs: &Value) {
     for (name, key) in [
         ("metadata", "metadata_line"),
         ("requestresponse", "requestresponse_line"),
     ] {
         let event = Event::decode(text(inputs, key).as_bytes()).expect("the line is an event");
         let mut line = Vec::with_capacity(32 << 10);
-        measure(&format!("Encode/{name}"), || {
+        bench.measure(&format!("Encode/{name}"), || {
             line.clear();
             black_box(&event)
                 .write_json_line(&mut line)
@@ -143,12 +159,12 @@ fn encode(inputs: &Value) {
     }
 }
 
-fn request_info(inputs: &[Value]) {
+fn request_info(bench: &Bench, inputs: &[Value]) {
     let resolver = RequestInfoResolver::default();
     for case in inputs {
         let method = text(case, "method").as_bytes();
         let target = RequestTarget::parse(method, text(case, "target").as_bytes()).unwrap();
-        measure(&format!("RequestInfo/{}", text(case, "name")), || {
+        bench.measure(&format!("RequestInfo/{}", text(case, "name")), || {
             black_box(resolver.resolve(black_box(method), black_box(&target)).unwrap());
         });
     }

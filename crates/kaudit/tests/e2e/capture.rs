@@ -78,7 +78,9 @@ impl Capture {
             has_certificate: !connection.peer_certificates.is_empty(),
             ..receiver.clone()
         };
-        runtime.handle().spawn(listener.serve(make, stopped, Duration::ZERO));
+        runtime
+            .handle()
+            .spawn(listener.serve(make, stopped, Duration::ZERO));
         let base64 = |pem: &str| {
             use base64::Engine as _;
             base64::engine::general_purpose::STANDARD.encode(pem)
@@ -152,13 +154,9 @@ impl Receiver {
 impl Service<Request<Incoming>> for Receiver {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
-    type Future =
-        std::pin::Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send>>;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send>>;
 
-    fn poll_ready(
-        &mut self,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
         std::task::Poll::Ready(Ok(()))
     }
 

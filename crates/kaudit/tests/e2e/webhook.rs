@@ -37,7 +37,10 @@ impl Gateway {
     fn start(dev: &Dev, folder: &Path, arguments: &[&str]) -> Self {
         let kubeconfig: Value =
             serde_json::from_slice(&std::fs::read(&dev.ready["kubeconfig"]).unwrap()).unwrap();
-        let token = kubeconfig["users"][0]["user"]["token"].as_str().unwrap().to_owned();
+        let token = kubeconfig["users"][0]["user"]["token"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         let mut upstream = kubeconfig;
         upstream["clusters"][0]["cluster"]["server"] = dev.ready["sandbox"].clone().into();
         let file = |name: &str| folder.join(name).display().to_string();
@@ -49,8 +52,18 @@ impl Gateway {
         let mut child = Command::new(env!("CARGO_BIN_EXE_kaudit"))
             .args(["run", "--role", "gateway", "--listen", "127.0.0.1:0"])
             .args(["--metrics-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"])
-            .args(["--data-dir", &file("data"), "--upstream-kubeconfig", &file("upstream")])
-            .args(["--tls-cert-file", &file("crt"), "--tls-private-key-file", &file("key")])
+            .args([
+                "--data-dir",
+                &file("data"),
+                "--upstream-kubeconfig",
+                &file("upstream"),
+            ])
+            .args([
+                "--tls-cert-file",
+                &file("crt"),
+                "--tls-private-key-file",
+                &file("key"),
+            ])
             .args(["--audit-policy-file", &file("policy")])
             .args(arguments)
             .stderr(Stdio::piped())
@@ -79,9 +92,8 @@ impl Gateway {
             let pair = serving.split_whitespace().find_map(|word| word.strip_prefix(key));
             pair.unwrap_or_else(|| panic!("no {key} in {serving}")).to_owned()
         };
-        let upstream = |url: String, trust| {
-            Upstream::new(&Cluster::new(url.parse().unwrap(), trust), false).unwrap()
-        };
+        let upstream =
+            |url: String, trust| Upstream::new(&Cluster::new(url.parse().unwrap(), trust), false).unwrap();
         Self {
             requests: upstream(
                 format!("https://{}", address("gateway=")),
@@ -89,7 +101,10 @@ impl Gateway {
             ),
             metrics: upstream(format!("http://{}", address("metrics=")), Trust::Public),
             token,
-            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap(),
             child,
             said,
             sent: 0,
@@ -142,7 +157,13 @@ impl Gateway {
     /// SIGTERM, as a kubelet sends it, and the end.
     fn stop(mut self) -> Vec<String> {
         let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &id])
+                .status()
+                .unwrap()
+                .success()
+        );
         let status = self.child.wait().unwrap();
         let said = self.said.lock().unwrap().clone();
         assert!(status.success(), "{status}:\n{}", said.join("\n"));
@@ -220,25 +241,37 @@ fn after_an_outage_every_event_was_delivered_or_is_counted_by_reason() {
     let all = expected(gateway.sent);
     until("every event is accounted for", Duration::from_secs(120), || {
         let missing = all.len() - capture.events().keys().filter(|key| all.contains(key)).count();
-        missing as u64 <= gateway.lost() && gateway.metric("kaudit_sink_queued_events").values().all(|queued| *queued == 0)
+        missing as u64 <= gateway.lost()
+            && gateway
+                .metric("kaudit_sink_queued_events")
+                .values()
+                .all(|queued| *queued == 0)
     });
     let events = capture.events();
     let missing = all.iter().filter(|key| !events.contains_key(key)).count() as u64;
     let lost = gateway.metric("kaudit_audit_events_lost_total");
     assert!(
-        lost.keys().all(|labels| labels.contains("plugin=\"webhook\"") || labels.contains("plugin=\"buffered\"")),
+        lost.keys()
+            .all(|labels| labels.contains("plugin=\"webhook\"") || labels.contains("plugin=\"buffered\"")),
         "{lost:?}"
     );
     // An event that came although its delivery was given up is counted as lost and is there all the same.
-    assert!(missing <= lost.values().sum(), "missing {missing}, counted {lost:?}");
+    assert!(
+        missing <= lost.values().sum(),
+        "missing {missing}, counted {lost:?}"
+    );
     assert_eq!(capture.without_certificate(), 0);
     assert_eq!(
-        gateway.metric("apiserver_audit_event_total").values().sum::<u64>(),
+        gateway
+            .metric("apiserver_audit_event_total")
+            .values()
+            .sum::<u64>(),
         all.len() as u64
     );
     let said = gateway.stop();
     assert!(
-        said.iter().any(|line| line.contains("union[enforced<truncate<buffered<webhook>>>,dynamic[]]")),
+        said.iter()
+            .any(|line| line.contains("union[enforced<truncate<buffered<webhook>>>,dynamic[]]")),
         "{said:?}"
     );
     println!(
@@ -284,12 +317,21 @@ fn in_blocking_strict_a_request_whose_event_is_not_delivered_is_refused() {
     assert_eq!(gateway.send(2), [200, 200]);
     // The request went on only when its first event had been delivered.
     let received = |events: &std::collections::HashMap<(String, String), usize>| {
-        events.keys().filter(|(_, stage)| stage == "RequestReceived").count()
+        events
+            .keys()
+            .filter(|(_, stage)| stage == "RequestReceived")
+            .count()
     };
     assert_eq!(received(&capture.events()), 2);
     capture.answers(Answer::Code(403));
     assert_eq!(gateway.send(1), [500]);
-    assert_eq!(gateway.metric("apiserver_audit_requests_rejected_total").values().sum::<u64>(), 1);
+    assert_eq!(
+        gateway
+            .metric("apiserver_audit_requests_rejected_total")
+            .values()
+            .sum::<u64>(),
+        1
+    );
     capture.answers(Answer::Ok);
     assert_eq!(gateway.send(1), [200]);
     gateway.stop();
@@ -324,7 +366,9 @@ fn a_sink_is_registered_changed_and_removed_under_load_without_a_lost_event() {
         let working = gateway.metric("kaudit_sink_working");
         working.keys().any(|labels| labels.contains(name))
     };
-    until("the sink is registered", Duration::from_secs(20), || is_there(&gateway, "capture"));
+    until("the sink is registered", Duration::from_secs(20), || {
+        is_there(&gateway, "capture")
+    });
     let first = gateway.sent;
     gateway.send(20);
     std::fs::write(&file, object("Request")).unwrap();
@@ -335,7 +379,9 @@ fn a_sink_is_registered_changed_and_removed_under_load_without_a_lost_event() {
     }
     std::fs::remove_file(&file).unwrap();
     let sent = gateway.sent;
-    until("the sink is gone and drained", Duration::from_secs(60), || !is_there(&gateway, "capture"));
+    until("the sink is gone and drained", Duration::from_secs(60), || {
+        !is_there(&gateway, "capture")
+    });
     let all: BTreeSet<_> = expected(sent).into_iter().collect();
     let events = capture.events();
     let missing: Vec<_> = all.iter().filter(|key| !events.contains_key(key)).collect();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use kaudit_event::{Event, Level, Text, UserInfo};
-use kaudit_policy::{Attributes, RequestInfo, RequestTarget, source_ips, user_agent};
+use kaudit_policy::{Attributes, RequestTarget, source_ips, user_agent};
 use kaudit_sink::{Refusals, Reservation, Reserve};
 
 use super::Chain;
@@ -33,15 +33,17 @@ pub(super) enum Admission<B> {
     /// It goes to the service.
     Admitted(Admitted<B>),
     /// It is answered here.
-    Refused(Refused),
+    Refused(Option<Refused>),
     /// It waits.
     Waiting(BoxFuture<'static, Self>),
 }
 
 /// A request for the service.
 pub(super) struct Admitted<B> {
-    pub(super) request: Request<RequestBody<B>>,
-    pub(super) ending: Ending,
+    /// Until the service is ready to take it.
+    pub(super) request: Option<Request<RequestBody<B>>>,
+    /// Until the service has answered.
+    pub(super) ending: Option<Ending>,
 }
 
 /// An answer without the service.
@@ -83,28 +85,40 @@ struct Walk<B> {
 }
 
 /// Starts a request on its way.
+#[inline]
 pub(super) fn admit<B: Send + 'static>(chain: &Arc<Chain>, request: Request<B>) -> Admission<B> {
     let (parts, body) = request.into_parts();
     let audit_id = audit_id::of_request(&parts);
-    let early = |response| {
-        Admission::Refused(Refused {
+    let early = |response, audit_id| {
+        Admission::Refused(Some(Refused {
             response,
             guard: None,
-            audit_id: audit_id.clone(),
-        })
+            audit_id,
+        }))
     };
-    let (target, info) = match resolve(chain, &parts) {
-        Ok(resolved) => resolved,
-        Err(response) => return early(response),
+    // One after the other and not as a pair: each is hundreds of bytes that would be moved once more.
+    let method = parts.method.as_str().as_bytes();
+    let target = uri(&parts).path_and_query().map_or("", |target| target.as_str());
+    let Ok(target) = RequestTarget::parse(method, target.as_bytes()) else {
+        let response = text_response(StatusCode::BAD_REQUEST, "400 Bad Request".to_owned());
+        return early(response, audit_id);
+    };
+    let info = match chain.resolver.resolve(method, &target) {
+        Ok(info) => info,
+        Err(error) => {
+            let text = format!("failed to create RequestInfo: {error}");
+            return early(internal_error(&target.request_uri(), &text), audit_id);
+        }
     };
     let is_long_running = chain.long_running.matches(&info);
-    let audit = AuditContext::new(Arc::clone(&chain.shared), audit_id.clone(), info, target);
+    let audit = AuditContext::new(Arc::clone(&chain.shared), audit_id, info, target);
     let limit = match deadline::of_query(uri(&parts).query()) {
         Ok(limit) => limit,
         Err(_) if is_long_running => deadline::DEFAULT,
         Err(message) => {
             let error = StatusError::new(StatusCode::BAD_REQUEST, "BadRequest", message);
-            return early(refuse_unknown(chain, &parts, &audit, &error));
+            let response = refuse_unknown(chain, &parts, &audit, &error);
+            return early(response, audit.audit_id().clone());
         }
     };
     let mut walk = Walk {
@@ -119,27 +133,8 @@ pub(super) fn admit<B: Send + 'static>(chain: &Arc<Chain>, request: Request<B>) 
     walk.parts.extensions.insert(walk.audit.clone());
     match walk.advance(Step::Authenticate) {
         Ok(Step::Done) => Admission::Admitted(walk.admitted()),
-        Ok(step) => Admission::Waiting(Box::pin(async move {
-            match walk.wait(step).await {
-                Ok(()) => Admission::Admitted(walk.admitted()),
-                Err(response) => walk.refused(response),
-            }
-        })),
+        Ok(step) => walk.waiting(step),
         Err(response) => walk.refused(response),
-    }
-}
-
-fn resolve(chain: &Chain, parts: &Parts) -> Result<(RequestTarget, RequestInfo), OwnResponse> {
-    let method = parts.method.as_str().as_bytes();
-    let target = uri(parts).path_and_query().map_or("", |target| target.as_str());
-    let target = RequestTarget::parse(method, target.as_bytes())
-        .map_err(|_| text_response(StatusCode::BAD_REQUEST, "400 Bad Request".to_owned()))?;
-    match chain.resolver.resolve(method, &target) {
-        Ok(info) => Ok((target, info)),
-        Err(error) => {
-            let text = format!("failed to create RequestInfo: {error}");
-            Err(internal_error(&target.request_uri(), &text))
-        }
     }
 }
 
@@ -197,12 +192,26 @@ impl<B> Walk<B> {
         }
     }
 
+    /// The rest of the way as a future; its size is no matter to requests that need not wait.
+    #[cold]
+    fn waiting(mut self, step: Step) -> Admission<B>
+    where
+        B: Send + 'static,
+    {
+        Admission::Waiting(Box::pin(async move {
+            match self.wait(step).await {
+                Ok(()) => Admission::Admitted(self.admitted()),
+                Err(response) => self.refused(response),
+            }
+        }))
+    }
+
     /// Waits wherever it has to.
     async fn wait(&mut self, mut step: Step) -> Result<(), OwnResponse> {
         loop {
             let next = match step {
                 Step::Authenticate => {
-                    let started = Instant::now();
+                    let started = self.audit.started();
                     let authenticator = Arc::clone(&self.chain.authenticator);
                     let authentication = authenticator.authenticate(&self.parts, &self.audit).await;
                     self.audit
@@ -284,8 +293,7 @@ impl<B> Walk<B> {
                 }
             }
         }
-        let chain = Arc::clone(&self.chain);
-        let Some(authorizer) = &chain.authorizer else {
+        let Some(authorizer) = self.chain.authorizer.clone() else {
             return Ok(Some(Step::Done));
         };
         let user = self.audit.acting_user();
@@ -342,17 +350,19 @@ impl<B> Walk<B> {
         }
     }
 
+    #[cold]
     fn refused(self, response: OwnResponse) -> Admission<B> {
         if self.guard.is_some() {
             self.audit.head(response.status().as_u16());
         }
-        Admission::Refused(Refused {
+        Admission::Refused(Some(Refused {
             response,
             guard: self.guard,
             audit_id: self.audit.audit_id().clone(),
-        })
+        }))
     }
 
+    #[inline(always)]
     fn admitted(self) -> Admitted<B> {
         let (copies_request, copies_response) = self.copies();
         if copies_request.is_some() || copies_response.is_some() {
@@ -370,15 +380,18 @@ impl<B> Walk<B> {
         }
         let copy_to = copies_request.is_some().then(|| self.audit.clone());
         Admitted {
-            ending: Ending {
+            ending: Some(Ending {
                 guard: self.guard,
                 limit: (!self.is_long_running).then_some(self.limit),
                 is_head: self.parts.method == Method::HEAD,
                 copies_response: copies_response.is_some(),
                 bodies: self.chain.bodies,
                 audit: self.audit,
-            },
-            request: Request::from_parts(self.parts, RequestBody::new(self.body, copy_to)),
+            }),
+            request: Some(Request::from_parts(
+                self.parts,
+                RequestBody::new(self.body, copy_to),
+            )),
         }
     }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use kaudit_event::StatusDetails;
 use pin_project_lite::pin_project;
@@ -15,10 +15,9 @@ use tokio::time::Sleep;
 use tower_service::Service;
 use tracing::error;
 
-use super::admission::{Admission, Ending, Refused};
+use super::admission::{Admission, Ending};
 use super::answers::OwnResponse;
 use crate::audit_id;
-use crate::authn::BoxFuture;
 use crate::body::{BoxError, RequestBody, ResponseBody, panic_message};
 use crate::capture::Bodies;
 use crate::context::End;
@@ -36,42 +35,13 @@ pin_project! {
         S: Service<Request<RequestBody<B>>, Response = Response<R>>,
     {
         inner: S,
+        // Set when the service has been called.
         #[pin]
-        state: State<S::Future, B>,
-    }
-}
-
-pin_project! {
-    #[project = StateProject]
-    enum State<F, B> {
-        Waiting { admission: BoxFuture<'static, Admission<B>> },
-        Refused { refused: Option<Refused> },
-        Serving {
-            // Until the service is ready to take it.
-            request: Option<Request<RequestBody<B>>>,
-            #[pin]
-            future: Option<F>,
-            // Set when the service is waited for.
-            sleep: Option<Pin<Box<Sleep>>>,
-            ending: Option<Ending>,
-        },
-    }
-}
-
-impl<F, B> From<Admission<B>> for State<F, B> {
-    fn from(admission: Admission<B>) -> Self {
-        match admission {
-            Admission::Waiting(admission) => Self::Waiting { admission },
-            Admission::Admitted(admitted) => Self::Serving {
-                request: Some(admitted.request),
-                future: None,
-                sleep: None,
-                ending: Some(admitted.ending),
-            },
-            Admission::Refused(refused) => Self::Refused {
-                refused: Some(refused),
-            },
-        }
+        future: Option<S::Future>,
+        // Set when the service is waited for.
+        sleep: Option<Pin<Box<Sleep>>>,
+        // Dropped last: its guard ends the request.
+        admission: Admission<B>,
     }
 }
 
@@ -79,10 +49,13 @@ impl<S, B, R> AuditFuture<S, B, R>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>>,
 {
-    pub(super) fn new(admission: Admission<B>, inner: S) -> Self {
+    #[inline]
+    pub(super) const fn new(admission: Admission<B>, inner: S) -> Self {
         Self {
             inner,
-            state: admission.into(),
+            future: None,
+            sleep: None,
+            admission,
         }
     }
 }
@@ -107,63 +80,53 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        loop {
-            match this.state.as_mut().project() {
-                StateProject::Waiting { admission } => {
-                    let admission = ready!(admission.as_mut().poll(cx));
-                    this.state.set(admission.into());
-                }
-                StateProject::Refused { refused } => {
-                    let Some(refused) = refused.take() else {
-                        return Poll::Pending;
-                    };
-                    let response = refused
-                        .response
-                        .map(|body| ResponseBody::own(body, refused.guard));
-                    return Poll::Ready(Ok(identified(response, &refused.audit_id)));
-                }
-                StateProject::Serving {
-                    request,
-                    mut future,
-                    sleep,
-                    ending,
-                } => {
-                    let inner = this.inner;
-                    let polled = catch_unwind(AssertUnwindSafe(|| {
-                        if let Some(waiting) = request.take() {
-                            match inner.poll_ready(cx) {
-                                Poll::Ready(Ok(())) => future.set(Some(inner.call(waiting))),
-                                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                                Poll::Pending => {
-                                    *request = Some(waiting);
-                                    return Poll::Pending;
-                                }
-                            }
-                        }
-                        match future.as_mut().as_pin_mut() {
-                            Some(future) => future.poll(cx),
-                            None => Poll::Pending,
-                        }
-                    }));
-                    let ended = match polled {
-                        Ok(Poll::Ready(Ok(response))) => Ended::Answered(response),
-                        Ok(Poll::Ready(Err(error))) => Ended::Failed(error.into()),
-                        Ok(Poll::Pending) => {
-                            let limit = ending.as_ref().and_then(|ending| ending.limit);
-                            ready!(poll_limit(limit, sleep, cx));
-                            Ended::TimedOut
-                        }
-                        Err(panic) => Ended::Panicked(panic_message(panic.as_ref())),
-                    };
-                    // What is done is dropped now, not with the response's last byte.
-                    future.set(None);
-                    let Some(ending) = ending.take() else {
-                        return Poll::Pending;
-                    };
-                    return Poll::Ready(Ok(ending.response(ended)));
-                }
-            }
+        if let Admission::Waiting(admission) = this.admission {
+            *this.admission = ready!(admission.as_mut().poll(cx));
         }
+        let admitted = match this.admission {
+            Admission::Admitted(admitted) => admitted,
+            Admission::Refused(refused) => {
+                let Some(refused) = refused.take() else {
+                    return Poll::Pending;
+                };
+                let response = refused
+                    .response
+                    .map(|body| ResponseBody::own(body, refused.guard));
+                let audit_id = audit_id::header_value(&refused.audit_id);
+                return Poll::Ready(Ok(identified(response, audit_id)));
+            }
+            // Whoever waited has been told.
+            Admission::Waiting(_) => return Poll::Pending,
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            if admitted.request.is_some() {
+                if let Err(error) = ready!(this.inner.poll_ready(cx)) {
+                    return Poll::Ready(Err(error));
+                }
+                let request = admitted.request.take();
+                this.future.set(request.map(|request| this.inner.call(request)));
+            }
+            match this.future.as_mut().as_pin_mut() {
+                Some(future) => future.poll(cx),
+                None => Poll::Pending,
+            }
+        }));
+        let ended = match polled {
+            Ok(Poll::Ready(Ok(response))) => Ended::Answered(response),
+            Ok(Poll::Ready(Err(error))) => Ended::Failed(error.into()),
+            Ok(Poll::Pending) => {
+                let limit = admitted.ending.as_ref().and_then(|ending| ending.limit);
+                ready!(poll_limit(limit, this.sleep, cx));
+                Ended::TimedOut
+            }
+            Err(panic) => Ended::Panicked(panic_message(panic.as_ref())),
+        };
+        // What is done is dropped now, not with the response's last byte.
+        this.future.set(None);
+        let Some(ending) = admitted.ending.take() else {
+            return Poll::Pending;
+        };
+        Poll::Ready(Ok(ending.response(ended)))
     }
 }
 
@@ -196,7 +159,7 @@ impl Ending {
         R: Body<Data = Bytes>,
         R::Error: Into<BoxError>,
     {
-        let audit_id = self.audit.audit_id().clone();
+        let audit_id = audit_id::header_value(self.audit.audit_id());
         let response = match ended {
             Ended::Answered(response) => self.answered(response),
             Ended::TimedOut => {
@@ -218,7 +181,7 @@ impl Ending {
                 self.own(text_response(StatusCode::INTERNAL_SERVER_ERROR, PANIC.to_owned()))
             }
         };
-        identified(response, &audit_id)
+        identified(response, audit_id)
     }
 
     /// An answer of the chain in the service's place.
@@ -258,9 +221,9 @@ impl Ending {
 /// The response with the request's Audit-ID, unless it has one.
 fn identified<R>(
     mut response: Response<ResponseBody<R>>,
-    audit_id: &kaudit_event::Text,
+    audit_id: Option<HeaderValue>,
 ) -> Response<ResponseBody<R>> {
-    if let Some(value) = audit_id::header_value(audit_id) {
+    if let Some(value) = audit_id {
         response.headers_mut().entry(&audit_id::HEADER).or_insert(value);
     }
     response
