@@ -1,5 +1,6 @@
 //! Sinks that come and go while the program runs.
 
+mod delegate;
 mod object;
 mod registry;
 

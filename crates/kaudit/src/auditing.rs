@@ -6,11 +6,12 @@ mod options;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kaudit_backend::Enforced;
 use kaudit_backend::dynamic::Dynamic;
-use kaudit_backend::{Enforced, OptionsError};
 use kaudit_policy::{MAX_POLICY_BYTES, Policy, unreadable_file};
 use kaudit_sink::{Counters, Demand, Discard, Sink, Union};
 use kaudit_tower::PolicyHandle;
+use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use crate::config;
@@ -30,14 +31,15 @@ pub(crate) struct Auditing {
 }
 
 impl Auditing {
-    /// Loads the policy and opens the backends. With a data directory the API may register sinks, which are
+    /// Loads the policy and opens the backends; called inside of the runtime that carries deliveries. With a data directory the API may register sinks, which are
     /// kept there.
     ///
     /// Source: k8s.io/apiserver pkg/server/options/audit.go, ApplyTo: without a policy nothing is
     /// recorded, whatever backends there are, and without a backend nothing is, whatever the policy says.
     /// Sinks that are registered have a policy of their own.
     pub(crate) fn start(config: &config::Audit, data_dir: Option<&Path>) -> Result<Self, Failure> {
-        let backends = options::open(config)?;
+        let runtime = Handle::current();
+        let backends = options::open(config, &runtime)?;
         let has_dynamic = config.sink_dir.is_some() || data_dir.is_some();
         let policy = match (&config.policy_file, backends.is_empty()) {
             (Some(file), false) => PolicyHandle::new(load_policy(file)?),
@@ -63,7 +65,7 @@ impl Auditing {
         };
         let (backends, statics): (Vec<Backend>, Vec<Arc<dyn Sink>>) = backends.into_iter().unzip();
         let demand = Demand::default();
-        let dynamic = Arc::new(Dynamic::new(demand.clone(), Box::new(dynamic::start)));
+        let dynamic = Arc::new(Dynamic::of_webhooks(demand.clone(), runtime));
         let sinks = Arc::new(Sinks::new(
             backends,
             Arc::clone(&dynamic),
@@ -105,14 +107,6 @@ fn compose(statics: Vec<Arc<dyn Sink>>, dynamic: Option<Arc<Dynamic>>) -> Arc<dy
     Union::of(enforced.into_iter().chain([dynamic as Arc<dyn Sink>]).collect())
 }
 
-/// Why a backend cannot be had, with the exit code for it.
-fn refused(error: OptionsError) -> Failure {
-    match error {
-        OptionsError::Invalid(_) => Failure::usage(error),
-        error => Failure::unreachable(error),
-    }
-}
-
 /// A log of its own, outside of any configuration.
 pub(crate) fn log_sink(path: &Path) -> Result<Arc<dyn Sink>, Failure> {
     let options = kaudit_backend::LogOptions {
@@ -120,7 +114,9 @@ pub(crate) fn log_sink(path: &Path) -> Result<Arc<dyn Sink>, Failure> {
         max_backup: 3,
         ..kaudit_backend::LogOptions::default()
     };
-    options.build(&Arc::new(Counters::default())).map_err(refused)
+    options
+        .build(&Arc::new(Counters::default()))
+        .map_err(options::refused)
 }
 
 /// Reads a policy file; warnings go to the log.

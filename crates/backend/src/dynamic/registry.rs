@@ -6,9 +6,10 @@ use std::thread::JoinHandle;
 
 use kaudit_event::{Event, Level, ManagedFields, StageSet};
 use kaudit_sink::{Counters, Demand, Emission, Outcome, Reservation, Reserve, Sink};
+use tokio::runtime::Handle;
 use tracing::{error, info};
 
-use super::AuditSink;
+use super::{AuditSink, delegate};
 
 /// Starts a sink's delegate; what it loses is counted in the counters, which are that sink's own.
 pub type Start = dyn Fn(&AuditSink, &Arc<Counters>) -> Result<Arc<dyn Sink>, String> + Send + Sync;
@@ -88,6 +89,15 @@ impl Dynamic {
             draining: Mutex::new(Vec::new()),
             past: Arc::default(),
         }
+    }
+
+    /// No sinks yet. Each will be a webhook behind a queue; deliveries are tasks of `runtime`, which has to
+    /// outlive the shutdown.
+    #[must_use]
+    pub fn of_webhooks(demand: Demand, runtime: Handle) -> Self {
+        let start =
+            move |object: &AuditSink, counters: &Arc<Counters>| delegate::start(object, counters, &runtime);
+        Self::new(demand, Box::new(start))
     }
 
     fn sinks(&self) -> RwLockReadGuard<'_, Vec<Arc<Registered>>> {
@@ -263,7 +273,7 @@ impl Sink for Dynamic {
                 .and_then(|permits| permits.0.iter_mut().find(|(of, _)| Arc::ptr_eq(of, sink)))
                 .map_or(&mut none, |(_, permit)| permit);
             // The delegate counts what it refuses.
-            drop(sink.delegate.submit(&Emission::new(&event), permit));
+            drop(sink.delegate.submit(&Emission::owned(event), permit));
         }
         Outcome::Accepted
     }

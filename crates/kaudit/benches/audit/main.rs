@@ -3,7 +3,8 @@
 //! Each prints one line: name, nanoseconds, allocations. `--only NAME` runs those whose name begins with
 //! NAME in any case (`evaluate`, `chain/None`); with `--runs N` each runs N times and is not timed, for
 //! `valgrind --tool=callgrind`: the difference between two N is what so many runs cost. `--table RUST GO`
-//! reads such lines and the output of `go test -bench`, and prints the medians side by side.
+//! reads such lines and the output of `go test -bench`, and prints the medians side by side. `--receiver`
+//! serves as the webhooks' receiver until its standard input ends.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(
@@ -13,6 +14,7 @@
     reason = "the inputs are ours"
 )]
 
+mod backends;
 mod chain;
 mod report;
 
@@ -42,6 +44,7 @@ fn main() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (only, runs) = match arguments.as_slice() {
         ["--build-only"] => return,
+        ["--receiver"] => return backends::receiver(),
         ["--table", rust, go] => {
             let read = |path: &str| std::fs::read_to_string(path).unwrap();
             print!("{}", report::table(&read(rust), &read(go)));
@@ -61,6 +64,9 @@ fn main() {
     encode(&bench, &inputs["log_backend"]);
     request_info(&bench, inputs["request_info"].as_array().unwrap());
     chain::run(&bench, &inputs["chain"]);
+    if bench.runs.is_none() && "backend".starts_with(&bench.only) {
+        backends::run(&inputs["log_backend"]);
+    }
 }
 
 impl Bench {

@@ -12,14 +12,19 @@ struct Figures {
 
 type Table = BTreeMap<String, Figures>;
 
-/// What the figures should be, where more is asked than to be faster than upstream: ratios to upstream's
+/// What the figures of the rows that begin so should be, the most particular first: ratios to upstream's
 /// figure of the same run, since machines differ; at level None nanoseconds.
-const GOALS: [(&str, Goal); 5] = [
-    ("Evaluate/rules100/last", Goal::Ratio(0.075)),
-    ("Evaluate/rules100/nomatch", Goal::Ratio(0.075)),
+const GOALS: [(&str, Goal); 9] = [
+    // 200 ns where upstream takes 2650.
+    ("Evaluate/rules100", Goal::Ratio(0.075)),
+    ("Encode", Goal::Ratio(0.125)),
+    ("RequestInfo/get", Goal::Ratio(0.25)),
+    ("RequestInfo/list", Goal::Ratio(0.25)),
+    ("RequestInfo/watch", Goal::Ratio(0.25)),
     (ADDED[0].1, Goal::Nanos(300.0)),
-    (ADDED[1].1, Goal::Ratio(0.1)),
-    (ADDED[2].1, Goal::Ratio(0.1)),
+    (ADDED[1].1, Goal::Ratio(0.2)),
+    (ADDED[2].1, Goal::Ratio(0.2)),
+    ("Backend", Goal::Ratio(0.33)),
 ];
 
 /// The levels, and the rows that say what auditing adds at them.
@@ -39,7 +44,7 @@ enum Goal {
 
 /// The goal of a row, and whether it is reached.
 fn goal(row: &str, nanos: f64, ratio: Option<f64>) -> String {
-    let Some((_, goal)) = GOALS.iter().find(|(name, _)| *name == row) else {
+    let Some((_, goal)) = GOALS.iter().find(|(name, _)| row.starts_with(name)) else {
         return String::new();
     };
     let (text, figure, most) = match *goal {

@@ -4,41 +4,65 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use kaudit_backend::LogOptions;
+use anyhow::anyhow;
+use kaudit_backend::{BackendOptions, LogOptions, OptionsError, WebhookOptions};
 use kaudit_sink::{Counters, Sink};
+use serde_json::Value;
+use tokio::runtime::Handle;
 
-use super::refused;
-use crate::config::{self, Log};
+use crate::config::{self, Log, Webhook};
 use crate::exit::Failure;
 use crate::sinks::Backend;
+
+/// A larger file is no kubeconfig of a webhook.
+const MAX_KUBECONFIG_BYTES: u64 = 4 << 20;
 
 /// A backend as an operator and as the chain see it.
 type Opened = (Backend, Arc<dyn Sink>);
 
-/// The backends of a configuration, in upstream's order.
-pub(super) fn open(config: &config::Audit) -> Result<Vec<Opened>, Failure> {
+/// The backends of a configuration, in upstream's order. Deliveries are tasks of `runtime`.
+pub(super) fn open(config: &config::Audit, runtime: &Handle) -> Result<Vec<Opened>, Failure> {
+    let options = BackendOptions {
+        log: log(&config.log),
+        webhook: webhook(&config.webhook),
+    };
+    // All mistakes at once, before any file is made.
+    let errors = options.validate();
+    if !errors.is_empty() {
+        return Err(refused(OptionsError::Invalid(errors)));
+    }
     let mut backends = Vec::new();
-    if let Some(options) = log(&config.log) {
+    if !options.log.path.is_empty() {
         let counters = Arc::new(Counters::default());
-        let sink = options.build(&counters).map_err(refused)?;
-        let backend = Backend {
-            name: "log",
-            target: options.path.clone(),
-            composition: sink.name(),
-            counters,
-        };
-        backends.push((backend, sink));
+        let sink = options.log.build(&counters).map_err(refused)?;
+        let target = options.log.path.clone();
+        backends.push(opened("log", target, sink, counters));
+    }
+    if !options.webhook.config_file.is_empty() {
+        let counters = Arc::new(Counters::default());
+        look_for_settings(Path::new(&options.webhook.config_file))?;
+        let (sink, webhook) = options.webhook.build(&counters, runtime).map_err(refused)?;
+        backends.push(opened("webhook", webhook.server().to_string(), sink, counters));
     }
     Ok(backends)
 }
 
-/// The options of the log backend; `None` when it is off.
-fn log(log: &Log) -> Option<LogOptions> {
-    let path = log.path.clone().filter(|path| !path.is_empty())?;
+fn opened(name: &'static str, target: String, sink: Arc<dyn Sink>, counters: Arc<Counters>) -> Opened {
+    let backend = Backend {
+        name,
+        target,
+        composition: sink.name(),
+        counters,
+    };
+    (backend, sink)
+}
+
+/// The options of the log backend; without a path it is off.
+fn log(log: &Log) -> LogOptions {
     let default = LogOptions::default();
-    let batch = &log.batch;
-    Some(LogOptions {
-        path,
+    let (batch, truncate) = (&log.batch, &log.truncate);
+    LogOptions {
+        path: log.path.clone().unwrap_or(default.path),
         format: log.format.clone().unwrap_or(default.format),
         version: log.version.clone().unwrap_or(default.version),
         mode: log.mode.clone().unwrap_or(default.mode),
@@ -52,6 +76,125 @@ fn log(log: &Log) -> Option<LogOptions> {
         batch_throttle_enable: batch.throttle_enable.unwrap_or(default.batch_throttle_enable),
         batch_throttle_qps: batch.throttle_qps.unwrap_or(default.batch_throttle_qps),
         batch_throttle_burst: batch.throttle_burst.unwrap_or(default.batch_throttle_burst),
+        batch_when_full: batch.when_full.clone().unwrap_or(default.batch_when_full),
+        truncate_enabled: truncate.enabled.unwrap_or(default.truncate_enabled),
+        truncate_max_batch_size: truncate.max_batch_size.unwrap_or(default.truncate_max_batch_size),
+        truncate_max_event_size: truncate.max_event_size.unwrap_or(default.truncate_max_event_size),
+    }
+}
+
+/// The options of the webhook backend; without a file it is off.
+fn webhook(webhook: &Webhook) -> WebhookOptions {
+    let default = WebhookOptions::default();
+    let (batch, truncate) = (&webhook.batch, &webhook.truncate);
+    WebhookOptions {
+        config_file: webhook
+            .config_file
+            .as_ref()
+            .map_or(default.config_file, |file| file.display().to_string()),
+        version: webhook.version.clone().unwrap_or(default.version),
+        initial_backoff: webhook
+            .initial_backoff
+            .map_or(default.initial_backoff, |backoff| backoff.0),
+        mode: webhook.mode.clone().unwrap_or(default.mode),
+        batch_buffer_size: batch.buffer_size.unwrap_or(default.batch_buffer_size),
+        batch_max_size: batch.max_size.unwrap_or(default.batch_max_size),
+        batch_max_wait: batch.max_wait.map_or(default.batch_max_wait, |wait| wait.0),
+        batch_throttle_enable: batch.throttle_enable.unwrap_or(default.batch_throttle_enable),
+        batch_throttle_qps: batch.throttle_qps.unwrap_or(default.batch_throttle_qps),
+        batch_throttle_burst: batch.throttle_burst.unwrap_or(default.batch_throttle_burst),
+        batch_max_in_flight: default.batch_max_in_flight,
+        batch_when_full: batch.when_full.clone().unwrap_or(default.batch_when_full),
+        truncate_enabled: truncate.enabled.unwrap_or(default.truncate_enabled),
+        truncate_max_batch_size: truncate.max_batch_size.unwrap_or(default.truncate_max_batch_size),
+        truncate_max_event_size: truncate.max_event_size.unwrap_or(default.truncate_max_event_size),
+    }
+}
+
+/// Why a backend cannot be had, with the exit code for it, and what to write instead.
+pub(super) fn refused(error: OptionsError) -> Failure {
+    match error {
+        OptionsError::Invalid(mut complaints) => {
+            for complaint in &mut complaints {
+                if let Some(fix) = fix_of(complaint) {
+                    complaint.push_str("\n  fix: ");
+                    complaint.push_str(fix);
+                }
+            }
+            Failure::usage(OptionsError::Invalid(complaints))
+        }
+        OptionsError::Webhook(error) => {
+            let error = anyhow!(error);
+            let text = format!("{error:#}");
+            let fix = if text.contains("no configuration has been provided") {
+                "\n  fix: the file is a kubeconfig: it needs `clusters` with the receiver's `server`, a context that \
+                 names the cluster, and `current-context`"
+            } else if text.contains("context") {
+                "\n  fix: set `current-context` to the name of a context that is in the file"
+            } else {
+                ""
+            };
+            Failure::usage(anyhow!("initializing audit webhook: {text}{fix}"))
+        }
+        error => Failure::unreachable(error),
+    }
+}
+
+/// What to write in the place of a value that upstream refuses.
+fn fix_of(complaint: &str) -> Option<&'static str> {
+    Some(if complaint.contains("invalid audit log format") {
+        "write json for one JSON object per line, legacy for one line of text"
+    } else if complaint.contains("invalid group version") || complaint.contains("unexpected GroupVersion") {
+        "write audit.k8s.io/v1; v1beta1 and v1alpha1 went away with Kubernetes 1.24"
+    } else if complaint.contains("mode") && complaint.contains("allowed modes") {
+        "write batch to queue events, blocking to write them at once, blocking-strict to refuse requests that cannot \
+         be recorded"
+    } else if complaint.contains("throttle QPS") || complaint.contains("throttle burst") {
+        "a throttle that is enabled needs both --audit-*-batch-throttle-qps and --audit-*-batch-throttle-burst"
+    } else if complaint.contains("must be greater than max event size") {
+        "a batch holds at least one event: raise --audit-*-truncate-max-batch-size"
+    } else {
+        return None;
+    })
+}
+
+/// Notices settings that people write into the webhook's kubeconfig, where nobody reads them.
+fn look_for_settings(file: &Path) -> Result<(), Failure> {
+    const SETTINGS: [&str; 9] = [
+        "truncate",
+        "batch",
+        "mode",
+        "throttle",
+        "maxEventSize",
+        "maxBatchSize",
+        "initialBackoff",
+        "version",
+        "policy",
+    ];
+    let is_small = std::fs::metadata(file).is_ok_and(|metadata| metadata.len() <= MAX_KUBECONFIG_BYTES);
+    // What cannot be read or parsed is told by who needs it.
+    let content = is_small.then(|| std::fs::read_to_string(file).ok()).flatten();
+    let document: Option<Value> = content.and_then(|text| serde_saphyr::from_str(&text).ok());
+    let Some(Value::Object(document)) = document else {
+        return Ok(());
+    };
+    let name = file.display();
+    if document.get("kind").and_then(Value::as_str) == Some("Policy") {
+        return Err(Failure::usage(anyhow!(
+            "{name} is an audit policy: give it with --audit-policy-file; --audit-webhook-config-file takes a kubeconfig"
+        )));
+    }
+    let found = document.keys().find(|key| {
+        let key = key.replace(['-', '_'], "");
+        SETTINGS
+            .iter()
+            .any(|setting| key.to_lowercase().starts_with(&setting.to_lowercase()))
+    });
+    found.map_or(Ok(()), |key| {
+        Err(Failure::usage(anyhow!(
+            "{name} is a kubeconfig, and `{key}` in it has no effect: write it as a flag (--audit-webhook-truncate-enabled, \
+             --audit-webhook-batch-max-size, --audit-webhook-mode ...), or under `audit.webhook` in the configuration file"
+        )))
     })
 }
 
@@ -67,5 +210,119 @@ pub(super) fn why_not_there(file: &Path, error: &io::Error) -> String {
             folder.display()
         ),
         _ => "\n  fix: check the file's name; in a pod, only what is mounted is there".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the program says about a configuration.
+    #[track_caller]
+    fn says(audit: &config::Audit, expected: &[&str]) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let failure = open(audit, runtime.handle()).unwrap_err();
+        for part in expected {
+            let text = failure.to_string();
+            assert!(text.contains(part), "`{text}` does not contain `{part}`");
+        }
+    }
+
+    fn with_webhook(folder: &Path, text: &str) -> config::Audit {
+        let file = folder.join("webhook.yaml");
+        std::fs::write(&file, text).unwrap();
+        config::Audit {
+            webhook: Webhook {
+                config_file: Some(file),
+                ..Webhook::default()
+            },
+            ..config::Audit::default()
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_settings_table() {
+        let of = |key: &str| {
+            let setting = config::settings::SETTINGS
+                .iter()
+                .find(|setting| setting.key == key);
+            setting.unwrap().default.to_owned()
+        };
+        let (log, webhook) = (log(&Log::default()), webhook(&Webhook::default()));
+        assert_eq!(of("audit.log.mode"), log.mode);
+        assert_eq!(of("audit.log.maxAge"), log.max_age.to_string());
+        assert_eq!(of("audit.log.batch.maxSize"), log.batch_max_size.to_string());
+        assert_eq!(of("audit.webhook.mode"), webhook.mode);
+        assert_eq!(
+            of("audit.webhook.batch.maxSize"),
+            webhook.batch_max_size.to_string()
+        );
+        assert_eq!(of("audit.webhook.batch.whenFull"), webhook.batch_when_full);
+        assert_eq!(
+            of("audit.webhook.truncate.maxEventSize"),
+            webhook.truncate_max_event_size.to_string()
+        );
+        assert_eq!(
+            of("audit.webhook.initialBackoff"),
+            config::go::Duration(webhook.initial_backoff).to_string()
+        );
+    }
+
+    #[test]
+    fn mistakes_that_people_make_are_answered_with_what_to_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = |change: fn(&mut Log)| {
+            let mut audit = config::Audit::default();
+            audit.log.path = Some(folder.path().join("audit.log").display().to_string());
+            change(&mut audit.log);
+            audit
+        };
+        says(
+            &log(|log| log.format = Some("text".to_owned())),
+            &["invalid audit log format text", "legacy for one line of text"],
+        );
+        says(
+            &log(|log| log.version = Some("audit.k8s.io/v1beta1".to_owned())),
+            &["invalid group version", "write audit.k8s.io/v1"],
+        );
+        says(
+            &with_webhook(
+                folder.path(),
+                "clusters: [{cluster: {server: 'https://x'}}]\ntruncate: {enabled: true}\n",
+            ),
+            &[
+                "`truncate` in it has no effect",
+                "--audit-webhook-truncate-enabled",
+            ],
+        );
+        says(
+            &with_webhook(
+                folder.path(),
+                "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: []\n",
+            ),
+            &["is an audit policy", "--audit-policy-file"],
+        );
+        says(
+            &with_webhook(folder.path(), "apiVersion: v1\nkind: Config\n"),
+            &[
+                "initializing audit webhook: ",
+                "no configuration has been provided",
+                "`clusters`",
+            ],
+        );
+        says(
+            &with_webhook(
+                folder.path(),
+                "clusters: [{name: a, cluster: {server: 'https://x'}}]\ncontexts: [{name: c, context: {cluster: a}}]\n\
+                 current-context: d\n",
+            ),
+            &["initializing audit webhook: ", "current-context"],
+        );
+        let mut absent = config::Audit::default();
+        absent.webhook.config_file = Some(folder.path().join("absent"));
+        says(
+            &absent,
+            &["initializing audit webhook: stat ", "no such file or directory"],
+        );
     }
 }
