@@ -94,6 +94,7 @@ fn log_options(log: &config::Log) -> Option<LogOptions> {
         batch_throttle_enable: batch.throttle_enable.unwrap_or(default.batch_throttle_enable),
         batch_throttle_qps: batch.throttle_qps.unwrap_or(default.batch_throttle_qps),
         batch_throttle_burst: batch.throttle_burst.unwrap_or(default.batch_throttle_burst),
+        ..default
     })
 }
 

@@ -1,7 +1,7 @@
 //! What became of events, by plugin and reason.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kaudit_event::Event;
@@ -11,6 +11,9 @@ use crate::{Reason, Refusal};
 
 /// Reports of one plugin closer together than this are counted, not logged.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Events that one report names.
+const REPORTED_EVENTS: usize = 400;
 
 /// Counts what plugins did not keep, and reports it; shared by the backends of one process.
 ///
@@ -22,6 +25,7 @@ pub struct Counters(Mutex<State>);
 struct State {
     lost: BTreeMap<(&'static str, Reason), u64>,
     bodies_left_out: u64,
+    truncated: u64,
     last_report: Option<Instant>,
     suppressed: u64,
 }
@@ -34,14 +38,26 @@ pub struct CountersSnapshot {
     pub lost: Vec<(&'static str, Reason, u64)>,
     /// Events that were kept without a body that cannot be printed.
     pub bodies_left_out: u64,
+    /// Events that were handed on without their bodies because they were too large.
+    pub truncated: u64,
+}
+
+impl CountersSnapshot {
+    /// Events that were not kept, for whatever reason.
+    #[must_use]
+    pub fn total_lost(&self) -> u64 {
+        self.lost.iter().map(|(_, _, events)| events).sum()
+    }
 }
 
 impl Counters {
-    /// Counts `events` that `refusal` is about and reports them as upstream does, at most once a second.
+    /// Counts `events` that `refusal` is about and reports them as upstream does, at most once a second
+    /// and at most 400 of them by name.
     ///
     /// Source: k8s.io/apiserver pkg/audit/metrics.go, HandlePluginError.
-    pub fn plugin_error(&self, refusal: &Refusal, events: &[Event]) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn plugin_error<'e>(&self, refusal: &Refusal, events: impl IntoIterator<Item = &'e Event>) {
+        let events: Vec<&Event> = events.into_iter().collect();
+        let mut state = self.state();
         *state.lost.entry((refusal.plugin, refusal.reason)).or_default() += events.len() as u64;
         let now = Instant::now();
         if state
@@ -61,22 +77,46 @@ impl Counters {
             refusal.message
         )
         .into_bytes();
-        events.iter().for_each(|event| event.write_legacy_line(&mut text));
+        for event in events.iter().take(REPORTED_EVENTS) {
+            event.write_legacy_line(&mut text);
+        }
+        if events.len() > REPORTED_EVENTS {
+            text.extend_from_slice(format!("... and {} more\n", events.len() - REPORTED_EVENTS).as_bytes());
+        }
         error!(suppressed, "{}", String::from_utf8_lossy(&text));
+    }
+
+    /// Counts events that nobody can name any more, and logs it.
+    pub fn lost_unnamed(&self, refusal: &Refusal, events: u64) {
+        *self
+            .state()
+            .lost
+            .entry((refusal.plugin, refusal.reason))
+            .or_default() += events;
+        error!(
+            "Error in audit plugin '{}' affecting {events} audit events: {}",
+            refusal.plugin, refusal.message
+        );
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one event that was kept without a body.
     pub fn body_left_out(&self) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .bodies_left_out += 1;
+        self.state().bodies_left_out += 1;
+    }
+
+    /// Counts one event that was handed on without its bodies because it was too large.
+    pub fn event_truncated(&self) {
+        self.state().truncated += 1;
     }
 
     /// The counters now.
     #[must_use]
     pub fn snapshot(&self) -> CountersSnapshot {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
         CountersSnapshot {
             lost: state
                 .lost
@@ -84,6 +124,7 @@ impl Counters {
                 .map(|((plugin, reason), count)| (*plugin, *reason, *count))
                 .collect(),
             bodies_left_out: state.bodies_left_out,
+            truncated: state.truncated,
         }
     }
 }

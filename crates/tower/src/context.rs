@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use kaudit_event::{Event, Level, MicroTime, Stage, Status, Text, Unknown, UserInfo};
 use kaudit_policy::{RequestAuditConfig, RequestInfo, RequestTarget};
-use kaudit_sink::{Emission, Outcome, Reservation, Sink};
+use kaudit_sink::{Emission, Outcome, Reservation, Sink, annotate_truncated};
 use tracing::warn;
 
 use crate::bodies::{Envelope, ObjectMeta, parse_status};
@@ -509,10 +509,14 @@ impl AuditContext {
             _ => MicroTime::from((self.0.shared.clock)()).max(received),
         };
         count(&self.0.shared.metrics.events);
-        self.0
-            .shared
-            .sink
-            .submit(&Emission::new(&record.event), &mut record.reservation)
+        let emission = Emission::new(&record.event);
+        let outcome = self.0.shared.sink.submit(&emission, &mut record.reservation);
+        let is_truncated = emission.is_marked_truncated();
+        drop(emission);
+        if is_truncated {
+            annotate_truncated(&mut record.event);
+        }
+        outcome
     }
 }
 
