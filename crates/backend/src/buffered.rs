@@ -2,18 +2,27 @@
 //!
 //! Source: k8s.io/apiserver plugin/pkg/audit/buffered/buffered.go. Unlike there, a request reserves room
 //! for its events when it arrives, so that under pressure whole requests are left out rather than final
-//! events of requests that are half recorded.
+//! events of requests that are half recorded; and batches under way at once are bounded. At most
+//! `buffer_size + max_batch_size * (1 + max_in_flight)` events are in memory.
+
+mod throttle;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kaudit_event::Event;
-use kaudit_sink::{Counters, Emission, Outcome, Reason, Refusal, Reservation, Reserve, Sink};
+use kaudit_sink::{Counters, Emission, Outcome, Reason, Receipt, Refusal, Reservation, Reserve, Sink};
 use tracing::error;
+
+use throttle::Bucket;
+pub use throttle::Throttle;
 
 /// The queue's bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,23 +32,30 @@ pub struct BatchConfig {
     pub buffer_size: usize,
     /// Events in one batch.
     pub max_batch_size: usize,
-    /// How long a batch that is not full waits; zero and below two events a batch waits for nothing.
+    /// How long a batch that is not full waits, from the end of the previous delivery. Zero, and less
+    /// than two events a batch, waits for nothing.
     pub max_batch_wait: Duration,
     /// How often batches are delivered.
     pub throttle: Option<Throttle>,
+    /// Batches that are under way at once. One delivers each before the next; more let batches overtake
+    /// each other, where the delegate can have several under way.
+    pub max_in_flight: usize,
+    /// What gives way when the queue is full.
+    pub when_full: WhenFull,
 }
 
-/// A token bucket: it starts full.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[expect(clippy::exhaustive_structs, reason = "filled by field")]
-pub struct Throttle {
-    /// Batches a second.
-    pub qps: f32,
-    /// Batches at once.
-    pub burst: u32,
+/// What gives way when a queue is full. Either way the loss is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "these two ends of a queue")]
+pub enum WhenFull {
+    /// The event that comes, as upstream does.
+    #[default]
+    DropNewest,
+    /// The event that has waited longest.
+    DropOldest,
 }
 
-/// Queues events for a delegate. When the queue is full the newest event is dropped and counted.
+/// Queues events for a delegate.
 pub struct Buffered {
     shared: Arc<Shared>,
     worker: Mutex<Option<JoinHandle<()>>>,
@@ -55,10 +71,12 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    events: VecDeque<Event>,
+    events: VecDeque<Emission<'static>>,
     /// Room that requests in flight have taken and not used yet.
     reserved: usize,
     is_closed: bool,
+    /// The worker sleeps until there is this much.
+    awaited: Option<usize>,
 }
 
 /// Room for the events of one request.
@@ -82,6 +100,15 @@ impl fmt::Debug for Buffered {
     }
 }
 
+/// What the worker has to do next.
+enum Collected {
+    Batch(Vec<Emission<'static>>),
+    /// The timer fired and nothing was there.
+    Nothing,
+    /// Closed, and empty.
+    End,
+}
+
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -93,79 +120,117 @@ impl Shared {
             reason,
             message: message.to_owned(),
         };
-        self.counters.plugin_error(&refusal, std::slice::from_ref(event));
+        self.counters.plugin_error(&refusal, [event]);
         refusal
     }
 
-    /// Takes a batch; `None` when the queue is closed and empty.
-    fn collect(&self) -> Option<Vec<Event>> {
-        let waits = self.config.max_batch_size > 1 && !self.config.max_batch_wait.is_zero();
+    /// Waits for a full batch, or the timer, or the end.
+    fn collect(&self) -> Collected {
+        let full = self.config.max_batch_size.max(1);
+        let has_timer = full > 1 && !self.config.max_batch_wait.is_zero();
+        let wanted = if has_timer { full } else { 1 };
         let deadline = Instant::now() + self.config.max_batch_wait;
         let mut queue = self.queue();
-        loop {
-            let is_full = queue.events.len() >= self.config.max_batch_size;
-            let is_due = !queue.events.is_empty() && (!waits || Instant::now() >= deadline);
-            if is_full || is_due || queue.is_closed {
+        while queue.events.len() < wanted && !queue.is_closed {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if has_timer && left.is_zero() {
                 break;
             }
-            queue = if waits && !queue.events.is_empty() {
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.changed
-                    .wait_timeout(queue, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
+            queue.awaited = Some(wanted);
+            queue = if has_timer {
+                let woken = self.changed.wait_timeout(queue, left);
+                woken.unwrap_or_else(PoisonError::into_inner).0
             } else {
-                self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
+                let woken = self.changed.wait(queue);
+                woken.unwrap_or_else(PoisonError::into_inner)
             };
+            queue.awaited = None;
         }
-        let count = queue.events.len().min(self.config.max_batch_size);
-        (count > 0).then(|| queue.events.drain(..count).collect())
-    }
-
-    fn deliver(&self, batch: &[Event]) {
-        for event in batch {
-            let delivered = catch_unwind(AssertUnwindSafe(|| {
-                // The delegate counts what it refuses; nobody waits for the answer any more.
-                drop(
-                    self.delegate
-                        .submit(&Emission::new(event), &mut Reservation::none()),
-                );
-            }));
-            if delivered.is_err() {
-                error!("the audit backend behind the buffer panicked");
-                self.refuse(Reason::Write, "the delegate panicked", event);
+        let count = queue.events.len().min(full);
+        match (count, queue.is_closed) {
+            (0, true) => Collected::End,
+            (0, false) => Collected::Nothing,
+            _ => {
+                let batch = queue.events.drain(..count).collect();
+                self.counters.queued(queue.events.len());
+                Collected::Batch(batch)
             }
         }
     }
+
+    /// The worker: collects and delivers until the queue is closed and empty, then waits for the batches
+    /// that are under way.
+    fn work(&self) {
+        let mut bucket = self
+            .config
+            .throttle
+            .map(|throttle| Bucket::full(throttle, Instant::now()));
+        let mut in_flight = Vec::new();
+        loop {
+            let batch = match self.collect() {
+                Collected::Batch(batch) => batch,
+                Collected::Nothing => continue,
+                Collected::End => break,
+            };
+            if let Some(bucket) = &mut bucket {
+                std::thread::sleep(bucket.take(Instant::now()));
+            }
+            if let Some(receipt) = self.deliver(batch) {
+                in_flight.push(receipt);
+                wait_until_below(self.config.max_in_flight, &mut in_flight);
+            }
+        }
+        wait_until_below(1, &mut in_flight);
+    }
+
+    /// Nobody waits for the outcome any more: the delegate counts what it refuses.
+    fn deliver(&self, batch: Vec<Emission<'static>>) -> Option<Receipt> {
+        let events = batch.len() as u64;
+        match catch_unwind(AssertUnwindSafe(|| self.delegate.submit_batch(batch))) {
+            Ok(Outcome::Pending(receipt)) => Some(receipt),
+            Ok(Outcome::Accepted | Outcome::Refused(_)) => None,
+            Err(_) => {
+                // Some of them may have been delivered before.
+                let refusal = Refusal {
+                    plugin: "buffered",
+                    reason: Reason::Panic,
+                    message: "the backend behind the buffer panicked".to_owned(),
+                };
+                self.counters.lost_unnamed(&refusal, events);
+                None
+            }
+        }
+    }
+}
+
+/// Waits until fewer than `limit` (at least one) deliveries are under way.
+fn wait_until_below(limit: usize, in_flight: &mut Vec<Receipt>) {
+    let limit = limit.max(1);
+    kaudit_sink::wait(poll_fn(|cx| {
+        in_flight.retain_mut(|receipt| Pin::new(receipt).poll(cx).is_pending());
+        if in_flight.len() < limit {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }));
 }
 
 impl Buffered {
     /// Queues events for `delegate`, and starts the thread that delivers them.
     #[must_use]
     pub fn new(delegate: Arc<dyn Sink>, config: BatchConfig, counters: Arc<Counters>) -> Self {
-        let queue = Mutex::new(Queue::default());
         let shared = Arc::new(Shared {
             delegate,
             config,
             counters,
-            queue,
+            queue: Mutex::new(Queue::default()),
             changed: Condvar::new(),
         });
         let worker = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("audit-buffer".to_owned())
-            .spawn(move || {
-                let mut bucket = worker
-                    .config
-                    .throttle
-                    .map(|throttle| Bucket::full(throttle, Instant::now()));
-                while let Some(batch) = worker.collect() {
-                    if let Some(bucket) = &mut bucket {
-                        std::thread::sleep(bucket.take(Instant::now()));
-                    }
-                    worker.deliver(&batch);
-                }
-            });
+            .spawn(move || worker.work());
         let thread = thread
             .inspect_err(|error| error!(%error, "cannot start the thread of the audit buffer"))
             .ok();
@@ -176,6 +241,12 @@ impl Buffered {
             shared,
             worker: Mutex::new(thread),
         }
+    }
+
+    /// Events that wait in the queue now.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.shared.queue().events.len()
     }
 }
 
@@ -196,33 +267,51 @@ impl Sink for Buffered {
     }
 
     fn submit(&self, emission: &Emission<'_>, reservation: &mut Reservation) -> Outcome {
-        let event = emission.event();
+        const BLOCKED: &str = "audit buffer queue blocked";
         let room = reservation.permit_mut::<Room>().filter(|room| room.left > 0);
+        let kept = emission.keep();
         let mut queue = self.shared.queue();
         if queue.is_closed {
             drop(queue);
             let refusal = self
                 .shared
-                .refuse(Reason::ShutDown, "audit backend shut down", event);
+                .refuse(Reason::ShutDown, "audit backend shut down", kept.event());
             return Outcome::Refused(vec![refusal]);
         }
+        let mut dropped = None;
         match room {
             Some(room) => {
                 room.left -= 1;
                 queue.reserved = queue.reserved.saturating_sub(1);
+                queue.events.push_back(kept);
             }
             None if queue.events.len() + queue.reserved >= self.shared.config.buffer_size => {
-                drop(queue);
-                self.shared
-                    .refuse(Reason::QueueFull, "audit buffer queue blocked", event);
-                // Upstream says that all is well here: the request goes on, the drop is counted.
-                return Outcome::Accepted;
+                dropped = match self.shared.config.when_full {
+                    WhenFull::DropNewest => None,
+                    WhenFull::DropOldest => queue
+                        .events
+                        .pop_front()
+                        .map(|oldest| (Reason::DroppedOldest, oldest)),
+                };
+                match dropped {
+                    Some(_) => queue.events.push_back(kept),
+                    None => dropped = Some((Reason::QueueFull, kept)),
+                }
             }
-            None => {}
+            None => queue.events.push_back(kept),
         }
-        queue.events.push_back(event.clone());
+        let wakes = queue.awaited.is_some_and(|awaited| queue.events.len() >= awaited);
+        if wakes {
+            queue.awaited = None;
+        }
         drop(queue);
-        self.shared.changed.notify_one();
+        if wakes {
+            self.shared.changed.notify_one();
+        }
+        if let Some((reason, dropped)) = dropped {
+            self.shared.refuse(reason, BLOCKED, dropped.event());
+        }
+        // Upstream says that all is well here, also of a drop: the request goes on.
         Outcome::Accepted
     }
 
@@ -241,188 +330,5 @@ impl Sink for Buffered {
     }
 }
 
-/// A token bucket by reservation: every taker is told how long to wait.
-#[derive(Debug)]
-struct Bucket {
-    throttle: Throttle,
-    tokens: f64,
-    last: Instant,
-}
-
-impl Bucket {
-    fn full(throttle: Throttle, now: Instant) -> Self {
-        Self {
-            throttle,
-            tokens: f64::from(throttle.burst),
-            last: now,
-        }
-    }
-
-    fn take(&mut self, now: Instant) -> Duration {
-        let qps = f64::from(self.throttle.qps);
-        let refill = now.saturating_duration_since(self.last).as_secs_f64() * qps;
-        self.tokens = (self.tokens + refill).min(f64::from(self.throttle.burst)) - 1.0;
-        self.last = now;
-        if self.tokens >= 0.0 {
-            return Duration::ZERO;
-        }
-        Duration::try_from_secs_f64(-self.tokens / qps).unwrap_or(Duration::from_secs(1))
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use kaudit_sink::conformance;
-    use kaudit_sink::recording::Recording;
-
-    fn ids(recording: &Recording) -> Vec<String> {
-        let lines = recording.lines().into_iter();
-        lines
-            .map(|line| {
-                let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
-                line["auditID"].as_str().unwrap().to_owned()
-            })
-            .collect()
-    }
-
-    fn config(buffer_size: usize) -> BatchConfig {
-        BatchConfig {
-            buffer_size,
-            max_batch_size: 10,
-            max_batch_wait: Duration::ZERO,
-            throttle: None,
-        }
-    }
-
-    #[test]
-    fn it_passes_the_conformance_suite() {
-        conformance::check(|| {
-            let recording = Recording::default();
-            let counters = Arc::new(Counters::default());
-            let sink = Buffered::new(Arc::new(recording.clone()), config(10_000), counters);
-            (Arc::new(sink), Box::new(move || ids(&recording)))
-        });
-    }
-
-    /// Blocks deliveries until it is let go.
-    #[derive(Debug)]
-    struct Gate {
-        open: (Mutex<bool>, Condvar),
-        behind: Recording,
-    }
-
-    impl Gate {
-        fn new(behind: Recording) -> Arc<Self> {
-            Arc::new(Self {
-                open: (Mutex::new(false), Condvar::new()),
-                behind,
-            })
-        }
-
-        fn open(&self) {
-            *self.open.0.lock().unwrap() = true;
-            self.open.1.notify_all();
-        }
-    }
-
-    impl Sink for Gate {
-        fn reserve(&self, _: u32) -> Reserve {
-            Reserve::Ready(Reservation::none())
-        }
-
-        fn submit(&self, emission: &Emission<'_>, reservation: &mut Reservation) -> Outcome {
-            let guard = self.open.0.lock().unwrap();
-            drop(self.open.1.wait_while(guard, |open| !*open).unwrap());
-            self.behind.submit(emission, reservation)
-        }
-
-        fn name(&self) -> String {
-            "gate".to_owned()
-        }
-    }
-
-    fn submit(sink: &Buffered, number: usize, reservation: &mut Reservation) -> Outcome {
-        sink.submit(&Emission::new(&conformance::event(0, number)), reservation)
-    }
-
-    #[test]
-    fn a_full_queue_drops_the_newest_counts_it_and_accepts_the_request() {
-        let recording = Recording::default();
-        let gate = Gate::new(recording.clone());
-        let counters = Arc::new(Counters::default());
-        let one = BatchConfig {
-            max_batch_size: 1,
-            ..config(2)
-        };
-        let sink = Buffered::new(Arc::<Gate>::clone(&gate), one, Arc::clone(&counters));
-        for number in 0..10 {
-            assert!(submit(&sink, number, &mut Reservation::none()).is_accepted());
-        }
-        let lost = counters.snapshot().lost;
-        assert!(
-            matches!(lost.as_slice(), [("buffered", Reason::QueueFull, 7..=8)]),
-            "{lost:?}"
-        );
-        gate.open();
-        sink.shutdown();
-        let kept = ids(&recording);
-        assert_eq!(kept.first().map(String::as_str), Some("0/0"));
-        assert!(kept.len() == 2 || kept.len() == 3, "{kept:?}");
-    }
-
-    #[test]
-    fn reserved_room_is_there_for_the_final_event_and_returns_on_drop() {
-        let recording = Recording::default();
-        let gate = Gate::new(recording.clone());
-        let counters = Arc::new(Counters::default());
-        let one = BatchConfig {
-            max_batch_size: 1,
-            ..config(3)
-        };
-        let sink = Buffered::new(Arc::<Gate>::clone(&gate), one, Arc::clone(&counters));
-        let Reserve::Ready(mut reservation) = sink.reserve(2) else {
-            panic!("there was room")
-        };
-        for _ in 0..10 {
-            assert!(submit(&sink, 1, &mut Reservation::none()).is_accepted());
-        }
-        assert!(
-            !counters.snapshot().lost.is_empty(),
-            "what nobody reserved room for is dropped"
-        );
-        assert!(submit(&sink, 2, &mut reservation).is_accepted());
-        drop(reservation);
-        assert_eq!(sink.shared.queue().reserved, 0);
-        gate.open();
-        sink.shutdown();
-        assert!(ids(&recording).contains(&"0/2".to_owned()));
-    }
-
-    #[test]
-    fn after_shutdown_events_are_refused_in_upstreams_words() {
-        let sink = Buffered::new(
-            Arc::new(Recording::default()),
-            config(3),
-            Arc::new(Counters::default()),
-        );
-        sink.shutdown();
-        let Outcome::Refused(refusals) = submit(&sink, 0, &mut Reservation::none()) else {
-            panic!("it was accepted")
-        };
-        assert_eq!(
-            refusals.first().map(|refusal| refusal.message.as_str()),
-            Some("audit backend shut down")
-        );
-    }
-
-    #[test]
-    fn the_bucket_starts_full_and_refills() {
-        let start = Instant::now();
-        let mut bucket = Bucket::full(Throttle { qps: 2.0, burst: 2 }, start);
-        assert_eq!(bucket.take(start), Duration::ZERO);
-        assert_eq!(bucket.take(start), Duration::ZERO);
-        assert_eq!(bucket.take(start), Duration::from_millis(500));
-        assert_eq!(bucket.take(start + Duration::from_secs(2)), Duration::ZERO);
-    }
-}
+mod tests;

@@ -38,7 +38,7 @@ impl Sink for Enforced {
             return Outcome::Accepted;
         }
         let event = event.at_level(policy.level, policy.managed_fields);
-        self.0.submit(&Emission::new(&event), reservation)
+        self.0.submit(&Emission::owned(event), reservation)
     }
 
     fn name(&self) -> String {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kaudit_sink::{Emission, Outcome, Reservation, Reserve, Sink};
+use kaudit_sink::{Emission, Outcome, Receipt, Reservation, Reserve, Sink};
 
 /// A sink whose failures are nobody's business but the counters'.
 ///
@@ -18,18 +18,32 @@ impl IgnoreErrors {
     }
 }
 
+/// The delegate has counted and reported what it refused. What it waits for is still waited for.
+fn ignore(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Accepted | Outcome::Refused(_) => Outcome::Accepted,
+        Outcome::Pending(receipt) => Outcome::Pending(Receipt::new(async move {
+            drop(receipt.await);
+            Ok(())
+        })),
+    }
+}
+
 impl Sink for IgnoreErrors {
     fn reserve(&self, events: u32) -> Reserve {
         match self.0.reserve(events) {
+            Reserve::Ready(reservation) => Reserve::Ready(reservation),
             Reserve::Refused(_) => Reserve::Ready(Reservation::none()),
-            reserve => reserve,
+            Reserve::Wait(room) => Reserve::Wait(Box::pin(async move { Ok(room.await.unwrap_or_default()) })),
         }
     }
 
     fn submit(&self, emission: &Emission<'_>, reservation: &mut Reservation) -> Outcome {
-        // The delegate has counted and reported what it refused.
-        drop(self.0.submit(emission, reservation));
-        Outcome::Accepted
+        ignore(self.0.submit(emission, reservation))
+    }
+
+    fn submit_batch(&self, batch: Vec<Emission<'_>>) -> Outcome {
+        ignore(self.0.submit_batch(batch))
     }
 
     fn name(&self) -> String {

@@ -1,9 +1,10 @@
 //! Audit backends of kube-apiserver.
 //!
 //! The [log](Log) backend writes one event per line to a file that rotates as upstream's does, or to
-//! standard output. A mode decorates it: [`blocking`](Mode::Blocking) ignores failures,
-//! [`blocking-strict`](Mode::BlockingStrict) lets them refuse the request, [`batch`](Mode::Batch) puts a
-//! bounded queue and a thread in between.
+//! standard output; the webhook backend (feature `webhook`) posts EventLists. A mode decorates them:
+//! [`blocking`](IgnoreErrors) ignores failures, `blocking-strict`, the bare backend, lets them refuse the
+//! request, [`batch`](Buffered) puts a bounded queue and a thread in between. [`Truncate`] bounds the size
+//! of events. [`BackendOptions`] builds them as upstream's flags say.
 
 mod buffered;
 #[cfg(feature = "dynamic")]
@@ -13,10 +14,18 @@ mod ignore_errors;
 mod log;
 mod options;
 mod rotate;
+mod truncate;
+#[cfg(feature = "webhook")]
+pub mod webhook;
 
-pub use buffered::{BatchConfig, Buffered, Throttle};
+pub use buffered::{BatchConfig, Buffered, Throttle, WhenFull};
 pub use enforced::Enforced;
 pub use ignore_errors::IgnoreErrors;
 pub use log::{Format, Log, LogError};
-pub use options::{LogOptions, Mode, OptionsError};
+#[cfg(feature = "webhook")]
+pub use options::WebhookOptions;
+pub use options::{BackendOptions, Backends, LogOptions, OptionsError};
 pub use rotate::{Rotation, RotationError};
+pub use truncate::{Truncate, TruncateConfig};
+#[cfg(feature = "webhook")]
+pub use webhook::{Webhook, WebhookConfig};

@@ -1,15 +1,19 @@
-//! The log backend: one event, one line, one write.
+//! The log backend: one event, one line, one write; a batch is one write.
 //!
 //! Source: k8s.io/apiserver plugin/pkg/audit/log/backend.go and pkg/server/options/audit.go.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kaudit_sink::{Counters, Emission, Outcome, Reason, Refusal, Reservation, Reserve, Sink};
+use kaudit_event::Event;
+use kaudit_sink::{Counters, Emission, Outcome, Reason, Refusal, Refusals, Reservation, Reserve, Sink};
 
 use crate::rotate::{RotatingFile, Rotation, RotationError};
+
+/// Bytes that a batch writes at once, unless one line is longer.
+const MAX_WRITE: usize = 1 << 20;
 
 /// How an event is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,17 +89,8 @@ impl Log {
         }
     }
 
-    fn write(&self, line: &[u8]) -> Result<(), (Reason, String)> {
-        match &mut *self.output.lock().unwrap_or_else(PoisonError::into_inner) {
-            Output::File(file) => file.write_line(line).map_err(|error| match error {
-                RotationError::TooLarge { .. } => (Reason::TooLarge, error.to_string()),
-                RotationError::Io(error) => (Reason::Write, error.to_string()),
-            }),
-            Output::Stream(stream) => stream
-                .write_all(line)
-                .and_then(|()| stream.flush())
-                .map_err(|error| (Reason::Write, error.to_string())),
-        }
+    fn output(&self) -> MutexGuard<'_, Output> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The event's line; without a body that cannot be printed, if that is what is wrong with it.
@@ -127,6 +122,60 @@ impl Log {
     }
 }
 
+/// Lines that are written at once.
+#[derive(Default)]
+struct Group<'b> {
+    bytes: Vec<u8>,
+    events: Vec<&'b Event>,
+}
+
+impl Output {
+    /// Whether `length` more bytes behind `pending` ones go to the same file.
+    fn takes(&self, pending: usize, length: usize) -> bool {
+        pending + length <= MAX_WRITE
+            && match self {
+                Self::File(file) => file.takes((pending + length) as u64),
+                Self::Stream(_) => true,
+            }
+    }
+
+    fn write(&mut self, line: &[u8]) -> Result<(), (Reason, String)> {
+        match self {
+            Self::File(file) => file.write_line(line).map_err(|error| match error {
+                RotationError::TooLarge { .. } => (Reason::TooLarge, error.to_string()),
+                RotationError::Io(error) => (Reason::Write, error.to_string()),
+            }),
+            Self::Stream(stream) => stream
+                .write_all(line)
+                .and_then(|()| stream.flush())
+                .map_err(|error| (Reason::Write, error.to_string())),
+        }
+    }
+}
+
+impl Log {
+    fn refuse(&self, (reason, message): (Reason, String), events: &[&Event]) -> Refusals {
+        let refusal = Refusal {
+            plugin: "log",
+            reason,
+            message,
+        };
+        self.counters.plugin_error(&refusal, events.iter().copied());
+        vec![refusal; events.len()]
+    }
+
+    fn write_group(&self, output: &mut Output, group: &mut Group<'_>, refusals: &mut Refusals) {
+        if !group.events.is_empty() {
+            match output.write(&group.bytes) {
+                Ok(()) => self.counters.kept(group.events.len()),
+                Err(error) => refusals.extend(self.refuse(error, &group.events)),
+            }
+        }
+        group.bytes.clear();
+        group.events.clear();
+    }
+}
+
 impl Sink for Log {
     fn reserve(&self, _: u32) -> Reserve {
         Reserve::Ready(Reservation::none())
@@ -134,21 +183,36 @@ impl Sink for Log {
 
     fn submit(&self, emission: &Emission<'_>, _: &mut Reservation) -> Outcome {
         let written = self
-            .with_line(emission, |line| self.write(line))
+            .with_line(emission, |line| self.output().write(line))
             .and_then(|written| written);
         match written {
-            Ok(()) => Outcome::Accepted,
-            Err((reason, message)) => {
-                let refusal = Refusal {
-                    plugin: "log",
-                    reason,
-                    message,
-                };
-                self.counters
-                    .plugin_error(&refusal, std::slice::from_ref(emission.event()));
-                Outcome::Refused(vec![refusal])
+            Ok(()) => {
+                self.counters.kept(1);
+                Outcome::Accepted
+            }
+            Err(error) => Outcome::Refused(self.refuse(error, &[emission.event()])),
+        }
+    }
+
+    /// One write for as many lines as fit before the next rotation.
+    fn submit_batch(&self, batch: Vec<Emission<'_>>) -> Outcome {
+        let mut refusals = Refusals::new();
+        let mut group = Group::default();
+        let mut output = self.output();
+        for emission in &batch {
+            let line = self.with_line(emission, |line| {
+                if !output.takes(group.bytes.len(), line.len()) {
+                    self.write_group(&mut output, &mut group, &mut refusals);
+                }
+                group.bytes.extend_from_slice(line);
+                group.events.push(emission.event());
+            });
+            if let Err(error) = line {
+                refusals.extend(self.refuse(error, &[emission.event()]));
             }
         }
+        self.write_group(&mut output, &mut group, &mut refusals);
+        Outcome::of(refusals)
     }
 
     fn name(&self) -> String {
@@ -156,8 +220,102 @@ impl Sink for Log {
     }
 
     fn shutdown(&self) {
-        if let Output::File(file) = &mut *self.output.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Output::File(file) = &mut *self.output() {
             file.close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kaudit_sink::conformance::{self, Subject};
+
+    /// Remembers every write.
+    #[derive(Clone, Default)]
+    struct Writes(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn ids(text: &[u8]) -> Vec<String> {
+        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_slice(line).unwrap();
+                line["auditID"].as_str().unwrap().to_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn it_passes_the_conformance_suite() {
+        conformance::check(|| {
+            let writes = Writes::default();
+            let counters = Arc::new(Counters::default());
+            let log = Log::stream(Box::new(writes.clone()), Format::Json, Arc::clone(&counters));
+            Subject {
+                sink: Arc::new(log),
+                counters,
+                kept: Box::new(move || ids(&writes.0.lock().unwrap().concat())),
+            }
+        });
+    }
+
+    #[test]
+    fn a_batch_is_one_write() {
+        let writes = Writes::default();
+        let log = Log::stream(Box::new(writes.clone()), Format::Json, Arc::default());
+        let events: Vec<Event> = (0..100).map(|number| conformance::event(0, number)).collect();
+        assert!(
+            log.submit_batch(events.iter().map(Emission::new).collect())
+                .is_accepted()
+        );
+        let written = writes.0.lock().unwrap().clone();
+        assert_eq!(written.len(), 1);
+        assert_eq!(ids(&written.concat()).len(), 100);
+    }
+
+    #[test]
+    fn a_batch_rotates_where_its_lines_one_by_one_would() {
+        let event = |number: usize| Event {
+            user_agent: "x".repeat(100_000 + number).into(),
+            ..conformance::event(0, number)
+        };
+        let events: Vec<Event> = (0..40).map(event).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = |name: &str, submit: &dyn Fn(&Log)| {
+            let path = dir.path().join(name).join("audit.log");
+            let rotation = Rotation {
+                max_size_megabytes: 1,
+                ..Rotation::default()
+            };
+            let log = Log::file(&path, rotation, Format::Json, Arc::default()).unwrap();
+            submit(&log);
+            log.shutdown();
+            std::fs::metadata(path).unwrap().len()
+        };
+        // The active file's size tells where the last rotation was; names of rotated files hold the time.
+        let singly = sizes("singly", &|log| {
+            for event in &events {
+                assert!(
+                    log.submit(&Emission::new(event), &mut Reservation::none())
+                        .is_accepted()
+                );
+            }
+        });
+        let at_once = sizes("at-once", &|log| {
+            let batch = events.iter().map(Emission::new).collect();
+            assert!(log.submit_batch(batch).is_accepted());
+        });
+        assert_eq!(singly, at_once);
     }
 }

@@ -1,75 +1,25 @@
-//! kube-apiserver's `--audit-log-*` options: defaults, validation, and the sink they make.
+//! kube-apiserver's `--audit-log-*` and `--audit-webhook-*` options: defaults, validation, and the sink
+//! they make.
 //!
 //! Source: k8s.io/apiserver pkg/server/options/audit.go.
 
-use std::path::Path;
+mod log;
+#[cfg(feature = "webhook")]
+mod webhook;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaudit_sink::{Counters, Sink};
+use kaudit_sink::{Counters, Sink, Union};
 
-use crate::{BatchConfig, Buffered, Format, IgnoreErrors, Log, LogError, Rotation, Throttle};
+use crate::{BatchConfig, Buffered, IgnoreErrors, LogError, Throttle, Truncate, TruncateConfig, WhenFull};
 
-/// What a failing backend means to the request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "upstream has these three")]
-pub enum Mode {
-    /// Events are queued.
-    Batch,
-    /// Events are written at once; a failure is counted.
-    #[default]
-    Blocking,
-    /// Events are written at once; when RequestReceived cannot be written, the request is refused.
-    BlockingStrict,
-}
+pub use log::LogOptions;
+#[cfg(feature = "webhook")]
+pub use webhook::WebhookOptions;
 
-/// The options as they are given: not yet checked.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(
-    missing_docs,
-    reason = "the fields are upstream's flags under their own names"
-)]
-#[expect(clippy::exhaustive_structs, reason = "filled by field from flags and files")]
-pub struct LogOptions {
-    /// `-` is standard output.
-    pub path: String,
-    pub format: String,
-    pub version: String,
-    pub mode: String,
-    /// Days.
-    pub max_age: i64,
-    pub max_backup: i64,
-    /// MB.
-    pub max_size: i64,
-    pub compress: bool,
-    pub batch_buffer_size: i64,
-    pub batch_max_size: i64,
-    pub batch_max_wait: Duration,
-    pub batch_throttle_enable: bool,
-    pub batch_throttle_qps: f32,
-    pub batch_throttle_burst: i64,
-}
-
-impl Default for LogOptions {
-    fn default() -> Self {
-        Self {
-            path: String::new(),
-            format: "json".to_owned(),
-            version: "audit.k8s.io/v1".to_owned(),
-            mode: "blocking".to_owned(),
-            max_age: 366,
-            max_backup: 100,
-            max_size: 100,
-            compress: false,
-            batch_buffer_size: 10_000,
-            batch_max_size: 1,
-            batch_max_wait: Duration::ZERO,
-            batch_throttle_enable: false,
-            batch_throttle_qps: 0.0,
-            batch_throttle_burst: 0,
-        }
-    }
-}
+const DEFAULT_TRUNCATE_BATCH: i64 = 10 * 1024 * 1024;
+const DEFAULT_TRUNCATE_EVENT: i64 = 100 * 1024;
 
 /// Why options do not make a backend.
 #[derive(Debug, thiserror::Error)]
@@ -81,75 +31,127 @@ pub enum OptionsError {
     /// The file cannot be written.
     #[error(transparent)]
     Open(#[from] LogError),
+    /// The webhook's kubeconfig cannot be used.
+    #[cfg(feature = "webhook")]
+    #[error("initializing audit webhook")]
+    Webhook(#[source] crate::webhook::WebhookError),
 }
 
-impl LogOptions {
-    /// The backend with its mode.
+/// The options of all backends.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "filled by field from flags and files")]
+pub struct BackendOptions {
+    /// Off without a path.
+    pub log: LogOptions,
+    /// Off without a configuration file.
+    #[cfg(feature = "webhook")]
+    pub webhook: WebhookOptions,
+}
+
+/// The backends that options ask for, as one.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Backends {
+    /// What takes the events; its name is upstream's.
+    pub sink: Arc<dyn Sink>,
+    /// The webhook in it, for its numbers.
+    #[cfg(feature = "webhook")]
+    pub webhook: Option<Arc<crate::Webhook>>,
+}
+
+impl BackendOptions {
+    /// Upstream's complaints about the backends that are on, in its order: the log's first.
+    #[must_use]
+    pub fn validate(&self) -> Vec<String> {
+        let mut errors = Vec::new();
+        if !self.log.path.is_empty() {
+            errors.extend(self.log.validate());
+        }
+        #[cfg(feature = "webhook")]
+        if !self.webhook.config_file.is_empty() {
+            errors.extend(self.webhook.validate());
+        }
+        errors
+    }
+
+    /// The backends that are on as one sink, the log first; `None` if all are off. Connections and
+    /// deliveries of the webhook are tasks of `runtime`, which has to outlive the sink's shutdown.
     ///
     /// # Errors
     ///
-    /// [`OptionsError`] for values that upstream refuses and for a file that cannot be written.
-    pub fn build(&self, counters: &Arc<Counters>) -> Result<Arc<dyn Sink>, OptionsError> {
+    /// [`OptionsError`] for values that upstream refuses, a file that cannot be written, and a kubeconfig
+    /// that cannot be used.
+    pub fn build(
+        &self,
+        counters: &Arc<Counters>,
+        #[cfg(feature = "webhook")] runtime: &tokio::runtime::Handle,
+    ) -> Result<Option<Backends>, OptionsError> {
         let errors = self.validate();
         if !errors.is_empty() {
             return Err(OptionsError::Invalid(errors));
         }
-        let format = if self.format == "legacy" {
-            Format::Legacy
-        } else {
-            Format::Json
-        };
-        let log = if self.path == "-" {
-            Log::stream(Box::new(std::io::stdout()), format, Arc::clone(counters))
-        } else {
-            Log::file(
-                Path::new(&self.path),
-                self.rotation(),
-                format,
-                Arc::clone(counters),
-            )?
-        };
-        let log: Arc<dyn Sink> = Arc::new(log);
-        Ok(match self.mode.as_str() {
-            "batch" => Arc::new(Buffered::new(log, self.batch(), Arc::clone(counters))),
-            "blocking-strict" => log,
-            _ => Arc::new(IgnoreErrors::new(log)),
-        })
-    }
-
-    fn rotation(&self) -> Rotation {
-        Rotation {
-            max_size_megabytes: u64::try_from(self.max_size).unwrap_or_default(),
-            max_backups: usize::try_from(self.max_backup).unwrap_or_default(),
-            max_age_days: u64::try_from(self.max_age).unwrap_or_default(),
-            compress: self.compress,
+        let mut sinks = Vec::new();
+        if !self.log.path.is_empty() {
+            sinks.push(self.log.build(counters)?);
         }
-    }
-
-    fn batch(&self) -> BatchConfig {
-        let count = |value: i64| usize::try_from(value).unwrap_or(1);
-        BatchConfig {
-            buffer_size: count(self.batch_buffer_size),
-            max_batch_size: count(self.batch_max_size),
-            max_batch_wait: self.batch_max_wait,
-            throttle: self.batch_throttle_enable.then_some(Throttle {
-                qps: self.batch_throttle_qps,
-                burst: u32::try_from(self.batch_throttle_burst).unwrap_or(1),
-            }),
+        #[cfg(feature = "webhook")]
+        let mut webhook = None;
+        #[cfg(feature = "webhook")]
+        if !self.webhook.config_file.is_empty() {
+            let (sink, plugin) = self.webhook.build(counters, runtime)?;
+            sinks.push(sink);
+            webhook = Some(plugin);
         }
+        if sinks.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Backends {
+            sink: Union::of(sinks),
+            #[cfg(feature = "webhook")]
+            webhook,
+        }))
     }
+}
 
-    /// Upstream's complaints, in its order.
-    #[must_use]
-    pub fn validate(&self) -> Vec<String> {
+/// What both plugins have.
+struct Common<'o> {
+    plugin: &'static str,
+    mode: &'o str,
+    version: &'o str,
+    batch: Batch<'o>,
+    truncate: Truncation,
+}
+
+struct Batch<'o> {
+    buffer_size: i64,
+    max_size: i64,
+    max_wait: Duration,
+    throttle_enable: bool,
+    throttle_qps: f32,
+    throttle_burst: i64,
+    max_in_flight: i64,
+    when_full: &'o str,
+}
+
+struct Truncation {
+    enabled: bool,
+    max_batch_size: i64,
+    max_event_size: i64,
+}
+
+impl Common<'_> {
+    /// The complaints that both plugins can have.
+    fn validate(&self) -> Vec<String> {
+        let plugin = self.plugin;
         let mut errors = Vec::new();
-        match self.mode.as_str() {
-            "batch" => errors.extend(self.validate_batch()),
+        match self.mode {
+            "batch" => errors.extend(self.batch.validate(plugin)),
             "blocking" | "blocking-strict" => {}
             mode => errors.push(format!(
-                "invalid audit log mode {mode}, allowed modes are \"batch,blocking,blocking-strict\""
+                "invalid audit {plugin} mode {mode}, allowed modes are \"batch,blocking,blocking-strict\""
             )),
         }
+        errors.extend(self.truncate.validate(plugin));
         if self.version != "audit.k8s.io/v1" {
             errors.push(if self.version.matches('/').count() > 1 {
                 format!("unexpected GroupVersion string: {}", self.version)
@@ -157,117 +159,97 @@ impl LogOptions {
                 "invalid group version, allowed versions are [\"audit.k8s.io/v1\"]".to_owned()
             });
         }
-        if !matches!(self.format.as_str(), "json" | "legacy") {
-            errors.push(format!(
-                "invalid audit log format {}, allowed formats are \"legacy,json\"",
-                self.format
-            ));
-        }
-        for (name, value) in [
-            ("maxage", self.max_age),
-            ("maxbackup", self.max_backup),
-            ("maxsize", self.max_size),
-        ] {
-            if value < 0 {
-                errors.push(format!("--audit-log-{name} {value} can't be a negative number"));
-            }
-        }
         errors
     }
 
-    /// The first hit wins.
-    fn validate_batch(&self) -> Option<String> {
+    /// The plugin in its mode, and truncation around that.
+    fn decorate(&self, plugin: Arc<dyn Sink>, counters: &Arc<Counters>) -> Arc<dyn Sink> {
+        let sink: Arc<dyn Sink> = match self.mode {
+            "batch" => Arc::new(Buffered::new(plugin, self.batch.config(), Arc::clone(counters))),
+            "blocking-strict" => plugin,
+            _ => Arc::new(IgnoreErrors::new(plugin)),
+        };
+        if !self.truncate.enabled {
+            return sink;
+        }
+        let config = TruncateConfig {
+            max_event_size: usize::try_from(self.truncate.max_event_size).unwrap_or_default(),
+            max_batch_size: usize::try_from(self.truncate.max_batch_size).unwrap_or_default(),
+        };
+        Arc::new(Truncate::new(sink, config, Arc::clone(counters)))
+    }
+}
+
+impl Batch<'_> {
+    fn config(&self) -> BatchConfig {
+        let count = |value: i64| usize::try_from(value).unwrap_or(1);
+        BatchConfig {
+            buffer_size: count(self.buffer_size),
+            max_batch_size: count(self.max_size),
+            max_batch_wait: self.max_wait,
+            throttle: self.throttle_enable.then_some(Throttle {
+                qps: self.throttle_qps,
+                burst: u32::try_from(self.throttle_burst).unwrap_or(1),
+            }),
+            max_in_flight: count(self.max_in_flight),
+            when_full: match self.when_full {
+                "drop-oldest" => WhenFull::DropOldest,
+                _ => WhenFull::DropNewest,
+            },
+        }
+    }
+
+    /// The first hit wins; what upstream does not have comes last.
+    fn validate(&self, plugin: &str) -> Option<String> {
         let positive = |what: &str, value: String| {
             Some(format!(
-                "invalid audit batch log {what} {value}, must be a positive number"
+                "invalid audit batch {plugin} {what} {value}, must be a positive number"
             ))
         };
-        if self.batch_buffer_size <= 0 {
-            return positive("buffer size", self.batch_buffer_size.to_string());
+        if self.buffer_size <= 0 {
+            return positive("buffer size", self.buffer_size.to_string());
         }
-        if self.batch_max_size <= 0 {
-            return positive("max batch size", self.batch_max_size.to_string());
+        if self.max_size <= 0 {
+            return positive("max batch size", self.max_size.to_string());
         }
-        if self.batch_throttle_enable {
-            if self.batch_throttle_qps <= 0.0 {
-                return positive("throttle QPS", self.batch_throttle_qps.to_string());
+        if self.throttle_enable {
+            if self.throttle_qps.is_nan() || self.throttle_qps <= 0.0 {
+                return positive("throttle QPS", self.throttle_qps.to_string());
             }
-            if self.batch_throttle_burst <= 0 {
-                return positive("throttle burst", self.batch_throttle_burst.to_string());
+            if self.throttle_burst <= 0 {
+                return positive("throttle burst", self.throttle_burst.to_string());
             }
+        }
+        if self.max_in_flight <= 0 {
+            return positive("max in flight", self.max_in_flight.to_string());
+        }
+        if !matches!(self.when_full, "drop-newest" | "drop-oldest") {
+            return Some(format!(
+                "invalid audit batch {plugin} when full {}, allowed are \"drop-newest,drop-oldest\"",
+                self.when_full
+            ));
         }
         None
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn refused(change: impl FnOnce(&mut LogOptions), expected: &str) {
-        let mut options = LogOptions::default();
-        change(&mut options);
-        assert_eq!(options.validate(), [expected]);
-    }
-
-    #[test]
-    fn the_defaults_are_valid() {
-        assert!(LogOptions::default().validate().is_empty());
-    }
-
-    #[test]
-    fn mistakes_are_refused_in_upstreams_words() {
-        refused(
-            |options| options.mode = "foo".to_owned(),
-            "invalid audit log mode foo, allowed modes are \"batch,blocking,blocking-strict\"",
-        );
-        refused(
-            |options| options.format = "xml".to_owned(),
-            "invalid audit log format xml, allowed formats are \"legacy,json\"",
-        );
-        refused(
-            |options| options.max_age = -1,
-            "--audit-log-maxage -1 can't be a negative number",
-        );
-        refused(
-            |options| options.version = "a/b/c".to_owned(),
-            "unexpected GroupVersion string: a/b/c",
-        );
-        refused(
-            |options| {
-                options.mode = "batch".to_owned();
-                options.batch_buffer_size = 0;
-            },
-            "invalid audit batch log buffer size 0, must be a positive number",
-        );
-        refused(
-            |options| {
-                options.mode = "batch".to_owned();
-                options.batch_throttle_enable = true;
-            },
-            "invalid audit batch log throttle QPS 0, must be a positive number",
-        );
-    }
-
-    #[test]
-    fn modes_name_themselves_as_upstream_names_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let counters = Arc::new(Counters::default());
-        for (mode, name) in [
-            ("blocking", "ignoreErrors<log>"),
-            ("blocking-strict", "log"),
-            ("batch", "buffered<log>"),
-        ] {
-            let path = dir.path().join("audit.log").to_str().unwrap().to_owned();
-            let options = LogOptions {
-                path,
-                mode: mode.to_owned(),
-                ..LogOptions::default()
-            };
-            let sink = options.build(&counters).unwrap();
-            assert_eq!(sink.name(), name);
-            sink.shutdown();
+impl Truncation {
+    /// Also when truncation is off, as upstream does.
+    fn validate(&self, plugin: &str) -> Option<String> {
+        let Self {
+            max_batch_size: batch,
+            max_event_size: event,
+            ..
+        } = *self;
+        if event <= 0 {
+            return Some(format!(
+                "invalid audit truncate {plugin} max event size {event}, must be a positive number"
+            ));
         }
+        (batch < event).then(|| {
+            format!(
+                "invalid audit truncate {plugin} max batch size {batch}, must be greater than max event size ({event})"
+            )
+        })
     }
 }

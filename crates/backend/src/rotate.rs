@@ -104,7 +104,15 @@ impl RotatingFile {
         self.rotation.max_size_megabytes * MEGABYTE
     }
 
-    /// Writes one line whole or not at all.
+    /// Whether lines of `length` bytes in all go to the file that is open, without a rotation.
+    pub(crate) fn takes(&self, length: u64) -> bool {
+        let maximum = self.maximum();
+        self.active
+            .as_ref()
+            .is_some_and(|active| maximum == 0 || active.size + length <= maximum)
+    }
+
+    /// Writes one line, or lines that it [takes](Self::takes), whole or not at all.
     pub(crate) fn write_line(&mut self, line: &[u8]) -> Result<(), RotationError> {
         let length = line.len() as u64;
         let rotates = self.rotation.max_size_megabytes > 0;

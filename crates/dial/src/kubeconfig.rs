@@ -3,13 +3,13 @@
 //! Source of the format: k8s.io/client-go tools/clientcmd/api/v1/types.go.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use crate::Trust;
+use crate::exec::{self, ExecPlugin};
+use crate::{Credential, Identity, Pem, Proxy, Server, Trust};
 
 /// A larger file is refused unread.
 const MAX_BYTES: u64 = 4 << 20;
@@ -24,128 +24,18 @@ pub struct Cluster {
     pub trust: Trust,
     /// The name in its certificate, where that is not its host.
     pub tls_server_name: Option<String>,
-    /// How to show who one is.
+    /// What is on the way to it.
+    pub proxy: Option<Proxy>,
+    /// Whether answers may be compressed.
+    pub accepts_gzip: bool,
+    /// What is shown with each request.
     pub credential: Credential,
-}
-
-/// Where a server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Server {
-    /// Whether it speaks TLS.
-    pub is_https: bool,
-    /// Name or address, IPv6 without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// What stands before every path; empty or beginning with `/`, never ending with one.
-    pub base_path: String,
-}
-
-impl Server {
-    /// `host:port` as the Host header has it.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        let Self { host, port, .. } = self;
-        if host.contains(':') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        }
-    }
-}
-
-impl fmt::Display for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.is_https { "https" } else { "http" };
-        write!(f, "{scheme}://{}{}", self.authority(), self.base_path)
-    }
-}
-
-impl std::str::FromStr for Server {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (is_https, rest) = match text.split_once("://") {
-            Some(("https", rest)) => (true, rest),
-            Some(("http", rest)) => (false, rest),
-            Some((scheme, _)) => {
-                return Err(format!(
-                    "scheme `{scheme}` is not supported: write https://HOST[:PORT]"
-                ));
-            }
-            None => return Err("it has no scheme: write https://HOST[:PORT]".to_owned()),
-        };
-        let (authority, path) = match rest.find('/').and_then(|at| rest.split_at_checked(at)) {
-            Some((authority, path)) => (authority, path),
-            None => (rest, ""),
-        };
-        let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((host, port)) => (host, port.strip_prefix(':')),
-            None => match authority.rsplit_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (authority, None),
-            },
-        };
-        if host.is_empty() {
-            return Err("it has no host".to_owned());
-        }
-        let default = if is_https { 443 } else { 80 };
-        let port = port
-            .map_or(Ok(default), str::parse)
-            .map_err(|_| format!("`{authority}` has no valid port"))?;
-        let path = path
-            .split(['?', '#'])
-            .next()
-            .unwrap_or_default()
-            .trim_end_matches('/');
-        Ok(Self {
-            is_https,
-            host: host.to_owned(),
-            port,
-            base_path: path.to_owned(),
-        })
-    }
-}
-
-/// How to show who one is.
-#[derive(Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Credential {
-    /// Not at all.
-    #[default]
-    None,
-    /// A bearer token.
-    Token(String),
-    /// A bearer token in a file that may change.
-    TokenFile(PathBuf),
-    /// User name and password.
-    Basic {
-        /// The user.
-        username: String,
-        /// The password.
-        password: String,
-    },
-    /// A client certificate and key, PEM.
-    Certificate {
-        /// The chain, leaf first.
-        certificate: Vec<u8>,
-        /// The key.
-        key: Vec<u8>,
-    },
-}
-
-impl fmt::Debug for Credential {
-    /// Names the kind and never the secret.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::Token(_) => "Token",
-            Self::TokenFile(_) => "TokenFile",
-            Self::Basic { .. } => "Basic",
-            Self::Certificate { .. } => "Certificate",
-        })
-    }
+    /// What is shown with each connection.
+    pub identity: Option<Identity>,
+    /// Who requests are made as: names and values of headers.
+    pub impersonation: Vec<(String, String)>,
+    /// What an operator should know about this configuration.
+    pub warnings: Vec<String>,
 }
 
 /// Why a kubeconfig does not lead to a cluster. Every text names the file or the entry and the fix.
@@ -160,6 +50,12 @@ pub enum KubeconfigError {
         /// Why.
         source: std::io::Error,
     },
+    /// The file names no cluster. The text is upstream's.
+    #[error(
+        "invalid configuration: no configuration has been provided, try setting KUBERNETES_MASTER environment \
+         variable"
+    )]
+    Empty,
     /// The file is not a kubeconfig.
     #[error("`{}` is not a kubeconfig: {reason}", path.display())]
     Parse {
@@ -182,9 +78,21 @@ pub enum KubeconfigError {
 #[serde(default, rename_all = "kebab-case")]
 struct File {
     current_context: String,
+    #[serde(deserialize_with = "list")]
     clusters: Vec<Named<ClusterEntry>>,
+    #[serde(deserialize_with = "list")]
     contexts: Vec<Named<ContextEntry>>,
+    #[serde(deserialize_with = "list")]
     users: Vec<Named<UserEntry>>,
+}
+
+/// A list, or nothing where somebody wrote `null`.
+fn list<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 #[derive(Deserialize)]
@@ -204,6 +112,26 @@ struct ClusterEntry {
     insecure_skip_tls_verify: bool,
     tls_server_name: Option<String>,
     proxy_url: Option<String>,
+    disable_compression: bool,
+    extensions: Vec<ExtensionEntry>,
+}
+
+/// What a plugin may want to know about the cluster.
+#[derive(Deserialize)]
+struct ExtensionEntry {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    extension: serde_json::Value,
+}
+
+impl ClusterEntry {
+    fn exec_config(&self) -> Option<&serde_json::Value> {
+        self.extensions
+            .iter()
+            .find(|entry| entry.name == "client.authentication.k8s.io/exec")
+            .map(|entry| &entry.extension)
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -225,7 +153,13 @@ struct UserEntry {
     client_certificate_data: Option<String>,
     client_key: Option<PathBuf>,
     client_key_data: Option<String>,
-    exec: Option<BTreeMap<String, serde_json::Value>>,
+    exec: Option<exec::Entry>,
+    auth_provider: Option<serde_json::Value>,
+    #[serde(rename = "as")]
+    act_as: Option<String>,
+    as_uid: Option<String>,
+    as_groups: Vec<String>,
+    as_user_extra: BTreeMap<String, Vec<String>>,
 }
 
 impl Cluster {
@@ -236,7 +170,12 @@ impl Cluster {
             server,
             trust,
             tls_server_name: None,
+            proxy: None,
+            accepts_gzip: true,
             credential: Credential::None,
+            identity: None,
+            impersonation: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -250,6 +189,9 @@ impl Cluster {
             path: path.to_owned(),
             reason: error.to_string(),
         })?;
+        if text.trim().is_empty() {
+            return Err(KubeconfigError::Empty);
+        }
         let file: File = serde_saphyr::from_str(&text).map_err(|error| KubeconfigError::Parse {
             path: path.to_owned(),
             reason: error.without_snippet().to_string(),
@@ -258,6 +200,9 @@ impl Cluster {
             path,
             folder: path.parent().unwrap_or(Path::new(".")),
         };
+        if file.current_context.is_empty() && file.clusters.is_empty() && file.contexts.is_empty() {
+            return Err(KubeconfigError::Empty);
+        }
         let (cluster, user) = origin.select(file)?;
         origin.cluster(cluster, user)
     }
@@ -343,71 +288,148 @@ impl Origin<'_> {
             .server
             .parse()
             .map_err(|reason| self.wrong(format!("server `{}`: {reason}", cluster.server)))?;
-        if cluster.proxy_url.is_some_and(|proxy| !proxy.is_empty()) {
-            return Err(
-                self.wrong("proxy-url is not supported: reach the server directly, or through a tunnel")
-            );
-        }
+        let proxy = cluster
+            .proxy_url
+            .as_deref()
+            .filter(|proxy| !proxy.is_empty())
+            .map(str::parse)
+            .transpose()
+            .map_err(|reason: String| self.wrong(format!("proxy-url: {reason}")))?;
         let authority = self.data(
             "certificate-authority",
-            cluster.certificate_authority_data,
-            cluster.certificate_authority,
+            cluster.certificate_authority_data.as_deref(),
+            cluster.certificate_authority.as_deref(),
         )?;
+        let mut warnings = Vec::new();
         let trust = match (cluster.insecure_skip_tls_verify, authority) {
             (true, Some(_)) => {
                 return Err(self.wrong(
                     "insecure-skip-tls-verify and certificate-authority exclude each other: remove one",
                 ));
             }
-            (true, None) => Trust::Anybody,
+            (true, None) => {
+                if server.is_https {
+                    warnings.push(format!(
+                        "`{}`: insecure-skip-tls-verify is set: anybody between here and {server} can read and \
+                         change what is sent",
+                        self.path.display()
+                    ));
+                }
+                Trust::Anybody
+            }
             (false, Some(authority)) => Trust::Authorities(authority),
             (false, None) => Trust::Public,
         };
+        let identity = self.identity(&user)?;
+        let impersonation = impersonation(&user);
+        let credential = self.credential(user, &cluster, &server, &trust)?;
+        if !server.is_https && (credential != Credential::None || identity.is_some()) {
+            warnings.push(format!(
+                "`{}`: {server} is not https: the user's credentials are not sent",
+                self.path.display()
+            ));
+        }
         Ok(Cluster {
             server,
             trust,
             tls_server_name: cluster.tls_server_name.filter(|name| !name.is_empty()),
-            credential: self.credential(user)?,
+            proxy,
+            accepts_gzip: !cluster.disable_compression,
+            credential,
+            identity,
+            impersonation,
+            warnings,
         })
     }
 
-    fn credential(&self, user: UserEntry) -> Result<Credential, KubeconfigError> {
-        let certificate = self.data(
+    fn identity(&self, user: &UserEntry) -> Result<Option<Identity>, KubeconfigError> {
+        let pem = |field: &str, inline: Option<&str>, file: Option<&Path>| {
+            let content = self.data(field, inline, file)?;
+            Ok(match (inline.filter(|inline| !inline.is_empty()), file) {
+                (None, Some(file)) if content.is_some() => Some(Pem::File(self.folder.join(file))),
+                _ => content.map(Pem::Inline),
+            })
+        };
+        let certificate = pem(
             "client-certificate",
-            user.client_certificate_data,
-            user.client_certificate,
+            user.client_certificate_data.as_deref(),
+            user.client_certificate.as_deref(),
         )?;
-        let key = self.data("client-key", user.client_key_data, user.client_key)?;
-        if let Some(file) = user.token_file.filter(|file| !file.as_os_str().is_empty()) {
-            return Ok(Credential::TokenFile(self.folder.join(file)));
+        let key = pem(
+            "client-key",
+            user.client_key_data.as_deref(),
+            user.client_key.as_deref(),
+        )?;
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => Ok(Some(Identity { certificate, key })),
+            (None, None) => Ok(None),
+            _ => Err(self.wrong("client-certificate and client-key go together: one of them is missing")),
         }
-        if let Some(token) = user.token.filter(|token| !token.is_empty()) {
+    }
+
+    fn credential(
+        &self,
+        user: UserEntry,
+        cluster: &ClusterEntry,
+        server: &Server,
+        trust: &Trust,
+    ) -> Result<Credential, KubeconfigError> {
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        if user.auth_provider.is_some() {
+            return Err(self.wrong(
+                "auth-provider was removed from Kubernetes and is not supported: use an exec plugin or a token",
+            ));
+        }
+        let basic = (given(user.username), given(user.password));
+        let token_file = user.token_file.filter(|file| !file.as_os_str().is_empty());
+        let token = given(user.token);
+        if (token.is_some() || token_file.is_some()) && basic != (None, None) {
+            return Err(self.wrong("username/password or bearer token may be set, but not both"));
+        }
+        if let Some(file) = token_file {
+            let file = self.folder.join(file);
+            if token.is_none() {
+                // A file that is not there is a mistake now, and may be one later.
+                read(&file)?;
+            }
+            return Ok(Credential::TokenFile { file, token });
+        }
+        if let Some(token) = token {
             return Ok(Credential::Token(token));
         }
-        match (certificate, key) {
-            (Some(certificate), Some(key)) => return Ok(Credential::Certificate { certificate, key }),
-            (None, None) => {}
-            _ => {
-                return Err(
-                    self.wrong("client-certificate and client-key go together: one of them is missing")
-                );
-            }
+        if let (Some(username), password) = basic {
+            return Ok(Credential::Basic {
+                username,
+                password: password.unwrap_or_default(),
+            });
         }
-        match (user.username, user.password, user.exec) {
-            (Some(username), Some(password), _) => Ok(Credential::Basic { username, password }),
-            (_, _, Some(_)) => {
-                Err(self.wrong("exec credential plugins are not supported yet: use a token or a certificate"))
-            }
-            _ => Ok(Credential::None),
-        }
+        let Some(exec) = user.exec else {
+            return Ok(Credential::None);
+        };
+        let authority = match trust {
+            Trust::Authorities(pem) => Some(pem.as_slice()),
+            Trust::Public | Trust::Anybody => None,
+        };
+        let info = exec::ClusterInfo {
+            server: server.to_string(),
+            tls_server_name: cluster.tls_server_name.as_deref(),
+            is_insecure: cluster.insecure_skip_tls_verify,
+            authority,
+            proxy_url: cluster.proxy_url.as_deref(),
+            disable_compression: cluster.disable_compression,
+            config: cluster.exec_config(),
+        };
+        ExecPlugin::new(exec, self.folder, &info)
+            .map(Credential::Exec)
+            .map_err(|reason| self.wrong(format!("exec: {reason}")))
     }
 
     /// Inline data, or else the content of a file.
     fn data(
         &self,
         field: &str,
-        inline: Option<String>,
-        file: Option<PathBuf>,
+        inline: Option<&str>,
+        file: Option<&Path>,
     ) -> Result<Option<Vec<u8>>, KubeconfigError> {
         if let Some(inline) = inline.filter(|inline| !inline.is_empty()) {
             let inline: String = inline.split_whitespace().collect();
@@ -422,7 +444,41 @@ impl Origin<'_> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, KubeconfigError> {
+/// Source: k8s.io/client-go transport/round_trippers.go, impersonatingRoundTripper.
+fn impersonation(user: &UserEntry) -> Vec<(String, String)> {
+    let mut headers = Vec::new();
+    let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
+    if let Some(name) = &user.act_as {
+        add("impersonate-user", name);
+    }
+    if let Some(uid) = &user.as_uid {
+        add("impersonate-uid", uid);
+    }
+    for group in &user.as_groups {
+        add("impersonate-group", group);
+    }
+    for (key, values) in &user.as_user_extra {
+        for value in values {
+            add(&format!("impersonate-extra-{}", escaped_key(key)), value);
+        }
+    }
+    headers
+}
+
+/// A key of the user's extra as part of a header's name: what cannot stand there is percent-encoded.
+fn escaped_key(key: &str) -> String {
+    let mut escaped = String::new();
+    for byte in key.bytes() {
+        if byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte) {
+            escaped.push(char::from(byte.to_ascii_lowercase()));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, KubeconfigError> {
     let error = |source| KubeconfigError::Read {
         path: path.to_owned(),
         source,
@@ -437,76 +493,4 @@ fn read(path: &Path) -> Result<Vec<u8>, KubeconfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(text: &str) -> Result<Cluster, String> {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("ca.crt"), "CA").unwrap();
-        let path = dir.path().join("config");
-        std::fs::write(&path, text).unwrap();
-        Cluster::from_kubeconfig(&path).map_err(|error| error.to_string())
-    }
-
-    const HEAD: &str = "current-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n";
-
-    #[test]
-    fn the_current_context_is_resolved_relative_to_the_file() {
-        let cluster = load(&format!(
-            "{HEAD}clusters: [{{name: k, cluster: {{server: 'https://10.0.0.1:6443/base/', certificate-authority: ca.crt}}}}]\n\
-             users: [{{name: u, user: {{token: secret}}}}]\n"
-        ))
-        .unwrap();
-        assert_eq!(cluster.server.to_string(), "https://10.0.0.1:6443/base");
-        assert_eq!(cluster.trust, Trust::Authorities(b"CA".to_vec()));
-        assert_eq!(cluster.credential, Credential::Token("secret".to_owned()));
-        assert_eq!(format!("{:?}", cluster.credential), "Token");
-    }
-
-    #[track_caller]
-    fn refused(text: &str, expected: &str) {
-        let error = load(text).unwrap_err();
-        assert!(
-            error.contains(expected),
-            "`{error}` does not contain `{expected}`"
-        );
-    }
-
-    #[test]
-    fn mistakes_name_the_entry_and_the_fix() {
-        refused("clusters: []\n", "no current-context is set");
-        refused("current-context: x\n", "current-context names `x`");
-        refused(&format!("{HEAD}clusters: []\n"), "names cluster `k`");
-        refused(
-            &format!(
-                "{HEAD}clusters: [{{name: k, cluster: {{server: 'ftp://x'}}}}]\nusers: [{{name: u, user: {{}}}}]\n"
-            ),
-            "scheme `ftp`",
-        );
-        refused(
-            &format!(
-                "{HEAD}clusters: [{{name: k, cluster: {{server: 'https://x', certificate-authority: gone.crt}}}}]\nusers: [{{name: u, user: {{}}}}]\n"
-            ),
-            "gone.crt",
-        );
-        refused(
-            &format!("{HEAD}clusters: [{{name: k, cluster: {{server: 'https://x'}}}}]\n"),
-            "names user `u`",
-        );
-    }
-
-    #[test]
-    fn servers_are_read_with_their_default_ports() {
-        let server = |text: &str| {
-            text.parse::<Server>()
-                .map(|server| (server.authority(), server.base_path))
-        };
-        assert_eq!(server("https://a"), Ok(("a:443".to_owned(), String::new())));
-        assert_eq!(
-            server("http://[::1]:8080/x"),
-            Ok(("[::1]:8080".to_owned(), "/x".to_owned()))
-        );
-        assert!(server("https://:1").is_err());
-        assert!(server("a:1").is_err());
-    }
-}
+mod tests;

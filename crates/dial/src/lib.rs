@@ -3,12 +3,22 @@
 //! [`Cluster`] is where to go and how to trust it, read from a kubeconfig; [`Upstream`] holds connections
 //! there. Request targets are sent as they were received.
 
+mod client;
 mod connect;
+mod credential;
+mod exec;
 mod kubeconfig;
+mod proxy;
+mod server;
 mod tls;
 mod upstream;
 
+pub use client::{Answer, Client, ClientError};
 pub use connect::ConnectError;
-pub use kubeconfig::{Cluster, Credential, KubeconfigError, Server};
+pub use credential::{Credential, CredentialError, Identity, Pem};
+pub use exec::{ExecError, ExecPlugin};
+pub use kubeconfig::{Cluster, KubeconfigError};
+pub use proxy::Proxy;
+pub use server::Server;
 pub use tls::{ClientTls, ClientTlsError, Trust};
 pub use upstream::{BoxError, OutgoingBody, SendError, Upstream, UpstreamBody, UpstreamMetrics};

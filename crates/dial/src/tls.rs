@@ -47,6 +47,23 @@ impl ClientTls {
     ///
     /// [`ClientTlsError`] when PEM text cannot be used.
     pub fn new(trust: &Trust, identity: Option<(&[u8], &[u8])>) -> Result<Self, ClientTlsError> {
+        Self::offering(&[b"http/1.1"], trust, identity)
+    }
+
+    /// The same for connections that take HTTP/2 where the server speaks it.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientTls::new`].
+    pub fn negotiating(trust: &Trust, identity: Option<(&[u8], &[u8])>) -> Result<Self, ClientTlsError> {
+        Self::offering(&[b"h2", b"http/1.1"], trust, identity)
+    }
+
+    fn offering(
+        protocols: &[&[u8]],
+        trust: &Trust,
+        identity: Option<(&[u8], &[u8])>,
+    ) -> Result<Self, ClientTlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
@@ -81,7 +98,7 @@ impl ClientTls {
                 builder.with_client_auth_cert(chain, key)?
             }
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Self(Arc::new(config)))
     }
 

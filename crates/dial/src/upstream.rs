@@ -16,7 +16,8 @@ use hyper::client::conn::http1::SendRequest;
 use tokio_util::task::TaskTracker;
 
 use crate::connect::{ConnectError, Connector};
-use crate::{ClientTls, ClientTlsError, Cluster, Credential, Server};
+use crate::credential::fixed_tls;
+use crate::{ClientTlsError, Cluster, Server};
 
 /// An error that is not named.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -78,23 +79,17 @@ pub struct UpstreamMetrics {
 }
 
 impl Upstream {
-    /// Connections to `cluster`. Only a client certificate of its credential is used, and only with
-    /// `with_identity`: other credentials belong to requests.
+    /// Connections to `cluster`. Of its credentials only the client certificate is used, as it is now and
+    /// only with `with_identity`: the others belong to requests.
     ///
     /// # Errors
     ///
     /// [`ClientTlsError`] when certificates cannot be used.
     pub fn new(cluster: &Cluster, with_identity: bool) -> Result<Self, ClientTlsError> {
-        let identity = match &cluster.credential {
-            Credential::Certificate { certificate, key } if with_identity => {
-                Some((certificate.as_slice(), key.as_slice()))
-            }
-            _ => None,
-        };
         let tls = cluster
             .server
             .is_https
-            .then(|| ClientTls::new(&cluster.trust, identity))
+            .then(|| fixed_tls(cluster, with_identity))
             .transpose()?;
         let server_name = cluster
             .tls_server_name
@@ -102,6 +97,7 @@ impl Upstream {
             .unwrap_or_else(|| cluster.server.host.clone());
         let connector = Connector {
             server: cluster.server.clone(),
+            proxy: cluster.proxy.clone(),
             tls,
             server_name,
         };

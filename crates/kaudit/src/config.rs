@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::audit::{Audit, Log};
+pub(crate) use self::audit::{Audit, Log, Webhook};
 use crate::exit::Failure;
 
 /// A configuration file larger than this is refused unread.

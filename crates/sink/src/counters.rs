@@ -13,6 +13,9 @@ use crate::{Reason, Refusal};
 /// Reports of one plugin closer together than this are counted, not logged.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Events that one report names.
+const REPORTED_EVENTS: usize = 400;
+
 /// Counts what one backend, with all that decorates it, kept and did not keep, and reports the latter.
 ///
 /// `apiserver_audit_error_total{plugin}` is the sum over the reasons of a plugin, in all backends.
@@ -27,6 +30,7 @@ pub struct Counters {
 struct State {
     lost: BTreeMap<(&'static str, Reason), u64>,
     bodies_left_out: u64,
+    truncated: u64,
     last_report: Option<Instant>,
     suppressed: u64,
     last_error: Option<(Instant, String)>,
@@ -42,6 +46,8 @@ pub struct CountersSnapshot {
     pub lost: Vec<(&'static str, Reason, u64)>,
     /// Events that were kept without a body that cannot be printed.
     pub bodies_left_out: u64,
+    /// Events that were handed on without their bodies because they were too large.
+    pub truncated: u64,
     /// Events that were written or delivered.
     pub kept: u64,
     /// Events that wait in a queue now.
@@ -62,16 +68,23 @@ pub struct LastError {
     pub is_latest: bool,
 }
 
+impl CountersSnapshot {
+    /// Events that were not kept, for whatever reason.
+    #[must_use]
+    pub fn total_lost(&self) -> u64 {
+        self.lost.iter().map(|(_, _, events)| events).sum()
+    }
+}
+
 impl Counters {
-    /// Counts `events` that `refusal` is about and reports them as upstream does, at most once a second.
+    /// Counts `events` that `refusal` is about and reports them as upstream does, at most once a second
+    /// and at most 400 of them by name.
     ///
     /// Source: k8s.io/apiserver pkg/audit/metrics.go, HandlePluginError.
-    pub fn plugin_error(&self, refusal: &Refusal, events: &[Event]) {
-        let mut state = self.state();
-        *state.lost.entry((refusal.plugin, refusal.reason)).or_default() += events.len() as u64;
+    pub fn plugin_error<'e>(&self, refusal: &Refusal, events: impl IntoIterator<Item = &'e Event>) {
+        let events: Vec<&Event> = events.into_iter().collect();
         let now = Instant::now();
-        state.last_error = Some((now, refusal.message.clone()));
-        state.kept_at_last_error = self.kept.load(Ordering::Relaxed);
+        let mut state = self.lose(refusal, events.len() as u64, now);
         if state
             .last_report
             .is_some_and(|last| now.duration_since(last) < REPORT_INTERVAL)
@@ -89,13 +102,34 @@ impl Counters {
             refusal.message
         )
         .into_bytes();
-        events.iter().for_each(|event| event.write_legacy_line(&mut text));
+        for event in events.iter().take(REPORTED_EVENTS) {
+            event.write_legacy_line(&mut text);
+        }
+        if events.len() > REPORTED_EVENTS {
+            text.extend_from_slice(format!("... and {} more\n", events.len() - REPORTED_EVENTS).as_bytes());
+        }
         error!(suppressed, "{}", String::from_utf8_lossy(&text));
     }
 
-    /// Counts one event that was kept without a body.
-    pub fn body_left_out(&self) {
-        self.state().bodies_left_out += 1;
+    /// Counts events that nobody can name any more, and logs it.
+    pub fn lost_unnamed(&self, refusal: &Refusal, events: u64) {
+        drop(self.lose(refusal, events, Instant::now()));
+        error!(
+            "Error in audit plugin '{}' affecting {events} audit events: {}",
+            refusal.plugin, refusal.message
+        );
+    }
+
+    fn lose(&self, refusal: &Refusal, events: u64, now: Instant) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        *state.lost.entry((refusal.plugin, refusal.reason)).or_default() += events;
+        state.last_error = Some((now, refusal.message.clone()));
+        state.kept_at_last_error = self.kept.load(Ordering::Relaxed);
+        state
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts events that were written or delivered.
@@ -114,13 +148,20 @@ impl Counters {
         self.kept.fetch_add(other.kept, Ordering::Relaxed);
         let mut state = self.state();
         state.bodies_left_out += other.bodies_left_out;
+        state.truncated += other.truncated;
         for (plugin, reason, count) in other.lost {
             *state.lost.entry((plugin, reason)).or_default() += count;
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Counts one event that was kept without a body.
+    pub fn body_left_out(&self) {
+        self.state().bodies_left_out += 1;
+    }
+
+    /// Counts one event that was handed on without its bodies because it was too large.
+    pub fn event_truncated(&self) {
+        self.state().truncated += 1;
     }
 
     /// The counters now.
@@ -135,6 +176,7 @@ impl Counters {
                 .map(|((plugin, reason), count)| (*plugin, *reason, *count))
                 .collect(),
             bodies_left_out: state.bodies_left_out,
+            truncated: state.truncated,
             kept,
             queued: self.queued.load(Ordering::Relaxed),
             last_error: state.last_error.as_ref().map(|(at, message)| LastError {

@@ -5,6 +5,8 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::Receipt;
+
 /// Why an event was not kept. Each is a value of the `reason` label of kaudit's counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -13,10 +15,16 @@ pub enum Reason {
     Encode,
     /// The medium refused the bytes: disk full, I/O error, closed pipe.
     Write,
-    /// One event is larger than a log file may be.
+    /// One event is larger than a log file or the truncate backend lets it be.
     TooLarge,
-    /// A bounded queue was full.
+    /// A bounded queue was full; the newest event was dropped.
     QueueFull,
+    /// A bounded queue was full; the oldest event was dropped to make room for a newer one.
+    DroppedOldest,
+    /// A receiver did not take it, after all attempts.
+    Delivery,
+    /// The sink behind a queue panicked.
+    Panic,
     /// The sink was already shut down.
     ShutDown,
 }
@@ -30,6 +38,9 @@ impl Reason {
             Self::Write => "write",
             Self::TooLarge => "too_large",
             Self::QueueFull => "queue_full",
+            Self::DroppedOldest => "dropped_oldest",
+            Self::Delivery => "delivery",
+            Self::Panic => "panic",
             Self::ShutDown => "shut_down",
         }
     }
@@ -56,23 +67,77 @@ pub struct Refusal {
 /// The refusals of one event, in the order of the sinks; empty when all accepted.
 pub type Refusals = Vec<Refusal>;
 
-/// What became of one submitted event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What became of a submitted event or batch.
+#[derive(Debug)]
 #[must_use]
-#[expect(clippy::exhaustive_enums, reason = "producers must look at both cases")]
+#[expect(clippy::exhaustive_enums, reason = "producers must look at each case")]
 pub enum Outcome {
     /// Every sink took it, or its mode says that a failure does not matter to the request.
     Accepted,
     /// At least one sink that must not fail refused it. Only at RequestReceived does this refuse
     /// the request.
     Refused(Refusals),
+    /// It is under way, and its mode says that the request waits for the end: at RequestReceived the
+    /// request does not go on before the receipt says how it went. Later stages need not wait.
+    Pending(Receipt),
 }
 
 impl Outcome {
-    /// Whether upstream's `ProcessEvents` would have returned true.
+    /// Accepted without refusals, refused with some.
+    pub fn of(refusals: Refusals) -> Self {
+        if refusals.is_empty() {
+            Self::Accepted
+        } else {
+            Self::Refused(refusals)
+        }
+    }
+
+    /// Whether it was accepted, and without anything left to wait for.
     #[must_use]
     pub const fn is_accepted(&self) -> bool {
         matches!(self, Self::Accepted)
+    }
+
+    /// The outcome of two sinks or two parts of a batch: accepted if both are, pending as long as one is.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Accepted, other) | (other, Self::Accepted) => other,
+            (Self::Refused(mut refusals), Self::Refused(more)) => {
+                refusals.extend(more);
+                Self::Refused(refusals)
+            }
+            (first, second) => Self::Pending(Receipt::new(async move {
+                let mut refusals = first.end().await.err().unwrap_or_default();
+                refusals.extend(second.end().await.err().unwrap_or_default());
+                if refusals.is_empty() {
+                    Ok(())
+                } else {
+                    Err(refusals)
+                }
+            })),
+        }
+    }
+
+    /// Waits for what is pending.
+    ///
+    /// # Errors
+    ///
+    /// The refusals.
+    pub async fn end(self) -> Result<(), Refusals> {
+        match self {
+            Self::Accepted => Ok(()),
+            Self::Refused(refusals) => Err(refusals),
+            Self::Pending(receipt) => receipt.await,
+        }
+    }
+
+    /// As [`Outcome::end`], on a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// The refusals.
+    pub fn wait(self) -> Result<(), Refusals> {
+        crate::receipt::wait(self.end())
     }
 }
 

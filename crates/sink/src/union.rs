@@ -61,7 +61,7 @@ impl Sink for Union {
     }
 
     fn submit(&self, emission: &Emission<'_>, reservation: &mut Reservation) -> Outcome {
-        let mut refusals = Refusals::new();
+        let mut outcome = Outcome::Accepted;
         let mut none = Reservation::none();
         let mut permits = reservation.permit_mut::<Permits>();
         for (at, sink) in self.0.iter().enumerate() {
@@ -69,15 +69,19 @@ impl Sink for Union {
                 .as_mut()
                 .and_then(|permits| permits.0.get_mut(at))
                 .unwrap_or(&mut none);
-            if let Outcome::Refused(more) = sink.submit(emission, permit) {
-                refusals.extend(more);
-            }
+            outcome = outcome.and(sink.submit(emission, permit));
         }
-        if refusals.is_empty() {
-            Outcome::Accepted
-        } else {
-            Outcome::Refused(refusals)
-        }
+        outcome
+    }
+
+    fn submit_batch(&self, batch: Vec<Emission<'_>>) -> Outcome {
+        // Encoded before it is shared, so that the members do not each do it; an error is their matter.
+        batch.iter().for_each(|emission| {
+            emission.line().ok();
+        });
+        self.0.iter().fold(Outcome::Accepted, |outcome, sink| {
+            outcome.and(sink.submit_batch(batch.iter().map(Emission::share).collect()))
+        })
     }
 
     fn name(&self) -> String {

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use kaudit_event::{Event, Level, ManagedFields, MicroTime, Stage, Status, Text, Unknown, UserInfo};
 use kaudit_policy::{RequestAuditConfig, RequestInfo, RequestTarget};
-use kaudit_sink::{Demand, Emission, Outcome, PolicyView, Reservation, Sink};
+use kaudit_sink::{Demand, Emission, Outcome, PolicyView, Reservation, Sink, annotate_truncated};
 use tracing::warn;
 
 use crate::bodies::{Envelope, ObjectMeta, parse_status};
@@ -529,7 +529,13 @@ impl AuditContext {
         };
         count(&self.0.shared.metrics.events);
         let emission = Emission::new(&record.event).for_policy(record.policy);
-        self.0.shared.sink.submit(&emission, &mut record.reservation)
+        let outcome = self.0.shared.sink.submit(&emission, &mut record.reservation);
+        let is_truncated = emission.is_marked_truncated();
+        drop(emission);
+        if is_truncated {
+            annotate_truncated(&mut record.event);
+        }
+        outcome
     }
 }
 

@@ -144,8 +144,7 @@ pub(crate) fn receiver() {
         let (ended, end) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
             std::io::stdin().lines().for_each(drop);
-            // The receiver may be gone already.
-            drop(ended.send(()));
+            ended.send(()).expect("the receiver waits for the end");
         });
         let serve = async {
             let mut connections = tokio::task::JoinSet::new();
@@ -164,7 +163,7 @@ pub(crate) fn receiver() {
         };
         tokio::select! {
             () = serve => {}
-            ended = end => drop(ended),
+            ended = end => ended.unwrap(),
         }
     });
 }

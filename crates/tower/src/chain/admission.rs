@@ -15,7 +15,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use kaudit_event::{Event, Level, Text, UserInfo};
 use kaudit_policy::{Attributes, RequestTarget, source_ips, user_agent};
-use kaudit_sink::{Refusals, Reservation, Reserve};
+use kaudit_sink::{Outcome, Receipt, Refusals, Reservation, Reserve};
 
 use super::Chain;
 use super::answers::{OwnResponse, answer, refused};
@@ -64,11 +64,12 @@ pub(super) struct Ending {
     pub(super) bodies: Bodies,
 }
 
-/// The next thing to do; the first, the third and the fourth may have to wait.
+/// The next thing to do; all but the second and the last may have to wait.
 enum Step {
     Authenticate,
     Begin,
     Room(BoxFuture<'static, Result<Reservation, Refusals>>),
+    Receipt(Receipt),
     Authorize,
     Done,
 }
@@ -182,7 +183,7 @@ impl<B> Walk<B> {
                     }
                 }
                 Step::Begin => self.begin()?,
-                Step::Room(room) => return Ok(Step::Room(room)),
+                Step::Room(_) | Step::Receipt(_) => return Ok(step),
                 Step::Authorize => match self.authorize_now()? {
                     Some(step) => step,
                     None => return Ok(Step::Authorize),
@@ -222,6 +223,10 @@ impl<B> Walk<B> {
                     let room = room.await;
                     self.reserved(room)?
                 }
+                Step::Receipt(receipt) => match receipt.await {
+                    Ok(()) => Step::Authorize,
+                    Err(_) => return Err(self.rejected()),
+                },
                 Step::Authorize => self.authorize().await?,
                 Step::Done => return Ok(()),
                 Step::Begin => Step::Begin,
@@ -265,14 +270,26 @@ impl<B> Walk<B> {
     fn reserved(&mut self, room: Result<Reservation, Refusals>) -> Result<Step, OwnResponse> {
         if let Ok(reservation) = room {
             self.audit.reserved(reservation);
-            if self.audit.receive().is_accepted() {
+            let next = match self.audit.receive() {
+                Outcome::Accepted => Some(Step::Authorize),
+                // A client that leaves meanwhile gets its final event like any other.
+                Outcome::Pending(receipt) => Some(Step::Receipt(receipt)),
+                Outcome::Refused(_) => None,
+            };
+            if let Some(next) = next {
                 self.guard = Some(Guard::new(self.audit.clone()));
-                return Ok(Step::Authorize);
+                return Ok(next);
             }
         }
+        Err(self.rejected())
+    }
+
+    /// RequestReceived was not kept by a sink that has to keep it.
+    fn rejected(&mut self) -> OwnResponse {
         self.audit.reject();
+        self.guard = None;
         let uri = self.audit.request_target().request_uri();
-        Err(internal_error(&uri, "failed to store audit event"))
+        internal_error(&uri, "failed to store audit event")
     }
 
     /// Impersonation and authorization where they need not wait; `None` where they have to.

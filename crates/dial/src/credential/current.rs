@@ -1,0 +1,273 @@
+//! What holds now of credentials that change: files are read again, a plugin is run again.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use http::HeaderValue;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{Credential, Identity, Pem};
+use crate::exec::{ExecError, Printed};
+use crate::kubeconfig::{KubeconfigError, read};
+use crate::{ClientTls, ClientTlsError, Cluster, Trust};
+
+/// Files are not looked at more often.
+const READ_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why there are no credentials.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CredentialError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    Read(#[from] KubeconfigError),
+    /// The task that reads files was stopped.
+    #[error("reading credentials was stopped")]
+    Stopped,
+    /// A token or a password has characters that no header takes.
+    #[error("the token cannot stand in a header: it has line breaks or other control characters in it")]
+    Token,
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] ClientTlsError),
+    /// The plugin failed.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+}
+
+/// What a request is made with.
+#[derive(Clone, Debug)]
+pub(crate) struct Current {
+    pub(crate) authorization: Option<HeaderValue>,
+    /// `None` for plain HTTP.
+    pub(crate) tls: Option<ClientTls>,
+    /// Connections of another generation were made with another certificate.
+    pub(crate) generation: u64,
+}
+
+/// Keeps credentials current.
+#[derive(Debug)]
+pub(crate) struct CurrentCredential {
+    credential: Credential,
+    identity: Option<Identity>,
+    trust: Trust,
+    is_https: bool,
+    clock: fn() -> SystemTime,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    read: Option<Instant>,
+    token: Option<Secret>,
+    pair: Option<Pair>,
+    tls: Option<ClientTls>,
+    generation: u64,
+    printed: Option<Printed>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Certificate and key as PEM.
+#[derive(Clone, PartialEq, Eq)]
+struct Pair(Vec<u8>, Vec<u8>);
+
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pair")
+    }
+}
+
+impl CurrentCredential {
+    /// Credentials of `cluster`; none at all where it is not https. What can be checked without running
+    /// anything is checked now.
+    pub(crate) fn new(cluster: &Cluster, clock: fn() -> SystemTime) -> Result<Self, CredentialError> {
+        let is_https = cluster.server.is_https;
+        let (credential, identity) = if is_https {
+            (cluster.credential.clone(), cluster.identity.clone())
+        } else {
+            (Credential::None, None)
+        };
+        if is_https {
+            let pair = identity.as_ref().map(read_pair).transpose()?;
+            let identity = pair
+                .as_ref()
+                .map(|Pair(certificate, key)| (&**certificate, &**key));
+            ClientTls::negotiating(&cluster.trust, identity)?;
+        }
+        Ok(Self {
+            credential,
+            identity,
+            trust: cluster.trust.clone(),
+            is_https,
+            clock,
+            state: Mutex::default(),
+        })
+    }
+
+    /// What holds now.
+    pub(crate) async fn current(&self) -> Result<Current, CredentialError> {
+        let mut state = self.state.lock().await;
+        let is_due = state.read.is_none_or(|read| read.elapsed() >= READ_INTERVAL);
+        if is_due {
+            self.read_token(&mut state).await?;
+        }
+        if let Credential::Exec(plugin) = &self.credential {
+            let now = (self.clock)();
+            if state
+                .printed
+                .as_ref()
+                .is_none_or(|printed| printed.has_expired(now))
+            {
+                state.printed = Some(plugin.run().await?);
+            }
+        }
+        if self.is_https && (is_due || matches!(self.credential, Credential::Exec(_))) {
+            self.update_tls(&mut state).await?;
+        }
+        if is_due {
+            state.read = Some(Instant::now());
+        }
+        Ok(Current {
+            authorization: self.authorization(&state)?,
+            tls: state.tls.clone(),
+            generation: state.generation,
+        })
+    }
+
+    /// The server did not know who this is: what is remembered is not believed again.
+    pub(crate) async fn refused(&self) {
+        let mut state = self.state.lock().await;
+        state.read = None;
+        state.printed = None;
+    }
+
+    /// Keeps the last token that could be read.
+    async fn read_token(&self, state: &mut State) -> Result<(), CredentialError> {
+        let Credential::TokenFile { file, token } = &self.credential else {
+            return Ok(());
+        };
+        match read_in_background(file.clone()).await {
+            Ok(content) => {
+                let content = String::from_utf8_lossy(&content).trim().to_owned();
+                state.token = Some(Secret(content));
+            }
+            Err(error) => {
+                if state.token.is_none() {
+                    state.token = token.clone().map(Secret);
+                }
+                if state.token.is_none() {
+                    return Err(error);
+                }
+                warn!(file = %file.display(), "the token file cannot be read, its last token is used");
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes new TLS parameters when the certificate changed; a pair that does not go together, as in the
+    /// middle of a rotation, leaves the old ones.
+    async fn update_tls(&self, state: &mut State) -> Result<(), CredentialError> {
+        let pair = match (&self.identity, &state.printed) {
+            (Some(identity), _) => {
+                let identity = identity.clone();
+                let read = tokio::task::spawn_blocking(move || read_pair(&identity))
+                    .await
+                    .map_err(|_| CredentialError::Stopped)?;
+                match read {
+                    Ok(pair) => Some(pair),
+                    Err(error) if state.tls.is_some() => {
+                        warn!(%error, "the client certificate cannot be read, the last one is used");
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            (None, Some(printed)) => printed
+                .pair
+                .as_ref()
+                .map(|(certificate, key)| Pair(certificate.clone(), key.clone())),
+            (None, None) => None,
+        };
+        if state.tls.is_some() && state.pair == pair {
+            return Ok(());
+        }
+        let identity = pair
+            .as_ref()
+            .map(|Pair(certificate, key)| (&**certificate, &**key));
+        match ClientTls::negotiating(&self.trust, identity) {
+            Ok(tls) => {
+                state.tls = Some(tls);
+                state.generation += 1;
+                state.pair = pair;
+                Ok(())
+            }
+            Err(error) if state.tls.is_some() => {
+                warn!(%error, "the new client certificate cannot be used, the last one is");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn authorization(&self, state: &State) -> Result<Option<HeaderValue>, CredentialError> {
+        let text = match &self.credential {
+            Credential::None => None,
+            Credential::Token(token) => Some(format!("Bearer {token}")),
+            Credential::TokenFile { .. } => state.token.as_ref().map(|token| format!("Bearer {}", token.0)),
+            Credential::Basic { username, password } => {
+                let pair = BASE64_STANDARD.encode(format!("{username}:{password}"));
+                Some(format!("Basic {pair}"))
+            }
+            Credential::Exec(_) => state
+                .printed
+                .as_ref()
+                .and_then(|printed| printed.token.as_ref())
+                .map(|token| format!("Bearer {token}")),
+        };
+        text.map(|text| {
+            let mut value = HeaderValue::try_from(text).map_err(|_| CredentialError::Token)?;
+            value.set_sensitive(true);
+            Ok(value)
+        })
+        .transpose()
+    }
+}
+
+fn read_pair(identity: &Identity) -> Result<Pair, KubeconfigError> {
+    let pem = |pem: &Pem| match pem {
+        Pem::Inline(content) => Ok(content.clone()),
+        Pem::File(file) => read(file),
+    };
+    Ok(Pair(pem(&identity.certificate)?, pem(&identity.key)?))
+}
+
+async fn read_in_background(file: PathBuf) -> Result<Vec<u8>, CredentialError> {
+    tokio::task::spawn_blocking(move || read(Path::new(&file)))
+        .await
+        .map_err(|_| CredentialError::Stopped)?
+        .map_err(CredentialError::Read)
+}
+
+/// PEM pairs for connections that show one all their life.
+pub(crate) fn fixed_tls(cluster: &Cluster, with_identity: bool) -> Result<ClientTls, ClientTlsError> {
+    let identity = cluster.identity.as_ref().filter(|_| with_identity);
+    let pair = identity
+        .map(read_pair)
+        .transpose()
+        .map_err(|error| ClientTlsError::Identity(error.to_string()))?;
+    let identity = pair
+        .as_ref()
+        .map(|Pair(certificate, key)| (&**certificate, &**key));
+    ClientTls::new(&cluster.trust, identity)
+}
