@@ -13,7 +13,7 @@ use kaudit_event::Text;
 /// Source: k8s.io/apimachinery pkg/util/net/http.go, SourceIPs.
 #[must_use]
 pub fn source_ips(forwarded_for: Option<&[u8]>, real_ip: Option<&[u8]>, remote_addr: &[u8]) -> Vec<Text> {
-    let mut addresses: Vec<IpAddr> = Vec::with_capacity(1);
+    let mut addresses: Vec<IpAddr> = Vec::with_capacity(2);
     for part in forwarded_for.unwrap_or_default().split(|byte| *byte == b',') {
         addresses.extend(parse_ip(trim_blanks(part)));
     }
@@ -78,6 +78,9 @@ pub fn user_agent(header: Option<&[u8]>) -> Text {
 
 /// Blanks are those of Unicode.
 fn trim_blanks(part: &[u8]) -> &[u8] {
+    if let (Some(b'!'..=b'~'), Some(b'!'..=b'~')) = (part.first(), part.last()) {
+        return part;
+    }
     std::str::from_utf8(part).map_or(part, |text| text.trim().as_bytes())
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use kaudit_event::{Event, Level, Text, UserInfo};
 use kaudit_policy::{Attributes, RequestTarget, source_ips, user_agent};
 use kaudit_sink::{Outcome, Receipt, Refusals, Reservation, Reserve};
@@ -448,11 +448,14 @@ impl<B> Walk<B> {
     }
 }
 
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
 /// What is known of a request when it arrives.
 ///
 /// Source: k8s.io/apiserver pkg/audit/request.go, LogRequestMetadata.
 fn draft(parts: &Parts, audit: &AuditContext, user: Option<&UserInfo>) -> Event {
-    let first = |name: &str| parts.headers.get(name).map(HeaderValue::as_bytes);
+    let first = |name: &HeaderName| parts.headers.get(name).map(HeaderValue::as_bytes);
     let remote = parts
         .extensions
         .get::<RemoteAddr>()
@@ -462,8 +465,8 @@ fn draft(parts: &Parts, audit: &AuditContext, user: Option<&UserInfo>) -> Event 
         request_uri: Text::from(audit.request_target().request_uri()),
         verb: info.verb_text().clone(),
         user: user.cloned().unwrap_or_default(),
-        source_ips: source_ips(first("x-forwarded-for"), first("x-real-ip"), remote),
-        user_agent: user_agent(first(header::USER_AGENT.as_str())),
+        source_ips: source_ips(first(&FORWARDED_FOR), first(&REAL_IP), remote),
+        user_agent: user_agent(first(&header::USER_AGENT)),
         object_ref: info.object_ref(),
         ..Event::default()
     }
