@@ -3,9 +3,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 300
 ARGS ?=
 
-.PHONY: help run build test lint fmt clippy doc deny bench fuzz
+.PHONY: help run build test lint fmt clippy doc deny bench fuzz soak
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,3 +41,6 @@ bench: ## benchmarks, side by side with Go where Go is installed; prints a table
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (60) seconds
 	bash fuzz/run $(FUZZ_SECONDS)
+
+soak: ## an audit receiver that is down and fails in every way for SOAK_SECONDS (300), and what became of the events
+	KAUDIT_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --package kaudit --test e2e -- --nocapture after_an_outage

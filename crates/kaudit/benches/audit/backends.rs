@@ -56,7 +56,7 @@ fn webhook(event: &Event) {
         .enable_all()
         .build()
         .unwrap();
-    let own = std::env::var("KAUDIT_BENCH_RECEIVER").ok();
+    let own = std::env::var_os("KAUDIT_BENCH_RECEIVER").and_then(|address| address.into_string().ok());
     let mut child = own.is_none().then(|| {
         Command::new(std::env::current_exe().unwrap())
             .arg("--receiver")

@@ -171,7 +171,7 @@ pub(super) fn write(folder: &Path, name: &str, text: &str) -> io::Result<Option<
     Ok(before)
 }
 
-/// Puts back what [`write`] returned.
+/// Puts back what [`write()`] returned.
 pub(super) fn restore(folder: &Path, name: &str, before: Option<Vec<u8>>) -> io::Result<()> {
     let path = path_of(folder, name);
     match before {

@@ -3,6 +3,7 @@
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "tests stop at the first surprise"
 )]
 #![expect(clippy::print_stdout, reason = "tests talk to the developer")]

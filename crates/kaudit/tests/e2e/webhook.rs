@@ -195,7 +195,8 @@ fn expected(requests: usize) -> BTreeSet<(String, String)> {
 
 #[test]
 fn after_an_outage_every_event_was_delivered_or_is_counted_by_reason() {
-    let down: u64 = std::env::var("KAUDIT_SOAK_SECONDS").map_or(2, |seconds| seconds.parse().unwrap());
+    let down = std::env::var_os("KAUDIT_SOAK_SECONDS");
+    let down: u64 = down.map_or(2, |seconds| seconds.to_str().unwrap().parse().unwrap());
     let dev = Dev::start(&["--no-traffic"]);
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = folder.path().join("webhook");
