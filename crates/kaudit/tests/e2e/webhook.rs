@@ -386,7 +386,7 @@ fn a_sink_is_registered_changed_and_removed_under_load_without_a_lost_event() {
     let all: BTreeSet<_> = expected(sent).into_iter().collect();
     let events = capture.events();
     let missing: Vec<_> = all.iter().filter(|key| !events.contains_key(key)).collect();
-    assert!(missing.is_empty(), "of {} to {sent}: {missing:?}", first);
+    assert!(missing.is_empty(), "of {first} to {sent}: {missing:?}");
     assert_eq!(gateway.lost(), 0);
     gateway.stop();
 }
