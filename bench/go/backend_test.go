@@ -23,10 +23,9 @@ import (
 // events is how many events each backend is given; kaudit's half gives as many.
 const events = 40000
 
-func metadata(b *testing.B) *auditinternal.Event {
+func decoded(b *testing.B, line string) *auditinternal.Event {
 	b.Helper()
-	object, _, err := audit.Codecs.UniversalDecoder(auditinternal.SchemeGroupVersion).Decode(
-		[]byte(load(b).LogBackend.Metadata), nil, nil)
+	object, _, err := audit.Codecs.UniversalDecoder(auditinternal.SchemeGroupVersion).Decode([]byte(line), nil, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -43,8 +42,7 @@ func cpu() time.Duration {
 }
 
 // measure prints what one event costs, in processor time, from the first to the end of the shutdown.
-func measure(b *testing.B, name string, backend audit.Backend) {
-	event := metadata(b)
+func measure(b *testing.B, name string, event *auditinternal.Event, backend audit.Backend) {
 	stop := make(chan struct{})
 	if err := backend.Run(stop); err != nil {
 		b.Fatal(err)
@@ -65,14 +63,16 @@ func BenchmarkBackend(b *testing.B) {
 		return &lumberjack.Logger{Filename: filepath.Join(folder, fmt.Sprintf("go-%d.log", os.Getpid())), MaxSize: 1000}
 	}
 	memory := "/dev/shm"
+	in := load(b).LogBackend
+	event := decoded(b, in.Metadata)
 	for name, folder := range map[string]string{"log-blocking": b.TempDir(), "log-memory": memory} {
 		logger := file(folder)
-		measure(b, name, auditlog.NewBackend(logger, auditlog.FormatJson, auditv1.SchemeGroupVersion))
+		measure(b, name, event, auditlog.NewBackend(logger, auditlog.FormatJson, auditv1.SchemeGroupVersion))
 		_ = logger.Close()
 		_ = os.Remove(logger.Filename)
 	}
 	logger := file(memory)
-	measure(b, "log-batch", buffered.NewBackend(
+	measure(b, "log-batch", event, buffered.NewBackend(
 		auditlog.NewBackend(logger, auditlog.FormatJson, auditv1.SchemeGroupVersion),
 		buffered.BatchConfig{BufferSize: events, MaxBatchSize: 400, MaxBatchWait: 30 * time.Second}))
 	_ = logger.Close()
@@ -91,12 +91,17 @@ func BenchmarkBackend(b *testing.B) {
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		b.Fatal(err)
 	}
-	hook, err := webhook.NewBackend(config, auditv1.SchemeGroupVersion, wait.Backoff{Duration: time.Second, Steps: 5}, nil)
-	if err != nil {
-		b.Fatal(err)
+	for name, line := range map[string]string{
+		"truncate-buffered-webhook":                 in.Metadata,
+		"truncate-buffered-webhook-requestresponse": in.RequestResponse,
+	} {
+		hook, err := webhook.NewBackend(config, auditv1.SchemeGroupVersion, wait.Backoff{Duration: time.Second, Steps: 5}, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		measure(b, name, decoded(b, line), truncate.NewBackend(
+			buffered.NewBackend(hook, buffered.BatchConfig{
+				BufferSize: events, MaxBatchSize: 400, MaxBatchWait: 30 * time.Second, AsyncDelegate: true}),
+			truncate.Config{MaxEventSize: 102400, MaxBatchSize: 10485760}, auditv1.SchemeGroupVersion))
 	}
-	measure(b, "truncate-buffered-webhook", truncate.NewBackend(
-		buffered.NewBackend(hook, buffered.BatchConfig{
-			BufferSize: events, MaxBatchSize: 400, MaxBatchWait: 30 * time.Second, AsyncDelegate: true}),
-		truncate.Config{MaxEventSize: 102400, MaxBatchSize: 10485760}, auditv1.SchemeGroupVersion))
 }

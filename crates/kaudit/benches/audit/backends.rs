@@ -47,10 +47,14 @@ pub(crate) fn run(inputs: &Value) {
         );
         std::fs::remove_file(&path).unwrap();
     }
-    webhook(&event);
+    let large = Event::decode(text(inputs, "requestresponse_line").as_bytes()).expect("the line is an event");
+    webhook(&[
+        ("truncate-buffered-webhook", &event),
+        ("truncate-buffered-webhook-requestresponse", &large),
+    ]);
 }
 
-fn webhook(event: &Event) {
+fn webhook(events: &[(&str, &Event)]) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -72,28 +76,30 @@ fn webhook(event: &Event) {
         line.trim().to_owned()
     });
     let cluster = Cluster::new(address.parse().unwrap(), Trust::Public);
-    let counters = Arc::new(Counters::default());
-    let webhook = Webhook::new(
-        &cluster,
-        WebhookConfig::default(),
-        Arc::clone(&counters),
-        runtime.handle().clone(),
-    );
-    let batch = BatchConfig {
-        buffer_size: EVENTS,
-        max_batch_size: 400,
-        max_batch_wait: Duration::from_secs(30),
-        throttle: None,
-        max_in_flight: 256,
-        when_full: WhenFull::DropNewest,
-    };
-    let truncate = TruncateConfig {
-        max_event_size: 102_400,
-        max_batch_size: 10_485_760,
-    };
-    let buffered = Buffered::new(Arc::new(webhook.unwrap()), batch, Arc::clone(&counters));
-    let sink = Truncate::new(Arc::new(buffered), truncate, Arc::clone(&counters));
-    spend("truncate-buffered-webhook", event, &sink, &counters);
+    for (name, event) in events {
+        let counters = Arc::new(Counters::default());
+        let webhook = Webhook::new(
+            &cluster,
+            WebhookConfig::default(),
+            Arc::clone(&counters),
+            runtime.handle().clone(),
+        );
+        let batch = BatchConfig {
+            buffer_size: EVENTS,
+            max_batch_size: 400,
+            max_batch_wait: Duration::from_secs(30),
+            throttle: None,
+            max_in_flight: 256,
+            when_full: WhenFull::DropNewest,
+        };
+        let truncate = TruncateConfig {
+            max_event_size: 102_400,
+            max_batch_size: 10_485_760,
+        };
+        let buffered = Buffered::new(Arc::new(webhook.unwrap()), batch, Arc::clone(&counters));
+        let sink = Truncate::new(Arc::new(buffered), truncate, Arc::clone(&counters));
+        spend(name, event, &sink, &counters);
+    }
     if let Some(mut child) = child {
         drop(child.stdin.take());
         child.wait().unwrap();
