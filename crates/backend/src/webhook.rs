@@ -311,6 +311,7 @@ impl Drop for Delivery {
 
 impl Shared {
     fn failed(&self, failure: &Failure, attempt: u32, events: usize) {
+        self.counters.attempt_failed(failure.class.as_str());
         let at = FailureClass::ALL.iter().position(|class| *class == failure.class);
         if let Some(counter) = at.and_then(|at| self.failures.get(at)) {
             counter.fetch_add(1, Ordering::Relaxed);

@@ -15,22 +15,25 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use crate::metrics;
+use crate::sinks::{Row, Sinks, State};
 
 /// The media type of [`metrics::text`].
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Answers `/metrics`, `/livez`, `/readyz` and `/healthz`.
+/// Answers `/metrics`, `/livez`, `/readyz` and `/healthz`; `?verbose` lists the sinks.
 #[derive(Clone, Debug)]
 pub(crate) struct Admin {
     registry: Arc<Registry>,
+    sinks: Arc<Sinks>,
     stopping: CancellationToken,
 }
 
 impl Admin {
     /// `stopping` makes `/readyz` say no, so that nobody sends what is new.
-    pub(crate) fn new(registry: Registry, stopping: CancellationToken) -> Self {
+    pub(crate) fn new(registry: Registry, sinks: Arc<Sinks>, stopping: CancellationToken) -> Self {
         Self {
             registry: Arc::new(registry),
+            sinks,
             stopping,
         }
     }
@@ -42,12 +45,63 @@ impl Admin {
             .await;
     }
 
+    /// Every check by itself, as kube-apiserver prints them. A sink that fails does not make the process
+    /// unready: its requests are served, and what it loses is counted.
+    fn verbose(&self) -> Response<Full<Bytes>> {
+        use std::fmt::Write as _;
+        let mut text = String::new();
+        for row in self.sinks.list() {
+            let sign = match row.state {
+                State::Active | State::Draining => '+',
+                State::Failing | State::Invalid => '-',
+            };
+            let Row {
+                kind,
+                name,
+                composition,
+                state,
+                last_error,
+                ..
+            } = row;
+            let name = if kind == name {
+                kind
+            } else {
+                format!("{kind}/{name}")
+            };
+            let error = last_error
+                .filter(|_| sign == '-')
+                .map(|error| format!(": {error}"))
+                .unwrap_or_default();
+            // Writing to a String cannot fail.
+            writeln!(
+                text,
+                "[{sign}]sink/{name} {} {composition}{error}",
+                state.as_str()
+            )
+            .ok();
+        }
+        let (code, verdict) = if self.stopping.is_cancelled() {
+            (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+        } else {
+            (StatusCode::OK, "ok\n")
+        };
+        text.push_str(verdict);
+        let mut response = Response::new(Full::new(Bytes::from(text)));
+        *response.status_mut() = code;
+        response
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let text = |code, text: &'static str| {
             let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
             *response.status_mut() = code;
             response
         };
+        let is_verbose = request.uri().query().is_some_and(|query| {
+            query
+                .split('&')
+                .any(|pair| pair == "verbose" || pair.starts_with("verbose="))
+        });
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
@@ -60,6 +114,7 @@ impl Admin {
                 response
             }
             "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" | "/healthz" if is_verbose => self.verbose(),
             "/readyz" | "/healthz" if !self.stopping.is_cancelled() => text(StatusCode::OK, "ok\n"),
             "/readyz" | "/healthz" => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
             _ => text(StatusCode::NOT_FOUND, "there are /metrics, /livez and /readyz\n"),

@@ -42,9 +42,9 @@ impl Auditing {
         let backends = options::open(config, &runtime)?;
         let has_dynamic = config.sink_dir.is_some() || data_dir.is_some();
         let policy = match (&config.policy_file, backends.is_empty()) {
-            (Some(file), false) => PolicyHandle::new(load_policy(file)?),
+            (Some(file), false) => PolicyHandle::new(load_policy(file).map_err(of_start)?),
             (Some(file), true) => {
-                load_policy(file)?;
+                load_policy(file).map_err(of_start)?;
                 if !has_dynamic {
                     warn!(
                         "a policy without a backend records nothing: give --audit-log-path or --audit-webhook-config-file"
@@ -117,6 +117,11 @@ pub(crate) fn log_sink(path: &Path) -> Result<Arc<dyn Sink>, Failure> {
     options
         .build(&Arc::new(Counters::default()))
         .map_err(options::refused)
+}
+
+/// In the words of kube-apiserver's start.
+fn of_start(failure: Failure) -> Failure {
+    Failure::usage(failure.error.context("loading audit policy file"))
 }
 
 /// Reads a policy file; warnings go to the log.

@@ -169,6 +169,21 @@ impl Sources {
             let labels = [("plugin", *plugin), ("reason", reason.as_str())];
             ConstCounter::new(*count).encode(metric.encode_family(&labels)?)?;
         }
+        let mut metric = encoder.encode_descriptor(
+            "kaudit_webhook_failed_attempts",
+            "Attempts to deliver to a webhook that failed, by class; an event is lost when all of them did",
+            None,
+            MetricType::Counter,
+        )?;
+        for (class, count) in &lost.failed_attempts {
+            ConstCounter::new(*count).encode(metric.encode_family(&[("class", *class)])?)?;
+        }
+        counter(
+            encoder,
+            "kaudit_audit_events_truncated",
+            "Audit events that were handed on without their bodies because they were too large",
+            lost.truncated,
+        )?;
         let audit = self.gateway.audit_metrics();
         family(
             encoder,

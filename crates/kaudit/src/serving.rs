@@ -101,7 +101,7 @@ impl Serving {
             sinks: Arc::clone(&auditing.sinks),
             reloads,
         });
-        let admin = Admin::new(registry, stop.clone());
+        let admin = Admin::new(registry, Arc::clone(&auditing.sinks), stop.clone());
         let api = match api {
             Some(api) => Some(serve_api(api, &auditing, &tasks, last.clone()).await?),
             None => None,

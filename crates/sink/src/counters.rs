@@ -31,6 +31,7 @@ struct State {
     lost: BTreeMap<(&'static str, Reason), u64>,
     bodies_left_out: u64,
     truncated: u64,
+    failed_attempts: BTreeMap<&'static str, u64>,
     last_report: Option<Instant>,
     suppressed: u64,
     last_error: Option<(Instant, String)>,
@@ -48,6 +49,8 @@ pub struct CountersSnapshot {
     pub bodies_left_out: u64,
     /// Events that were handed on without their bodies because they were too large.
     pub truncated: u64,
+    /// Attempts to deliver that failed, by class; an event is lost only when all of them did.
+    pub failed_attempts: Vec<(&'static str, u64)>,
     /// Events that were written or delivered.
     pub kept: u64,
     /// Events that wait in a queue now.
@@ -132,6 +135,11 @@ impl Counters {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts an attempt to deliver that failed, after which there may be another.
+    pub fn attempt_failed(&self, class: &'static str) {
+        *self.state().failed_attempts.entry(class).or_default() += 1;
+    }
+
     /// Counts events that were written or delivered.
     pub fn kept(&self, events: usize) {
         self.kept.fetch_add(events as u64, Ordering::Relaxed);
@@ -149,6 +157,9 @@ impl Counters {
         let mut state = self.state();
         state.bodies_left_out += other.bodies_left_out;
         state.truncated += other.truncated;
+        for (class, count) in other.failed_attempts {
+            *state.failed_attempts.entry(class).or_default() += count;
+        }
         for (plugin, reason, count) in other.lost {
             *state.lost.entry((plugin, reason)).or_default() += count;
         }
@@ -177,6 +188,11 @@ impl Counters {
                 .collect(),
             bodies_left_out: state.bodies_left_out,
             truncated: state.truncated,
+            failed_attempts: state
+                .failed_attempts
+                .iter()
+                .map(|(class, count)| (*class, *count))
+                .collect(),
             kept,
             queued: self.queued.load(Ordering::Relaxed),
             last_error: state.last_error.as_ref().map(|(at, message)| LastError {

@@ -11,6 +11,7 @@
 mod capture;
 mod dev;
 mod kubectl;
+mod metrics;
 mod policy;
 mod stop;
 mod webhook;
