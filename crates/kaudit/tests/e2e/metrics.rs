@@ -10,25 +10,11 @@ use crate::dev::Dev;
 fn get(address: &str, path: &str) -> String {
     let host = address.trim_start_matches("http://");
     let mut stream = TcpStream::connect(host).unwrap();
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
-        let mut whole = String::new();
-        let mut rest = body;
-        while let Some((length, chunk)) = rest.split_once("\r\n") {
-            let length = usize::from_str_radix(length, 16).unwrap();
-            whole.push_str(&chunk[..length]);
-            rest = chunk[length..].trim_start_matches("\r\n");
-        }
-        return whole;
-    }
+    assert!(head.starts_with("HTTP/1.0 200"), "{head}");
     body.to_owned()
 }
 
