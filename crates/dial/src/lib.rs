@@ -1,7 +1,8 @@
 //! Everything outbound: kubeconfig, client TLS, connections.
 //!
 //! [`Cluster`] is where to go and how to trust it, read from a kubeconfig; [`Upstream`] holds connections
-//! there. Request targets are sent as they were received.
+//! there for requests that stream, whose targets are sent as they were received. [`Client`] is for requests
+//! of known length: it keeps credentials current and speaks HTTP/2 where that is negotiated.
 
 mod client;
 mod connect;
