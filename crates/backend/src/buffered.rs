@@ -63,6 +63,7 @@ pub struct Buffered {
 
 struct Shared {
     delegate: Arc<dyn Sink>,
+    takes_lines: bool,
     config: BatchConfig,
     counters: Arc<Counters>,
     queue: Mutex<Queue>,
@@ -221,6 +222,7 @@ impl Buffered {
     #[must_use]
     pub fn new(delegate: Arc<dyn Sink>, config: BatchConfig, counters: Arc<Counters>) -> Self {
         let shared = Arc::new(Shared {
+            takes_lines: delegate.takes_lines(),
             delegate,
             config,
             counters,
@@ -269,7 +271,11 @@ impl Sink for Buffered {
     fn submit(&self, emission: &Emission<'_>, reservation: &mut Reservation) -> Outcome {
         const BLOCKED: &str = "audit buffer queue blocked";
         let room = reservation.permit_mut::<Room>().filter(|room| room.left > 0);
-        let kept = emission.keep();
+        let kept = if self.shared.takes_lines {
+            emission.keep_line()
+        } else {
+            emission.keep()
+        };
         let mut queue = self.shared.queue();
         if queue.is_closed {
             drop(queue);

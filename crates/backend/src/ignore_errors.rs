@@ -46,6 +46,10 @@ impl Sink for IgnoreErrors {
         ignore(self.0.submit_batch(batch))
     }
 
+    fn takes_lines(&self) -> bool {
+        self.0.takes_lines()
+    }
+
     fn name(&self) -> String {
         format!("ignoreErrors<{}>", self.0.name())
     }

@@ -7,7 +7,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kaudit_event::Event;
 use kaudit_sink::{Counters, Emission, Outcome, Reason, Refusal, Refusals, Reservation, Reserve, Sink};
 
 use crate::rotate::{RotatingFile, Rotation, RotationError};
@@ -99,19 +98,21 @@ impl Log {
         emission: &Emission<'_>,
         use_line: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, (Reason, String)> {
-        let event = emission.event();
         if self.format == Format::Legacy {
             let mut line = Vec::with_capacity(512);
-            event.write_legacy_line(&mut line);
+            emission.event().write_legacy_line(&mut line);
             return Ok(use_line(&line));
         }
         match emission.line() {
             Ok(line) => Ok(use_line(line)),
             Err(error) => {
-                let printable = event.without_unprintable_bodies().and_then(|(event, _)| {
-                    let mut line = Vec::new();
-                    event.write_json_line(&mut line).is_ok().then_some(line)
-                });
+                let printable = emission
+                    .event()
+                    .without_unprintable_bodies()
+                    .and_then(|(event, _)| {
+                        let mut line = Vec::new();
+                        event.write_json_line(&mut line).is_ok().then_some(line)
+                    });
                 let Some(line) = printable else {
                     return Err((Reason::Encode, error.to_string()));
                 };
@@ -126,7 +127,7 @@ impl Log {
 #[derive(Default)]
 struct Group<'b> {
     bytes: Vec<u8>,
-    events: Vec<&'b Event>,
+    events: Vec<&'b Emission<'b>>,
 }
 
 impl Output {
@@ -154,13 +155,14 @@ impl Output {
 }
 
 impl Log {
-    fn refuse(&self, (reason, message): (Reason, String), events: &[&Event]) -> Refusals {
+    fn refuse(&self, (reason, message): (Reason, String), events: &[&Emission<'_>]) -> Refusals {
         let refusal = Refusal {
             plugin: "log",
             reason,
             message,
         };
-        self.counters.plugin_error(&refusal, events.iter().copied());
+        self.counters
+            .plugin_error(&refusal, events.iter().map(|emission| emission.event()));
         vec![refusal; events.len()]
     }
 
@@ -190,7 +192,7 @@ impl Sink for Log {
                 self.counters.kept(1);
                 Outcome::Accepted
             }
-            Err(error) => Outcome::Refused(self.refuse(error, &[emission.event()])),
+            Err(error) => Outcome::Refused(self.refuse(error, &[emission])),
         }
     }
 
@@ -205,14 +207,18 @@ impl Sink for Log {
                     self.write_group(&mut output, &mut group, &mut refusals);
                 }
                 group.bytes.extend_from_slice(line);
-                group.events.push(emission.event());
+                group.events.push(emission);
             });
             if let Err(error) = line {
-                refusals.extend(self.refuse(error, &[emission.event()]));
+                refusals.extend(self.refuse(error, &[emission]));
             }
         }
         self.write_group(&mut output, &mut group, &mut refusals);
         Outcome::of(refusals)
+    }
+
+    fn takes_lines(&self) -> bool {
+        self.format == Format::Json
     }
 
     fn name(&self) -> String {
@@ -229,6 +235,7 @@ impl Sink for Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kaudit_event::Event;
     use kaudit_sink::conformance::{self, Subject};
 
     /// Remembers every write.

@@ -25,7 +25,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kaudit_dial::{Client, Cluster, CredentialError, KubeconfigError};
-use kaudit_event::Event;
 use kaudit_sink::{
     Counters, Emission, Outcome, Reason, Receipt, Refusal, Refusals, Reservation, Reserve, Sink,
 };
@@ -246,7 +245,7 @@ fn stopped() -> Refusal {
 struct Delivery {
     shared: Arc<Shared>,
     body: Bytes,
-    events: Vec<Event>,
+    events: Vec<Emission<'static>>,
     is_over: bool,
     /// Given back with the rest.
     #[expect(dead_code, reason = "held for its drop")]
@@ -297,7 +296,9 @@ impl Delivery {
     }
 
     fn lost(&self, refusal: &Refusal) {
-        self.shared.counters.plugin_error(refusal, &self.events);
+        self.shared
+            .counters
+            .plugin_error(refusal, self.events.iter().map(Emission::event));
     }
 }
 
@@ -397,6 +398,10 @@ impl Sink for Webhook {
             return self.refuse(stopped(), &batch);
         }
         self.begin(batch, None)
+    }
+
+    fn takes_lines(&self) -> bool {
+        true
     }
 
     fn name(&self) -> String {

@@ -128,20 +128,6 @@ impl Event {
         self.write_rest(out).inspect_err(|_| out.truncate(start))
     }
 
-    /// Appends the event as an item of an EventList, from the log line that was made of it: what
-    /// [`Event::write_json_item`] appends, without encoding anything again.
-    pub fn write_json_item_of_line(&self, line: &[u8], out: &mut Vec<u8>) {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let rest = line.strip_prefix(HEAD).unwrap_or_default();
-        out.reserve(line.len());
-        out.push(b'{');
-        let mut members = Members { out, first: true };
-        members.text(key!("kind"), &self.kind);
-        members.text(key!("apiVersion"), &self.api_version);
-        members.key(key!("level"));
-        out.extend_from_slice(rest);
-    }
-
     /// Appends the log line of format `legacy` with its final LF.
     pub fn write_legacy_line(&self, out: &mut Vec<u8>) {
         legacy::write_line(self, out);
@@ -294,6 +280,20 @@ fn in_order<V>(pairs: &[(Text, V)], mut each: impl FnMut(&Text, &V)) {
         sorted.sort_by(|a, b| a.0.cmp(&b.0));
         sorted.into_iter().for_each(|(key, value)| each(key, value));
     }
+}
+
+/// Appends an event as an item of an EventList, from the log line that was made of it and its own type meta:
+/// what [`Event::write_json_item`] appends, without encoding anything again.
+pub fn write_json_item_of_line(kind: &Text, api_version: &Text, line: &[u8], out: &mut Vec<u8>) {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let rest = line.strip_prefix(HEAD).unwrap_or_default();
+    out.reserve(line.len());
+    out.push(b'{');
+    let mut members = Members { out, first: true };
+    members.text(key!("kind"), kind);
+    members.text(key!("apiVersion"), api_version);
+    members.key(key!("level"));
+    out.extend_from_slice(rest);
 }
 
 /// A key that is known to need no escaping, with all that stands around it after another member.

@@ -19,7 +19,9 @@ mod view;
 pub use decode::{DecodeError, EventList, MAX_EVENT_BYTES};
 pub use eid::Eid;
 pub use encode::string::push_json_string;
-pub use encode::{Body, BodyError, EncodeError, LeftOut, check_json, go_quoted, write_event_list};
+pub use encode::{
+    Body, BodyError, EncodeError, LeftOut, check_json, go_quoted, write_event_list, write_json_item_of_line,
+};
 pub use items::{BadItem, BadItemReason, event_list_items, ndjson_items};
 pub use managed_fields::without_managed_fields;
 pub use restrict::ManagedFields;

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use bytes::Bytes;
-use kaudit_event::{EncodeError, Event, Level, ManagedFields, StageSet, Text};
+use kaudit_event::{EncodeError, Event, Level, ManagedFields, StageSet, Text, write_json_item_of_line};
 
 /// The annotation of an event whose bodies were taken out because it was too large.
 ///
@@ -52,6 +52,13 @@ struct Form<'a> {
 enum Held<'a> {
     Live(&'a Event),
     Kept(Box<Event>),
+    /// Only its line was kept, and what of the event does not stand in it. It is read again where somebody
+    /// needs the event after all, to report its loss.
+    Line {
+        kind: Text,
+        api_version: Text,
+        event: OnceCell<Box<Event>>,
+    },
 }
 
 impl<'a> Form<'a> {
@@ -66,6 +73,23 @@ impl<'a> Form<'a> {
         match &self.event {
             Held::Live(event) => event,
             Held::Kept(event) => event,
+            Held::Line { event, .. } => event.get_or_init(|| {
+                let line = self.line.get().and_then(|line| line.as_ref().ok());
+                // What our encoder wrote our decoder reads.
+                let event = line.and_then(|line| Event::from_json_line(line).ok());
+                Box::new(event.unwrap_or_default())
+            }),
+        }
+    }
+
+    /// The type meta of the event itself, which its line always has.
+    fn type_meta(&self) -> (&Text, &Text) {
+        match &self.event {
+            Held::Live(event) => (&event.kind, &event.api_version),
+            Held::Kept(event) => (&event.kind, &event.api_version),
+            Held::Line {
+                kind, api_version, ..
+            } => (kind, api_version),
         }
     }
 
@@ -84,10 +108,51 @@ impl<'a> Form<'a> {
         let event = match self.event {
             Held::Live(event) => Box::new(event.clone()),
             Held::Kept(event) => event,
+            Held::Line {
+                kind,
+                api_version,
+                event,
+            } => {
+                let event = Held::Line {
+                    kind,
+                    api_version,
+                    event,
+                };
+                return Form {
+                    event,
+                    line: self.line,
+                };
+            }
         };
         Form {
             event: Held::Kept(event),
             line: self.line,
+        }
+    }
+
+    /// The form with its line alone; `None` where the event cannot be encoded.
+    fn line_alone(&self) -> Option<Form<'static>> {
+        let line = self.line().ok()?.clone();
+        let (kind, api_version) = self.type_meta();
+        Some(Form {
+            event: Held::Line {
+                kind: kind.clone(),
+                api_version: api_version.clone(),
+                event: OnceCell::new(),
+            },
+            line: OnceCell::from(Ok(line)),
+        })
+    }
+
+    fn share(&self) -> Form<'_> {
+        if matches!(self.event, Held::Line { .. })
+            && let Some(form) = self.line_alone()
+        {
+            return form;
+        }
+        Form {
+            event: Held::Live(self.event()),
+            line: self.line.clone(),
         }
     }
 }
@@ -191,24 +256,39 @@ impl<'a> Emission<'a> {
         }
     }
 
-    /// The event alone; its line is let go.
+    /// As [`Emission::keep`], for a sink that [takes lines](crate::Sink::takes_lines): the event is encoded
+    /// now and only its line is kept, which is one piece of memory where the event is dozens.
     #[must_use]
-    pub fn into_event(self) -> Event {
-        match self.into_kept().live.event {
-            Held::Live(event) => event.clone(),
-            Held::Kept(event) => *event,
+    pub fn keep_line(&self) -> Emission<'static> {
+        match self.form().line_alone() {
+            Some(live) => Emission {
+                live,
+                marked: OnceCell::new(),
+                annotations: self.annotations,
+                policy: self.policy,
+            },
+            None => self.keep(),
         }
+    }
+
+    /// Appends the event as an item of an EventList, without encoding it again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Emission::line`]; then nothing is appended.
+    pub fn push_item(&self, out: &mut Vec<u8>) -> Result<(), &EncodeError> {
+        let form = self.form();
+        let line = form.line()?;
+        let (kind, api_version) = form.type_meta();
+        write_json_item_of_line(kind, api_version, line, out);
+        Ok(())
     }
 
     /// The same event and line once more, for another sink.
     #[must_use]
     pub fn share(&self) -> Emission<'_> {
-        let form = self.form();
         Emission {
-            live: Form {
-                event: Held::Live(form.event()),
-                line: form.line.clone(),
-            },
+            live: self.form().share(),
             marked: OnceCell::new(),
             annotations: self.annotations,
             policy: self.policy,
@@ -266,6 +346,26 @@ mod tests {
         assert_eq!(kept.line().unwrap().as_ptr(), line);
         assert_eq!(kept.share().line().unwrap().as_ptr(), line);
         assert_eq!(kept.event(), &event);
+    }
+
+    #[test]
+    fn a_line_that_was_kept_alone_is_the_same_line_and_item_and_gives_the_event_again() {
+        let event = annotated();
+        let emission = Emission::new(&event);
+        let kept = emission.keep_line();
+        assert_eq!(kept.line().unwrap().as_ptr(), emission.line().unwrap().as_ptr());
+        assert_eq!(kept.share().line().unwrap(), emission.line().unwrap());
+        let item = |emission: &Emission<'_>| {
+            let mut item = Vec::new();
+            emission.push_item(&mut item).unwrap();
+            item
+        };
+        let mut expected = Vec::new();
+        event.write_json_item(&mut expected).unwrap();
+        assert_eq!(item(&kept), expected);
+        assert_eq!(item(&kept.into_kept()), expected);
+        let again = emission.keep_line();
+        assert_eq!(again.event().annotations, event.annotations);
     }
 
     #[test]

@@ -62,6 +62,12 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
         Outcome::of(refusals)
     }
 
+    /// Whether the JSON line of an event is all that this sink needs of it, so that a queue before it may
+    /// keep [lines alone](Emission::keep_line).
+    fn takes_lines(&self) -> bool {
+        false
+    }
+
     /// The sink's name in upstream's notation, for example `union[ignoreErrors<log>,buffered<webhook>]`.
     fn name(&self) -> String;
 

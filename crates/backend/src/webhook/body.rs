@@ -1,7 +1,6 @@
 //! The body of a POST: one EventList, of the lines that the events have already.
 
 use bytes::Bytes;
-use kaudit_event::Event;
 use kaudit_sink::{Counters, Emission, Reason, Refusal, Refusals};
 
 use super::PLUGIN;
@@ -11,7 +10,7 @@ const HEAD: &[u8] = br#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1","meta
 /// A body and the events in it.
 pub(super) struct EventListBody {
     pub(super) bytes: Bytes,
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<Emission<'static>>,
     /// What could not be put in.
     pub(super) refusals: Refusals,
 }
@@ -33,7 +32,7 @@ impl EventListBody {
             let separator = bytes.len();
             bytes.push(if separator == before_items { b'[' } else { b',' });
             match push_item(&emission, &mut bytes, counters) {
-                Ok(()) => events.push(emission.into_event()),
+                Ok(()) => events.push(emission.into_kept()),
                 Err(message) => {
                     bytes.truncate(separator);
                     let refusal = Refusal {
@@ -61,12 +60,8 @@ impl EventListBody {
 }
 
 fn push_item(emission: &Emission<'_>, bytes: &mut Vec<u8>, counters: &Counters) -> Result<(), String> {
-    let error = match emission.line() {
-        Ok(line) => {
-            emission.event().write_json_item_of_line(line, bytes);
-            return Ok(());
-        }
-        Err(error) => error,
+    let Err(error) = emission.push_item(bytes) else {
+        return Ok(());
     };
     let Some((event, _)) = emission.event().without_unprintable_bodies() else {
         return Err(error.to_string());
