@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use kaudit_dial::Cluster;
 use kaudit_listen::{ClientCertificates, ServerTls};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::api::Token;
 use crate::auditing::Auditing;
@@ -115,8 +115,12 @@ fn plan(config: &Config) -> Result<Plan, Failure> {
     })?;
     let tls =
         ServerTls::from_files(certificate, key, &ClientCertificates::NotAsked).map_err(Failure::usage)?;
+    let cluster = Cluster::from_kubeconfig(kubeconfig).map_err(Failure::usage)?;
+    for warning in &cluster.warnings {
+        warn!(file = %kubeconfig.display(), "{warning}");
+    }
     Ok(Plan {
-        cluster: Cluster::from_kubeconfig(kubeconfig).map_err(Failure::usage)?,
+        cluster,
         listen: address(listen)?,
         tls,
         metrics: address(config.metrics.listen.as_deref().unwrap_or(METRICS))?,
