@@ -306,6 +306,7 @@ impl Sink for Buffered {
             }
             None => queue.events.push_back(kept),
         }
+        self.shared.counters.queued(queue.events.len());
         let wakes = queue.awaited.is_some_and(|awaited| queue.events.len() >= awaited);
         if wakes {
             queue.awaited = None;

@@ -128,8 +128,10 @@ fn a_full_queue_drops_the_newest_counts_it_and_accepts_the_request() {
         matches!(lost.as_slice(), [("buffered", Reason::QueueFull, 7..=8)]),
         "{lost:?}"
     );
+    assert!(matches!(counters.snapshot().queued, 1..=2));
     gate.open();
     sink.shutdown();
+    assert_eq!(counters.snapshot().queued, 0);
     let kept = ids(&recording);
     assert_eq!(kept.first().map(String::as_str), Some("0/0"));
     assert!(kept.len() == 2 || kept.len() == 3, "{kept:?}");
