@@ -13,13 +13,13 @@ use kaudit_event::Event;
 use kaudit_sink::{Counters, Emission, Reservation, Reserve, Sink};
 use serde_json::Value;
 
-use crate::text;
+use crate::{Bench, text};
 
 /// Events that each backend is given; upstream's half gives as many.
 const EVENTS: usize = 40_000;
 
 /// Runs the backends; the webhook's receiver is a process of its own.
-pub(crate) fn run(inputs: &Value) {
+pub(crate) fn run(bench: &Bench, inputs: &Value) {
     let event = Event::decode(text(inputs, "metadata_line").as_bytes()).expect("the line is an event");
     let folder = std::env::temp_dir();
     let memory = std::path::Path::new("/dev/shm");
@@ -28,6 +28,9 @@ pub(crate) fn run(inputs: &Value) {
         ("log-memory", memory, "blocking", 1),
         ("log-batch", memory, "batch", 400),
     ] {
+        if !bench.wants(&format!("Backend/{name}")) {
+            continue;
+        }
         let path = folder.join(format!("kaudit-bench-{}.log", std::process::id()));
         let options = LogOptions {
             path: path.display().to_string(),
@@ -48,10 +51,16 @@ pub(crate) fn run(inputs: &Value) {
         std::fs::remove_file(&path).unwrap();
     }
     let large = Event::decode(text(inputs, "requestresponse_line").as_bytes()).expect("the line is an event");
-    webhook(&[
+    let webhooks: Vec<(&str, &Event)> = [
         ("truncate-buffered-webhook", &event),
         ("truncate-buffered-webhook-requestresponse", &large),
-    ]);
+    ]
+    .into_iter()
+    .filter(|(name, _)| bench.wants(&format!("Backend/{name}")))
+    .collect();
+    if !webhooks.is_empty() {
+        webhook(&webhooks);
+    }
 }
 
 fn webhook(events: &[(&str, &Event)]) {

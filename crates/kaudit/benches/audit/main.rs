@@ -64,15 +64,20 @@ fn main() {
     encode(&bench, &inputs["log_backend"]);
     request_info(&bench, inputs["request_info"].as_array().unwrap());
     chain::run(&bench, &inputs["chain"]);
-    if bench.runs.is_none() && "backend".starts_with(&bench.only) {
-        backends::run(&inputs["log_backend"]);
+    if bench.runs.is_none() {
+        backends::run(&bench, &inputs["log_backend"]);
     }
 }
 
 impl Bench {
+    /// Whether the benchmark of this name runs.
+    fn wants(&self, name: &str) -> bool {
+        name.to_lowercase().starts_with(&self.only)
+    }
+
     /// Runs `body` until the time is up and prints nanoseconds and allocations of one run.
     fn measure(&self, name: &str, mut body: impl FnMut()) {
-        if !name.to_lowercase().starts_with(&self.only) {
+        if !self.wants(name) {
             return;
         }
         if let Some(runs) = self.runs {
