@@ -106,26 +106,20 @@ impl<'a> Form<'a> {
 
     fn into_kept(self) -> Form<'static> {
         let event = match self.event {
-            Held::Live(event) => Box::new(event.clone()),
-            Held::Kept(event) => event,
+            Held::Live(event) => Held::Kept(Box::new(event.clone())),
+            Held::Kept(event) => Held::Kept(event),
             Held::Line {
                 kind,
                 api_version,
                 event,
-            } => {
-                let event = Held::Line {
-                    kind,
-                    api_version,
-                    event,
-                };
-                return Form {
-                    event,
-                    line: self.line,
-                };
-            }
+            } => Held::Line {
+                kind,
+                api_version,
+                event,
+            },
         };
         Form {
-            event: Held::Kept(event),
+            event,
             line: self.line,
         }
     }
