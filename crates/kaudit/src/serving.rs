@@ -131,7 +131,11 @@ impl Serving {
             () = self.gateway.wait() => {}
             () = now.cancelled() => {}
         }
-        self.auditing.shutdown().await;
+        // Cut short, what is still under way ends with the runtime, and is counted and reported as lost.
+        tokio::select! {
+            () = self.auditing.shutdown() => {}
+            () = now.cancelled() => {}
+        }
         self.last.cancel();
         self.tasks.close();
         self.tasks.wait().await;

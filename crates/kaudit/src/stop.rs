@@ -27,12 +27,12 @@ impl Stop {
         let mut terminate = hear(SignalKind::terminate())?;
         let Self { stop, now } = self.clone();
         Ok(async move {
-            for heard in [&stop, &now] {
+            for (heard, is_last) in [(&stop, false), (&now, true)] {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
-                if heard.is_cancelled() {
+                if is_last || heard.is_cancelled() {
                     warn!("stopping at once");
                 } else {
                     info!("stopping; once more to stop at once");

@@ -154,8 +154,8 @@ impl Gateway {
         self.metric("kaudit_audit_events_lost_total").values().sum()
     }
 
-    /// SIGTERM, as a kubelet sends it, and the end.
-    fn stop(mut self) -> Vec<String> {
+    /// SIGTERM, as a kubelet sends it.
+    fn terminate(&self) {
         let id = self.child.id().to_string();
         assert!(
             Command::new("kill")
@@ -164,6 +164,11 @@ impl Gateway {
                 .unwrap()
                 .success()
         );
+    }
+
+    /// SIGTERM and the end.
+    fn stop(mut self) -> Vec<String> {
+        self.terminate();
         let status = self.child.wait().unwrap();
         let said = self.said.lock().unwrap().clone();
         assert!(status.success(), "{status}:\n{}", said.join("\n"));
@@ -296,6 +301,32 @@ fn a_stop_delivers_what_is_queued() {
     assert_eq!(capture.events().len(), 0, "the batch waits for 30 s");
     gateway.stop();
     assert_eq!(capture.events().len(), 40);
+}
+
+#[test]
+fn a_second_signal_ends_a_process_whose_receiver_is_dead_and_names_what_is_lost() {
+    let dev = Dev::start(&["--no-traffic"]);
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("webhook");
+    let capture = Capture::start(&kubeconfig);
+    capture.answers(Answer::Code(503));
+    let kubeconfig = kubeconfig.display().to_string();
+    // Its retries alone would take 81 s and more.
+    let mut gateway = Gateway::start(&dev, folder.path(), &["--audit-webhook-config-file", &kubeconfig]);
+    gateway.send(3);
+    gateway.terminate();
+    until("the queue is delivered in vain", Duration::from_secs(20), || {
+        capture.requests() > 0
+    });
+    gateway.terminate();
+    until("it ends", Duration::from_secs(30), || {
+        gateway.child.try_wait().unwrap().is_some()
+    });
+    until("the loss is named", Duration::from_secs(20), || {
+        let said = gateway.said.lock().unwrap();
+        said.iter()
+            .any(|line| line.contains("affecting 6 audit events: audit backend shut down"))
+    });
 }
 
 #[test]
