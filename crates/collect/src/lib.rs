@@ -1,0 +1,1 @@
+//! Collects audit events from apiservers' webhooks and log files without losing one it acknowledged.

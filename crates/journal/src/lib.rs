@@ -1,0 +1,1 @@
+//! A durable, checksummed, append-only journal of opaque records.
