@@ -141,12 +141,16 @@ pub(crate) fn root_of_event(text: &[u8]) -> Result<Value<'_>, DecodeError> {
     Ok(root)
 }
 
+pub(crate) fn into_event(root: Value<'_>, event: &mut Event) -> Result<(), DecodeError> {
+    event::into_event(root, event)
+}
+
 pub(crate) fn parse_time(text: &[u8]) -> Option<MicroTime> {
     time::parse(text)
 }
 
 /// The one JSON object that `text` is.
-fn root(text: &[u8], reading: Reading) -> Result<Value<'_>, DecodeError> {
+pub(crate) fn root(text: &[u8], reading: Reading) -> Result<Value<'_>, DecodeError> {
     if text.len() > MAX_EVENT_BYTES {
         return Err(DecodeError::TooLarge(text.len()));
     }

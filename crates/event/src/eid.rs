@@ -21,15 +21,22 @@ impl Eid {
     pub fn of(key: &[u8; 32], cluster: &str, event: &Event) -> Result<Self, EncodeError> {
         let mut canonical = Vec::new();
         event.write_canonical(&mut canonical)?;
+        Ok(Self::of_canonical(key, cluster, [&canonical, b""]))
+    }
+
+    /// The ID of an event whose canonical form is given in two parts.
+    pub(crate) fn of_canonical(key: &[u8; 32], cluster: &str, canonical: [&[u8]; 2]) -> Self {
         let mut hasher = blake3::Hasher::new_keyed(key);
         hasher.update(&(cluster.len() as u64).to_le_bytes());
         hasher.update(cluster.as_bytes());
-        hasher.update(&canonical);
+        for part in canonical {
+            hasher.update(part);
+        }
         let mut id = [0; 24];
         for (to, from) in id.iter_mut().zip(hasher.finalize().as_bytes()) {
             *to = *from;
         }
-        Ok(Self(id))
+        Self(id)
     }
 
     /// The 24 bytes.

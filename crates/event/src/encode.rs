@@ -13,6 +13,7 @@ use crate::{
     Event, ListMeta, MicroTime, ObjectReference, Open, Stage, Status, StatusDetails, Text, Unknown, UserInfo,
 };
 use string::push_json_string;
+pub(crate) use string::string_len_as_encoded;
 
 /// Why an event could not be encoded. The text is upstream's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,7 +92,7 @@ pub fn go_quoted(text: &[u8]) -> String {
     String::from_utf8_lossy(&quoted).into_owned()
 }
 
-const HEAD: &[u8] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#;
+pub(crate) const HEAD: &[u8] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#;
 
 impl Event {
     /// Appends the log line of format `json` with its final LF.

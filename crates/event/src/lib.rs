@@ -8,6 +8,7 @@ mod decode;
 mod eid;
 mod encode;
 mod items;
+mod line;
 mod managed_fields;
 pub mod record;
 mod restrict;
@@ -23,6 +24,7 @@ pub use encode::{
     Body, BodyError, EncodeError, LeftOut, check_json, go_quoted, write_event_list, write_json_item_of_line,
 };
 pub use items::{BadItem, BadItemReason, event_list_items, ndjson_items};
+pub use line::{EventLine, log_line_of_item};
 pub use managed_fields::without_managed_fields;
 pub use restrict::ManagedFields;
 pub use text::Text;

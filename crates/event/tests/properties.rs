@@ -5,8 +5,9 @@
 use bytes::Bytes;
 use kaudit_event::record::{Record, TailPosition, Transport};
 use kaudit_event::{
-    DecodedEvent, Event, Level, MicroTime, ObjectReference, Stage, Status, StatusDetails, Text, Unknown,
-    UserInfo, check_json, event_list_items, ndjson_items, without_managed_fields, write_event_list,
+    DecodedEvent, Eid, Event, EventLine, Level, MicroTime, ObjectReference, Stage, Status, StatusDetails,
+    Text, Unknown, UserInfo, check_json, event_list_items, ndjson_items, without_managed_fields,
+    write_event_list,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -168,6 +169,41 @@ proptest! {
             let view = decoded.view();
             prop_assert!(view.source_ips().count() < 10);
             prop_assert!(view.user().texts("groups").count() < 100);
+        }
+    }
+
+    #[test]
+    fn a_line_is_scanned_and_has_the_id_of_its_event(event in event()) {
+        let mut line = Vec::new();
+        event.write_json_line(&mut line).unwrap();
+        let scanned = EventLine::scan(&line).unwrap();
+        prop_assert_eq!(scanned.eid(&[3; 32], "c"), Eid::of(&[3; 32], "c", &event).unwrap());
+        prop_assert_eq!(scanned.stage_timestamp(), event.stage_timestamp);
+    }
+
+    #[test]
+    fn a_scanned_text_is_what_the_encoder_writes_for_it(
+        event in event(),
+        at in any::<prop::sample::Index>(),
+        insert in prop::sample::select(vec![
+            &b" "[..], b"\n", b"<", b"\\u003c", b"\\u0041", b"\\", b"0", b"null", b"{}", b"[]", b",", b"\"", b"\xff", b"\xe2\x80\xa8", b"\\ufffd",
+            b"}", b"", b"a",
+        ]),
+        removed in 0..2_usize,
+    ) {
+        let mut line = Vec::new();
+        event.write_json_line(&mut line).unwrap();
+        let at = at.index(line.len());
+        line.splice(at..(at + removed).min(line.len()), insert.iter().copied());
+        if let Some(scanned) = EventLine::scan(&line) {
+            let decoded = Event::from_item(&line).unwrap();
+            let mut again = Vec::new();
+            decoded.write_json_line(&mut again).unwrap();
+            let mut expected = Vec::new();
+            scanned.write_line(&mut expected);
+            expected.push(b'\n');
+            prop_assert_eq!(String::from_utf8_lossy(&again), String::from_utf8_lossy(&expected));
+            prop_assert_eq!(scanned.eid(&[3; 32], "c"), Eid::of(&[3; 32], "c", &decoded).unwrap());
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use kaudit_event::{DecodedEvent, Event, ndjson_items};
+use kaudit_event::{DecodedEvent, Eid, Event, EventLine, ndjson_items};
 
 /// The logs in JSON of the folder, unpacked.
 fn logs(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
@@ -106,6 +106,23 @@ fn real_log_lines_are_viewed_as_they_are_decoded() {
                     .and_then(|body| body.raw.as_deref())
             );
             assert_eq!(view.unknown_fields().count(), 0);
+        }
+    }
+}
+
+#[test]
+fn real_log_lines_are_scanned_without_decoding() {
+    for (path, log) in folders().iter().flat_map(|folder| logs(folder)) {
+        for line in ndjson_items(&log) {
+            let line = line.unwrap();
+            let scanned = EventLine::scan(line)
+                .unwrap_or_else(|| panic!("{}: {}", path.display(), String::from_utf8_lossy(line)));
+            let event = Event::from_json_line(line).unwrap();
+            assert_eq!(
+                scanned.eid(&[9; 32], "c"),
+                Eid::of(&[9; 32], "c", &event).unwrap()
+            );
+            assert_eq!(scanned.received(), event.request_received_timestamp);
         }
     }
 }

@@ -46,12 +46,32 @@ struct Scanner<'a> {
     out: &'a mut Vec<u8>,
 }
 
+/// Where the JSON value that `raw` begins with ends, if [`push_compact`] would not change it.
+pub(crate) fn compact_len(raw: &[u8]) -> Option<usize> {
+    let mut scanner = Scanner {
+        raw,
+        copied: 0,
+        out: &mut Vec::new(),
+    };
+    let end = scanner.value().ok()?;
+    (scanner.copied == 0).then_some(end)
+}
+
 impl Scanner<'_> {
     fn document(&mut self) -> Result<(), BodyError> {
+        let end = self.value()?;
+        match self.next(end) {
+            None => Ok(()),
+            Some((byte, _)) => Err(invalid(byte, "after top-level value")),
+        }
+    }
+
+    /// One value, to behind its end.
+    fn value(&mut self) -> Result<usize, BodyError> {
         let mut enclosing: Vec<Container> = Vec::new();
         let mut innermost: Option<Container> = None;
         let mut at = 0;
-        loop {
+        'value: loop {
             // A value begins here.
             let (byte, start) = self.next(at).ok_or(BodyError::UnexpectedEnd)?;
             at = start;
@@ -87,33 +107,28 @@ impl Scanner<'_> {
                 _ => return Err(invalid(byte, "looking for beginning of value")),
             }
             // A value ended here; others may end with it.
-            loop {
-                let Some((byte, start)) = self.next(at) else {
-                    return match innermost {
-                        None => Ok(()),
-                        Some(_) => Err(BodyError::UnexpectedEnd),
-                    };
-                };
+            while let Some(container) = innermost {
+                let (byte, start) = self.next(at).ok_or(BodyError::UnexpectedEnd)?;
                 at = start;
-                match (innermost, byte) {
-                    (Some(Container::Object), b',') => {
+                match (container, byte) {
+                    (Container::Object, b',') => {
                         let (first, start) = self.next(at + 1).ok_or(BodyError::UnexpectedEnd)?;
                         at = self.key(first, start)?;
-                        break;
+                        continue 'value;
                     }
-                    (Some(Container::Array), b',') => {
+                    (Container::Array, b',') => {
                         at += 1;
-                        break;
+                        continue 'value;
                     }
-                    (Some(Container::Object), b'}') | (Some(Container::Array), b']') => {
+                    (Container::Object, b'}') | (Container::Array, b']') => {
                         at += 1;
                         innermost = enclosing.pop();
                     }
-                    (Some(Container::Object), _) => return Err(invalid(byte, "after object key:value pair")),
-                    (Some(Container::Array), _) => return Err(invalid(byte, "after array element")),
-                    (None, _) => return Err(invalid(byte, "after top-level value")),
+                    (Container::Object, _) => return Err(invalid(byte, "after object key:value pair")),
+                    (Container::Array, _) => return Err(invalid(byte, "after array element")),
                 }
             }
+            return Ok(at);
         }
     }
 

@@ -25,6 +25,55 @@ pub fn push_json_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
+/// Bytes of the string that `inner` begins with, up to its closing quote, if [`push_json_string`] writes
+/// it so.
+#[inline(always)]
+pub(crate) fn string_len_as_encoded(inner: &[u8]) -> Option<usize> {
+    let run = plain_run(inner, Beyond::All);
+    match inner.get(run)? {
+        b'"' => Some(run),
+        _ => string_with_escapes_len(inner, run),
+    }
+}
+
+#[inline(never)]
+fn string_with_escapes_len(inner: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let rest = inner.get(at..)?;
+        at += match rest {
+            [b'"', ..] => return Some(at),
+            [b'\\', b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
+            [b'\\', b'u', b'2', b'0', b'2', b'8' | b'9', ..] | [b'\\', b'u', b'f', b'f', b'f', b'd', ..] => 6,
+            [b'\\', b'u', b'0', b'0', high @ b'0'..=b'3', low, ..] => {
+                let digit = char::from(*low)
+                    .to_digit(16)
+                    .filter(|_| !low.is_ascii_uppercase())?;
+                let byte = u8::try_from(u32::from(high - b'0') * 16 + digit).ok()?;
+                let mut written = Vec::with_capacity(6);
+                match byte {
+                    0..0x20 | b'<' | b'>' | b'&' => push_escape(&mut written, byte),
+                    _ => return None,
+                }
+                rest.starts_with(&written)
+                    .then_some(written.len())
+                    .filter(|length| *length == 6)?
+            }
+            [0x80..=0xff, ..] => {
+                let run = rest.iter().take_while(|byte| **byte >= 0x80).count();
+                let text = std::str::from_utf8(rest.get(..run)?).ok()?;
+                if text.contains(['\u{2028}', '\u{2029}']) {
+                    return None;
+                }
+                run
+            }
+            _ => match plain_run(rest, Beyond::All) {
+                0 => return None,
+                run => run,
+            },
+        };
+    }
+}
+
 fn push_with_escapes(out: &mut Vec<u8>, bytes: &[u8]) {
     let mut rest = bytes;
     loop {
