@@ -1,0 +1,2 @@
+//! The receiver.
+mod split;
