@@ -1,0 +1,144 @@
+//! How old segments go.
+
+use std::sync::Arc;
+
+use super::{Core, Failure, Spare};
+use crate::cursor::Hold;
+use crate::view::Kept;
+use crate::{Seq, WhenFull};
+
+/// What may be done with the oldest segment.
+enum Verdict {
+    /// All holding cursors have passed it.
+    Released,
+    /// Nobody holds it, or nobody is asked.
+    Expired,
+    /// A holding cursor needs it.
+    Held,
+}
+
+impl Core {
+    /// Lets the oldest segments go until one of `size` bytes may be added.
+    pub(super) fn make_room(&mut self, size: u64) -> Result<(), Failure> {
+        loop {
+            let (taken, oldest) = {
+                let kept = self.view.lock();
+                let taken: u64 = kept.segments.iter().map(|segment| segment.bytes()).sum();
+                (taken, kept.segments.front().map(|segment| segment.first))
+            };
+            if taken.saturating_add(size) <= self.options.max_bytes {
+                return Ok(());
+            }
+            let Some(oldest) = oldest else {
+                return Err(Failure::JournalFull);
+            };
+            if matches!(
+                self.verdict(&self.view.lock(), self.options.when_full),
+                Verdict::Held
+            ) {
+                return Err(Failure::JournalFull);
+            }
+            if self
+                .tail
+                .as_ref()
+                .is_some_and(|tail| tail.segment.first == oldest)
+            {
+                self.close_tail();
+            }
+            self.let_go(self.options.when_full)?;
+        }
+    }
+
+    /// Lets all segments go that every holding cursor has passed; none if there is no such cursor.
+    ///
+    /// # Errors
+    ///
+    /// The file system's.
+    pub(crate) fn release(&mut self) -> Result<(), Failure> {
+        loop {
+            let is_tail = |first| self.tail.as_ref().is_some_and(|tail| tail.segment.first == first);
+            {
+                let kept = self.view.lock();
+                let Some(oldest) = kept.segments.front() else {
+                    return Ok(());
+                };
+                let is_released = matches!(self.verdict(&kept, WhenFull::Refuse), Verdict::Released);
+                if is_tail(oldest.first) || !is_released {
+                    return Ok(());
+                }
+            }
+            self.let_go(WhenFull::Refuse)?;
+        }
+    }
+
+    fn verdict(&self, kept: &Kept, when_full: WhenFull) -> Verdict {
+        let held = held_from(kept);
+        let end = self.end_of_oldest(kept);
+        match held {
+            Some(held) if end <= held => Verdict::Released,
+            Some(_) if when_full == WhenFull::Refuse => Verdict::Held,
+            _ => Verdict::Expired,
+        }
+    }
+
+    fn end_of_oldest(&self, kept: &Kept) -> Seq {
+        kept.segments.get(1).map_or(self.next, |next| next.first)
+    }
+
+    /// Recycles or removes the oldest segment.
+    fn let_go(&mut self, when_full: WhenFull) -> Result<(), Failure> {
+        let (segment, end, verdict) = {
+            let mut kept = self.view.lock();
+            let end = self.end_of_oldest(&kept);
+            let verdict = self.verdict(&kept, when_full);
+            let Some(segment) = kept.segments.pop_front() else {
+                return Ok(());
+            };
+            (segment, end, verdict)
+        };
+        // Out of the list nobody can come to have it; whoever has it goes on with a file without a name.
+        let is_alone = Arc::strong_count(&segment) == 1;
+        let recycled = is_alone && self.spare.is_none() && segment.header.is_some();
+        let gone = if recycled {
+            self.fs.rename(&segment.path, &self.spare_path())
+        } else {
+            self.fs.remove(&segment.path)
+        };
+        let gone = match gone {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            gone => gone,
+        };
+        if let Err(error) = gone {
+            self.view.lock().segments.push_front(segment);
+            return Err(Failure::write("remove a segment", error));
+        }
+        {
+            let mut kept = self.view.lock();
+            let records = end.since(segment.first);
+            match verdict {
+                Verdict::Released => kept.counters.released_records += records,
+                Verdict::Expired | Verdict::Held => kept.counters.expired_records += records,
+            }
+        }
+        // One after the other, so that no crash leaves an older one before a gap.
+        let synced = self.fs.sync_dir(&self.dir);
+        synced.map_err(|error| Failure::sync("sync the journal's directory", error))?;
+        if recycled && let Ok(file) = self.fs.open(&self.spare_path()) {
+            self.spare = Some(Spare {
+                file,
+                size: segment.bytes(),
+                is_recycled: true,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// From where on a holding cursor needs records.
+fn held_from(kept: &Kept) -> Option<Seq> {
+    let holding = kept
+        .cursors
+        .values()
+        .filter(|position| position.hold == Hold::Yes);
+    holding.map(|position| position.at).min()
+}
