@@ -193,7 +193,9 @@ mod tests {
         let whole = Arrival::of_line(expected.as_bytes(), "c", &keys).unwrap();
         assert_eq!(line(&whole), expected);
         assert_eq!((whole.eid, whole.request), (item.eid, item.request));
-        let old = expected.replace("k8s.io/v1", "k8s.io/v1beta1").replace(",\"verb\"", ", \"verb\"");
+        let old = expected
+            .replace("k8s.io/v1", "k8s.io/v1beta1")
+            .replace(",\"verb\"", ", \"verb\"");
         let old = Arrival::of_item(old.as_bytes(), "c", &keys).unwrap();
         assert_eq!((old.eid, old.request), (item.eid, item.request));
         assert_eq!(line(&old), expected);

@@ -194,7 +194,11 @@ fn push_header(out: &mut Vec<u8>, origin: &Origin, piece: &Piece<'_>, now_micros
         out.extend_from_slice(format!(",\"offset\":{offset}").as_bytes());
     }
     out.extend_from_slice(
-        format!(",\"receivedMicros\":{now_micros},\"bytes\":{}}}\n", piece.bytes.len()).as_bytes(),
+        format!(
+            ",\"receivedMicros\":{now_micros},\"bytes\":{}}}\n",
+            piece.bytes.len()
+        )
+        .as_bytes(),
     );
 }
 
@@ -250,6 +254,9 @@ mod tests {
         let stats = quarantine.stats();
         assert!(stats.bytes <= 1000);
         assert_eq!(stats.files + stats.dropped_files, 10);
-        assert_eq!(Quarantine::open(folder.path(), 1000).unwrap().stats().files, stats.files);
+        assert_eq!(
+            Quarantine::open(folder.path(), 1000).unwrap().stats().files,
+            stats.files
+        );
     }
 }

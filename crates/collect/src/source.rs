@@ -14,9 +14,7 @@ pub struct Name(Arc<str>);
 
 /// Why a text is no [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is no name: write 1 to 253 letters, digits, `.`, `_` or `-`, the first one a letter or digit"
-)]
+#[error("{0:?} is no name: write 1 to 253 letters, digits, `.`, `_` or `-`, the first one a letter or digit")]
 pub struct InvalidName(String);
 
 impl Name {
@@ -262,7 +260,18 @@ mod tests {
         for good in ["a", "prod-eu-1", "10.0.0.1", "node_1.example.com", "0"] {
             assert_eq!(good.parse::<Name>().unwrap().as_str(), good);
         }
-        for bad in ["", ".", "..", "-a", "a/b", "a b", "ä", "a\n", "%41", &"a".repeat(254)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "-a",
+            "a/b",
+            "a b",
+            "ä",
+            "a\n",
+            "%41",
+            &"a".repeat(254),
+        ] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");
         }
     }

@@ -26,7 +26,8 @@ pub struct Record {
     pub source: String,
     /// The apiserver it comes from.
     pub instance: String,
-    /// Position in the stream of all records.
+    /// Its number in the journal of the kaudit that collected it. 0 in that journal itself, which numbers
+    /// its records.
     pub seq: u64,
     /// When it was taken in, microseconds since 1970 in UTC.
     pub received_micros: i64,
@@ -92,28 +93,79 @@ pub enum RecordError {
     TooLarge(usize),
 }
 
+/// A record without its event, borrowed: what a writer has at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the codec writes each field")]
+pub struct RecordHead<'a> {
+    /// As in [`Record`].
+    pub cluster: &'a str,
+    /// As in [`Record`].
+    pub source: &'a str,
+    /// As in [`Record`].
+    pub instance: &'a str,
+    /// As in [`Record`].
+    pub seq: u64,
+    /// As in [`Record`].
+    pub received_micros: i64,
+    /// As in [`Record`].
+    pub transport: Transport,
+    /// As in [`Record`]: the file's identity and the offset.
+    pub tail: Option<(&'a str, u64)>,
+    /// As in [`Record`].
+    pub matched_rule: Option<u32>,
+}
+
 impl Record {
+    /// What stands before the event.
+    #[must_use]
+    pub fn head(&self) -> RecordHead<'_> {
+        RecordHead {
+            cluster: &self.cluster,
+            source: &self.source,
+            instance: &self.instance,
+            seq: self.seq,
+            received_micros: self.received_micros,
+            transport: self.transport,
+            tail: self.tail.as_ref().map(|tail| (tail.file.as_str(), tail.offset)),
+            matched_rule: self.matched_rule,
+        }
+    }
+
     /// Appends the record. Texts beyond 16 KiB are refused before anything is written.
     ///
     /// # Errors
     ///
     /// [`RecordError::Invalid`] and [`RecordError::TooLarge`].
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), RecordError> {
+        if self.event.len() > crate::decode::MAX_EVENT_BYTES {
+            return Err(RecordError::TooLarge(self.event.len()));
+        }
+        self.head().write(out)?;
+        out.extend_from_slice(&self.event);
+        Ok(())
+    }
+}
+
+impl RecordHead<'_> {
+    /// Appends the head; the event's bytes follow it. Texts beyond 16 KiB are refused before anything is
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Invalid`].
+    pub fn write(&self, out: &mut Vec<u8>) -> Result<(), RecordError> {
         let texts = [
-            ("cluster", &self.cluster),
-            ("source", &self.source),
-            ("instance", &self.instance),
+            ("cluster", self.cluster),
+            ("source", self.source),
+            ("instance", self.instance),
         ];
-        let file = self.tail.as_ref().map(|tail| ("file identity", &tail.file));
+        let file = self.tail.map(|(file, _)| ("file identity", file));
         if let Some((name, _)) = texts
             .iter()
             .chain(&file)
             .find(|(_, text)| text.len() > MAX_TEXT_BYTES)
         {
             return Err(RecordError::Invalid(name));
-        }
-        if self.event.len() > crate::decode::MAX_EVENT_BYTES {
-            return Err(RecordError::TooLarge(self.event.len()));
         }
         out.push(VERSION);
         out.push(match self.transport {
@@ -129,17 +181,18 @@ impl Record {
         }
         let bits = if self.tail.is_some() { HAS_TAIL } else { 0 };
         out.push(bits | if self.matched_rule.is_some() { HAS_RULE } else { 0 });
-        if let Some(tail) = &self.tail {
-            push_text(out, &tail.file);
-            out.extend_from_slice(&tail.offset.to_le_bytes());
+        if let Some((file, offset)) = self.tail {
+            push_text(out, file);
+            out.extend_from_slice(&offset.to_le_bytes());
         }
         if let Some(rule) = self.matched_rule {
             out.extend_from_slice(&rule.to_le_bytes());
         }
-        out.extend_from_slice(&self.event);
         Ok(())
     }
+}
 
+impl Record {
     /// Reads one record; its event shares the bytes.
     ///
     /// # Errors

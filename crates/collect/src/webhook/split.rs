@@ -228,9 +228,10 @@ impl Splitter {
     /// Fails for a list that said already that it is something else.
     fn is_other(&self) -> Result<(), SplitError> {
         let is_kind = self.kind.as_deref().is_none_or(|kind| kind == b"\"EventList\"");
-        let is_version = self.api_version.as_deref().is_none_or(|version| {
-            matches!(version, b"\"audit.k8s.io/v1\"" | b"\"audit.k8s.io/v1beta1\"")
-        });
+        let is_version = self
+            .api_version
+            .as_deref()
+            .is_none_or(|version| matches!(version, b"\"audit.k8s.io/v1\"" | b"\"audit.k8s.io/v1beta1\""));
         if is_kind && is_version {
             return Ok(());
         }
@@ -581,7 +582,9 @@ mod tests {
     #[test]
     fn items_come_out_whatever_the_pieces_are() {
         let other = r#"{ "x" : "}],{\"level\":\"", "y": [1, {}] }"#;
-        let text = list(&format!("{EVENT},{EVENT} ,\n{other},7,null,\"a,]\",[1,[2]],{EVENT}")) + "\n";
+        let text = list(&format!(
+            "{EVENT},{EVENT} ,\n{other},7,null,\"a,]\",[1,[2]],{EVENT}"
+        )) + "\n";
         let expected = [EVENT, EVENT, other, "7", "null", "\"a,]\"", "[1,[2]]", EVENT];
         for size in [1, 2, 3, 7, 64, 100_000] {
             let (items, end) = split(text.as_bytes(), size, 1 << 20);
@@ -595,9 +598,15 @@ mod tests {
         let ok = format!(r#" {{"items":[{EVENT}],"kind":"EventList","apiVersion":"audit.k8s.io/v1beta1"}}"#);
         assert_eq!(split(ok.as_bytes(), 5, 1 << 20).1, Ok(()));
         for (text, expected) in [
-            (r#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":null}"#, "ok"),
+            (
+                r#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":null}"#,
+                "ok",
+            ),
             (r#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1"}"#, "ok"),
-            (r#"{"kind":"PodList","apiVersion":"v1","items":[{"a":1}]}"#, "Other"),
+            (
+                r#"{"kind":"PodList","apiVersion":"v1","items":[{"a":1}]}"#,
+                "Other",
+            ),
             (r#"{"items":[],"kind":"EventList"}"#, "Malformed"),
             (r#"{"kind":"EventList""#, "Cut"),
             (r#"{"kind":"EventList","items":[{"a":"#, "Cut"),
@@ -605,7 +614,10 @@ mod tests {
             ("[]", "Malformed"),
             ("", "Cut"),
             (r#"{"kind" "EventList"}"#, "Malformed"),
-            (r#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1"} x"#, "Malformed"),
+            (
+                r#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1"} x"#,
+                "Malformed",
+            ),
         ] {
             for size in [1, 1000] {
                 let shown = match split(text.as_bytes(), size, 1 << 20).1 {
@@ -616,7 +628,10 @@ mod tests {
             }
         }
         let big = format!(r#"{{"x":"{}"}}"#, "y".repeat(2 * MAX_HEAD_BYTES));
-        assert_eq!(split(big.as_bytes(), 999, 1 << 20).1, Err(SplitError::HeadTooLarge));
+        assert_eq!(
+            split(big.as_bytes(), 999, 1 << 20).1,
+            Err(SplitError::HeadTooLarge)
+        );
     }
 
     #[test]
@@ -642,7 +657,10 @@ mod tests {
             assert_eq!(items[1], EVENT);
         }
         let hopeless = list(&format!(r#"{{"level":{long}}}"#));
-        assert_eq!(split(hopeless.as_bytes(), 10, 300).1, Err(SplitError::ItemTooLarge(300)));
+        assert_eq!(
+            split(hopeless.as_bytes(), 10, 300).1,
+            Err(SplitError::ItemTooLarge(300))
+        );
     }
 
     #[test]
