@@ -107,6 +107,11 @@ impl<'a> Arrival<'a> {
         }
     }
 
+    /// An item of an EventList that was scanned already.
+    pub(crate) fn of_scanned_item(line: EventLine<'a>, cluster: &str, keys: &Keys) -> Self {
+        Self::scanned(LineText::Item(line), &line, cluster, keys)
+    }
+
     fn scanned(text: LineText<'a>, line: &EventLine<'_>, cluster: &str, keys: &Keys) -> Self {
         Self {
             text,

@@ -2,7 +2,8 @@
 //!
 //! The set holds the first 128 bits of the newest events' ids: two events of one key meet by chance once in
 //! 2^128 / n. It is made of generations; when the newest is full the oldest is forgotten as a whole, so that
-//! between seven and eight eighths of the bound are remembered at any time.
+//! between seven and eight eighths of the bound are remembered at any time. A table grows at seven eighths of its
+//! places to twice as many, of seventeen bytes each: an event takes at most 39 bytes.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -10,10 +11,6 @@ use std::hash::{BuildHasherDefault, Hasher};
 use kaudit_event::Eid;
 
 const GENERATIONS: usize = 8;
-
-/// Bytes that one remembered event takes at most: a table grows at seven eighths of its places to twice as
-/// many, each of sixteen bytes and one of control.
-pub(crate) const BYTES_PER_EVENT: usize = 2 * 17 * 8 / 7;
 
 /// The ids of the newest events.
 #[derive(Debug)]

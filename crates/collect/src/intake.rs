@@ -34,7 +34,7 @@ const SIGNAL_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct IntakeOptions {
-    /// The newest events of which duplicates are recognised. Each takes at most 38 bytes of memory.
+    /// The newest events of which duplicates are recognised. Each takes at most 39 bytes of memory.
     pub dedup_events: usize,
     /// The newest auditIDs whose use is watched. Each takes about 150 bytes of memory.
     pub audit_ids: usize,

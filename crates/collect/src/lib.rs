@@ -1,16 +1,21 @@
 //! Collects audit events from apiservers' webhooks and log files without losing one it acknowledged.
 
+mod access;
 mod arrival;
 mod audit_ids;
+mod budget;
+mod clock;
 mod dedup;
 mod intake;
 mod parcel;
 mod quarantine;
+mod receiver;
 mod source;
-mod webhook;
 
+pub use access::{Access, Credential, Grant, InvalidPattern, InvalidToken, Pattern, TokenHash};
 pub use arrival::{Arrival, Keys, NotAnEvent};
 pub use intake::{AuditIdReused, Beside, Intake, IntakeOptions, NotKept, Taken};
 pub use parcel::{About, Parcel};
 pub use quarantine::{Piece, Quarantine, QuarantineStats};
+pub use receiver::{Receiver, ReceiverOptions};
 pub use source::{InvalidName, Name, Origin, Source, SourceCounts, Way};

@@ -145,6 +145,8 @@ pub struct SourceCounts {
     pub held_back: BTreeMap<&'static str, u64>,
     /// When an event was taken in last, microseconds since 1970 in UTC.
     pub last_received_micros: Option<i64>,
+    /// When the client certificate that was shown last ends, seconds since 1970.
+    pub certificate_not_after: Option<i64>,
     /// The newest stage time of its events.
     pub newest_stage_micros: Option<i64>,
     rate: Rate,
@@ -243,6 +245,13 @@ impl Source {
 
     pub(crate) fn counting(&self) -> MutexGuard<'_, SourceCounts> {
         self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes down the end of the certificate that was shown.
+    pub(crate) fn shown(&self, certificate_not_after: Option<i64>) {
+        if certificate_not_after.is_some() {
+            self.counting().certificate_not_after = certificate_not_after;
+        }
     }
 
     /// Counts that the source was told to come again later.

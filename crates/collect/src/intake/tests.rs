@@ -105,7 +105,7 @@ fn an_audit_id_on_two_requests_is_a_signal_and_both_are_kept() {
     let (signals, total) = intake.audit_ids_reused();
     assert_eq!(total, 1);
     assert_eq!(signals[0].audit_id, "a");
-    intake.sources();
+    drop(intake.sources());
     assert_eq!(
         (webhook.counts().events, webhook.counts().audit_id_reused),
         (2, 1)

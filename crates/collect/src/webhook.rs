@@ -1,2 +1,0 @@
-//! The receiver.
-mod split;
