@@ -8,7 +8,7 @@ use std::time::SystemTime;
     clippy::disallowed_methods,
     reason = "the one place where this crate asks for the time"
 )]
-pub(crate) fn now_micros() -> i64 {
+pub fn now_micros() -> i64 {
     micros(SystemTime::now())
 }
 

@@ -14,6 +14,7 @@ mod source;
 
 pub use access::{Access, Credential, Grant, InvalidPattern, InvalidToken, Pattern, TokenHash};
 pub use arrival::{Arrival, Keys, NotAnEvent};
+pub use clock::now_micros;
 pub use intake::{AuditIdReused, Beside, Intake, IntakeOptions, NotKept, Taken};
 pub use parcel::{About, Parcel};
 pub use quarantine::{Piece, Quarantine, QuarantineStats};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kaudit_backend::Enforced;
 use kaudit_backend::dynamic::Dynamic;
 use kaudit_policy::{MAX_POLICY_BYTES, Policy, unreadable_file};
-use kaudit_sink::{Counters, Demand, Discard, Sink, Union};
+use kaudit_sink::{Demand, Discard, Sink, Union};
 use kaudit_tower::PolicyHandle;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
@@ -107,16 +107,13 @@ fn compose(statics: Vec<Arc<dyn Sink>>, dynamic: Option<Arc<Dynamic>>) -> Arc<dy
     Union::of(enforced.into_iter().chain([dynamic as Arc<dyn Sink>]).collect())
 }
 
-/// A log of its own, outside of any configuration.
-pub(crate) fn log_sink(path: &Path) -> Result<Arc<dyn Sink>, Failure> {
-    let options = kaudit_backend::LogOptions {
-        path: path.display().to_string(),
-        max_backup: 3,
-        ..kaudit_backend::LogOptions::default()
-    };
-    options
-        .build(&Arc::new(Counters::default()))
-        .map_err(options::refused)
+/// The backends of `config` as one sink, for a chain that has its policy from elsewhere.
+pub(crate) fn sink_of(config: &config::Audit) -> Result<Arc<dyn Sink>, Failure> {
+    let backends = options::open(config, &Handle::current())?;
+    Ok(compose(
+        backends.into_iter().map(|(_, sink)| sink).collect(),
+        None,
+    ))
 }
 
 /// In the words of kube-apiserver's start.

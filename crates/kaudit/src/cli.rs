@@ -4,7 +4,10 @@ mod config;
 mod dev;
 mod policy;
 mod run;
+mod server;
 mod sink;
+mod source;
+mod table;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -45,6 +48,9 @@ enum Command {
     /// List, register and remove the sinks of a running kaudit
     #[command(subcommand)]
     Sink(sink::Command),
+    /// List where a running kaudit collects events from, and how each source is doing
+    #[command(subcommand)]
+    Source(source::Command),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -98,6 +104,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Policy(command) => policy::run(command),
         Command::Config(command) => config::run(command, leaf(matches)),
         Command::Sink(command) => sink::run(command),
+        Command::Source(command) => source::run(command),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kaudit", &mut script);
