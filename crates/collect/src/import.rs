@@ -10,7 +10,7 @@ use crate::{Chunk, InflateError, Limits, LogFormat};
 
 /// How to read a file.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_structs, reason = "settings, filled in over the defaults")]
 pub struct ImportConfig {
     /// An event may be this long; of a longer one only the head is kept.
     pub max_line_bytes: usize,

@@ -185,6 +185,11 @@ fn take_objects(pieces: &mut Vec<Piece>, text: &[u8], base: usize, reason: TornR
     }
 }
 
+/// Whether a text is the beginning of an audit event.
+pub(crate) fn begins_event(text: &[u8]) -> bool {
+    text.starts_with(EVENT_START)
+}
+
 fn begins_line(text: &[u8], at: usize) -> bool {
     at == 0 || text.get(at - 1) == Some(&b'\n')
 }

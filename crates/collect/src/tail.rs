@@ -6,35 +6,29 @@
 //! position behind it, which the caller keeps together with the lines and gives back after a restart or
 //! a failure.
 
+mod book;
+mod identity;
+mod names;
+mod pattern;
+mod reading;
+mod scan;
+mod source;
 mod status;
 
+use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
-use crate::Chunk;
+use crate::{Chunk, Gap, GapReason};
+use book::{Book, MAX_SOURCES, Position, Progress};
+use pattern::Pattern;
+use source::Source;
 
+pub use book::{MAX_POSITION_BYTES, PositionError};
 pub use status::{SourceState, SourceStatus, TailStatus};
-
-/// A position has this many bytes at most.
-pub const MAX_POSITION_BYTES: usize = 16 << 10;
-
-/// Why bytes are no position.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PositionError {
-    /// They are of a version that is not known.
-    #[error("it has version {0}, known is 1")]
-    Version(u8),
-    /// They are cut or changed.
-    #[error("it is damaged")]
-    Damaged,
-    /// There are too many.
-    #[error("it has {0} bytes, more than {MAX_POSITION_BYTES}")]
-    TooLarge(usize),
-}
 
 /// What to follow and how.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_structs, reason = "settings, filled in over the defaults")]
 pub struct TailConfig {
     /// A file, a glob (`*`, `?`, `[...]`), or a directory, which stands for all its `*.log`. Names the
     /// active files; their rotated ones are found beside them.
@@ -140,7 +134,24 @@ pub enum TailError {
 #[derive(Debug)]
 pub struct Tail {
     config: TailConfig,
+    pattern: Pattern,
+    sources: Vec<Source>,
+    /// What was read of sources that are not found now, and since when.
+    dormant: Vec<(u64, Book, SystemTime)>,
+    turn: usize,
+    next_search: SystemTime,
+    problem: Option<String>,
+    /// Gaps that chunks have named.
+    gaps: u64,
+    /// The last of them, to name them again after a rewind: number, source, gap.
+    recent_gaps: VecDeque<(u64, u64, Gap)>,
 }
+
+/// So many gaps can be named again.
+const RECENT_GAPS: usize = 64;
+
+/// What was read of a source that does not come back is forgotten then.
+const DORMANT_FOR: Duration = Duration::from_mins(10);
 
 impl Tail {
     /// Looks for the files. `saved` is the position of the last chunk that was kept.
@@ -149,32 +160,170 @@ impl Tail {
     ///
     /// [`TailError`] for a pattern or a position that cannot be understood. A file that is missing or cannot
     /// be read is no error: see [`status`](Self::status).
-    pub fn open(config: TailConfig, _saved: Option<&[u8]>, _now: SystemTime) -> Result<Self, TailError> {
-        Ok(Self { config })
+    pub fn open(config: TailConfig, saved: Option<&[u8]>, now: SystemTime) -> Result<Self, TailError> {
+        let pattern = Pattern::parse(&config.pattern).map_err(|reason| TailError::Pattern {
+            pattern: config.pattern.clone(),
+            reason,
+        })?;
+        let position = saved
+            .map(Position::decode)
+            .transpose()
+            .map_err(|source| TailError::Position {
+                pattern: config.pattern.clone(),
+                source,
+            })?;
+        let start = if position.is_none() { Some(config.start) } else { None };
+        let position = position.unwrap_or_default();
+        let mut tail = Self {
+            config,
+            pattern,
+            sources: Vec::new(),
+            dormant: position.books.into_iter().map(|(path, book)| (path, book, now)).collect(),
+            turn: 0,
+            next_search: now,
+            problem: None,
+            gaps: position.gaps,
+            recent_gaps: VecDeque::new(),
+        };
+        tail.search(start, now);
+        Ok(tail)
     }
 
-    /// The next lines, or nothing. Sources take turns. `now` only decides what is stale or due.
-    pub fn poll(&mut self, _now: SystemTime) -> Poll {
+    /// The next lines, or nothing. Sources take turns. `now` only decides what is stale or due; what was
+    /// found when a directory was last looked through stands until
+    /// [`rescan_every`](TailConfig::rescan_every) has passed.
+    pub fn poll(&mut self, now: SystemTime) -> Poll {
+        if now >= self.next_search {
+            self.search(None, now);
+        }
+        for _ in 0..self.sources.len() {
+            self.turn = (self.turn + 1) % self.sources.len().max(1);
+            let Some(source) = self.sources.get_mut(self.turn) else {
+                break;
+            };
+            let Some(mut chunk) = source.poll(&self.config, now) else {
+                continue;
+            };
+            let path = source.path_hash;
+            self.number_gaps(path, &chunk.gaps);
+            chunk.position = self.position();
+            return Poll::Chunk(Box::new(chunk));
+        }
         Poll::Idle
     }
 
-    /// The position behind the last chunk.
-    pub fn position(&self) -> Vec<u8> {
-        Vec::new()
+    fn number_gaps(&mut self, path: u64, gaps: &[Gap]) {
+        for gap in gaps {
+            self.gaps += 1;
+            self.recent_gaps.push_back((self.gaps, path, gap.clone()));
+        }
+        while self.recent_gaps.len() > RECENT_GAPS {
+            self.recent_gaps.pop_front();
+        }
     }
 
-    /// Goes back to a position that a chunk, or [`position`](Self::position), gave: what was read since is read again.
+    /// The position behind the last chunk. It is worth keeping before the first one too: it holds where the
+    /// reading began.
+    pub fn position(&mut self) -> Vec<u8> {
+        let room = book::room(self.sources.len() + self.dormant.len());
+        for book in self
+            .sources
+            .iter_mut()
+            .map(|source| &mut source.book)
+            .chain(self.dormant.iter_mut().map(|(_, book, _)| book))
+        {
+            book.fit(room);
+        }
+        let books: Vec<(u64, &Book)> = self
+            .sources
+            .iter()
+            .map(|source| (source.path_hash, &source.book))
+            .chain(self.dormant.iter().map(|(path, book, _)| (*path, book)))
+            .collect();
+        Position::encode(self.gaps, books.into_iter())
+    }
+
+    /// Goes back to a position that a chunk, or [`position`](Self::position), gave: what was read since is
+    /// read again. Files that were removed in the meantime are still read when that was less than a minute
+    /// ago.
     ///
     /// # Errors
     ///
     /// [`PositionError`]; nothing has changed then.
-    pub fn rewind(&mut self, _saved: &[u8]) -> Result<(), PositionError> {
+    pub fn rewind(&mut self, saved: &[u8]) -> Result<(), PositionError> {
+        let mut position = Position::decode(saved)?;
+        for source in &mut self.sources {
+            let at = position.books.iter().position(|(path, _)| *path == source.path_hash);
+            let book = at.map(|at| position.books.swap_remove(at).1).unwrap_or_default();
+            source.rewind(book);
+            let again = self
+                .recent_gaps
+                .iter()
+                .filter(|(number, path, _)| *number > position.gaps && *path == source.path_hash);
+            source.gaps.extend(again.map(|(_, _, gap)| gap.clone()));
+        }
+        self.recent_gaps.retain(|(number, ..)| *number <= position.gaps);
+        self.gaps = position.gaps;
+        let now = self.next_search;
+        self.dormant = position.books.into_iter().map(|(path, book)| (path, book, now)).collect();
         Ok(())
     }
 
     /// How it goes.
     pub fn status(&self) -> TailStatus {
-        let _ = &self.config;
-        TailStatus::default()
+        TailStatus {
+            sources: self.sources.iter().map(|source| source.status(&self.config)).collect(),
+            problem: self.problem.clone(),
+        }
+    }
+
+    /// Looks for active files. `start` is for those that are there now.
+    fn search(&mut self, start: Option<Start>, now: SystemTime) {
+        self.next_search = now + self.config.rescan_every;
+        let (paths, problem) = self.pattern.search();
+        self.problem = problem;
+        self.sources.retain(|source| paths.contains(&source.path) || !source.is_gone());
+        for path in paths {
+            if self.sources.iter().any(|source| source.path == path) {
+                continue;
+            }
+            if self.sources.len() >= MAX_SOURCES {
+                self.problem = Some(format!(
+                    "more than {MAX_SOURCES} files match; {} and others are not followed",
+                    path.display()
+                ));
+                break;
+            }
+            let hash = source::path_hash(&path);
+            let at = self.dormant.iter().position(|(path, ..)| *path == hash);
+            let book = at.map(|at| self.dormant.swap_remove(at).1);
+            let mut source = Source::new(path, book, start, now);
+            source.prepare(&self.config, now);
+            self.sources.push(source);
+        }
+        self.sources.sort_by(|one, other| one.path.cmp(&other.path));
+        self.forget_dormant(now);
+    }
+
+    fn forget_dormant(&mut self, now: SystemTime) {
+        let room = MAX_SOURCES - self.sources.len().min(MAX_SOURCES);
+        let mut kept = Vec::new();
+        for (path, book, since) in std::mem::take(&mut self.dormant) {
+            let is_young = now.duration_since(since).unwrap_or_default() < DORMANT_FOR;
+            if is_young && kept.len() < room {
+                kept.push((path, book, since));
+            } else if let Some(source) = self.sources.first_mut() {
+                let unfinished = book.entries.iter().filter(|entry| entry.progress == Progress::Reading);
+                source.gaps.extend(unfinished.map(|entry| Gap {
+                    file: format!("a file that was followed before, path hash {path:016x}"),
+                    offset: entry.offset,
+                    reason: GapReason::RestNotFound,
+                }));
+            } else {
+                // Nobody could name the gap; it waits for a source.
+                kept.push((path, book, since));
+            }
+        }
+        self.dormant = kept;
     }
 }
