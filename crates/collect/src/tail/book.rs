@@ -30,8 +30,9 @@ pub(super) const MAX_SOURCES: usize = 64;
 /// The head of a file: long enough for the first event's Audit-ID and times.
 pub(super) const HEAD_BYTES: usize = 1024;
 
-/// Bytes before an offset that vouch for it.
-pub(super) const MARK_BYTES: usize = 64;
+/// Bytes before an offset that vouch for it: enough to hold the last event's time, which stands before its
+/// annotations.
+pub(super) const MARK_BYTES: usize = 1024;
 
 const VERSION: u8 = 1;
 

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 
-use super::book::{Entry, HEAD_BYTES, Progress, hash};
+use super::book::{Entry, HEAD_BYTES, MARK_BYTES, Progress, hash};
 use super::identity::FileKey;
 use super::scan::{self, Candidate, Skipped, Unpacked, keep_last};
 use super::{LogFormat, TailConfig};
@@ -149,6 +149,10 @@ impl Reading {
     /// Reads up to a chunk, more only to reach the end of a line.
     pub(super) fn fill(&mut self, config: &TailConfig, chunk: &mut Chunk) -> io::Result<Fill> {
         let mut budget = config.max_line_bytes.saturating_add(config.max_chunk_bytes);
+        // A hole was taken from its beginning, the rest was not looked at.
+        if self.searched < self.buffer.len() && self.take_lines(config, chunk) {
+            return Ok(Fill::Taken);
+        }
         loop {
             let count = self.read(config.max_chunk_bytes)?;
             let is_checked = count == 0 || self.is_active;
@@ -596,7 +600,7 @@ fn seed(key: FileKey) -> u64 {
     hash(&numbers.map(u64::to_le_bytes).concat())
 }
 
-/// The first mark; each further one is four times as far.
+/// The first mark; each further one is twice as far.
 const FIRST_MARK: u64 = 256;
 
 impl Tracker {
@@ -639,11 +643,22 @@ impl Tracker {
         if self.offset == 0 {
             self.id = hash(&self.head) ^ self.seed;
         }
-        keep_last(&mut self.last, text);
+        let before = self.offset;
         self.offset += text.len() as u64;
-        let due = self.marks.last().map_or(FIRST_MARK, |(offset, _)| offset.saturating_mul(4));
-        if self.offset >= due {
-            self.marks.push((self.offset, hash(&self.last)));
+        keep_last(&mut self.last, text);
+        loop {
+            let due = self.marks.last().map_or(FIRST_MARK, |(offset, _)| offset.saturating_mul(2));
+            let at = due.max(before + MARK_BYTES as u64);
+            if due > self.offset {
+                return;
+            }
+            let marked = usize::try_from(at - before)
+                .ok()
+                .and_then(|end| text.get(end.checked_sub(MARK_BYTES)?..end));
+            match marked {
+                Some(bytes) => self.marks.push((at, hash(bytes))),
+                None => self.marks.push((self.offset, hash(&self.last))),
+            }
         }
     }
 
@@ -658,7 +673,11 @@ impl Tracker {
             crc: self.crc.clone().finalize(),
             order_millis: self.order_millis,
             key,
-            marks: self.marks.clone(),
+            marks: match progress {
+                Progress::Reading => self.marks.clone(),
+                // Nobody copies it any more; a few are enough to know an older copy by.
+                Progress::Finished | Progress::Skipped => self.marks.iter().rev().step_by(3).take(3).rev().copied().collect(),
+            },
         }
     }
 

@@ -385,10 +385,12 @@ pub(super) fn judge(
                 if is_by_key != is_same_file {
                     continue;
                 }
-                let found = compare(candidate, &mut heads, entry, open, probes);
+                let found = compare(candidate, is_same_file, &mut heads, entry, open, probes);
                 let owner = owners.get(number).copied().flatten();
                 verdict = Some(match (found, owner) {
                     (Comparison::Other, _) => continue,
+                    // The active file is nobody's copy.
+                    (_, Some(_)) if candidate.is_active => continue,
                     (Comparison::Part | Comparison::Whole, _) => Verdict::Read(Some(number)),
                     (Comparison::Beginning, None) => Verdict::Known(number),
                     (Comparison::Beginning, Some(owner)) => {
@@ -450,6 +452,7 @@ impl Heads {
 
 fn compare(
     candidate: &Candidate,
+    is_same_file: bool,
     heads: &mut Heads,
     entry: &Entry,
     open: Option<u64>,
@@ -461,15 +464,39 @@ fn compare(
     if entry.progress == Progress::Skipped {
         return Comparison::Whole;
     }
+    let place = (candidate.version, entry.id, entry.offset);
     match (candidate.compression, candidate.probe.trailer) {
-        (Compression::Plain, _) => compare_plain(candidate, entry).unwrap_or(Comparison::Other),
+        (Compression::Plain, _) => {
+            let compared = compare_plain(candidate, entry).unwrap_or(Comparison::Other);
+            if is_same_file || !matches!(compared, Comparison::Beginning | Comparison::Whole) {
+                return compared;
+            }
+            // Another inode must hold all the bytes that were read.
+            *probes.comparisons.entry(place).or_insert_with(|| {
+                if has_all(candidate, entry).unwrap_or(false) {
+                    compared
+                } else {
+                    Comparison::Other
+                }
+            })
+        }
         (_, Some((crc, length))) if crc == entry.crc && is_modulo(entry.offset, length) => Comparison::Whole,
         _ if open == Some(entry.id) => Comparison::Beginning,
         _ => *probes
             .comparisons
-            .entry((candidate.version, entry.id, entry.offset))
+            .entry(place)
             .or_insert_with(|| compare_unpacked(candidate, entry).unwrap_or(Comparison::Other)),
     }
+}
+
+fn has_all(candidate: &Candidate, entry: &Entry) -> io::Result<bool> {
+    let mut reader = Positioned {
+        file: candidate.open()?,
+        at: 0,
+    };
+    let mut skipped = Skipped::default();
+    skipped.skip(&mut reader, entry.offset)?;
+    Ok(skipped.crc.finalize() == entry.crc)
 }
 
 fn is_modulo(offset: u64, length: u32) -> bool {

@@ -67,6 +67,12 @@ impl Reader {
         }
     }
 
+    pub(crate) fn poll_and_keep(&mut self) {
+        if let Some(chunk) = self.poll() {
+            self.keep(chunk);
+        }
+    }
+
     pub(crate) fn keep(&mut self, chunk: Chunk) {
         assert!(chunk.position.len() <= MAX_POSITION_BYTES);
         let mut end_offset = 0;

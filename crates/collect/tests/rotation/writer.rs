@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -68,10 +69,11 @@ impl Writer {
     /// The first step of a rotation; there is no file at the path then.
     pub(crate) fn rename(&mut self) -> PathBuf {
         self.file = None;
-        self.millis += 1;
-        let (seconds, millis) = (self.millis / 1000, self.millis % 1000);
-        let (minutes, seconds) = (seconds / 60, seconds % 60);
-        let name = format!("audit-2026-07-23T14-{minutes:02}-{seconds:02}.{millis:03}.log");
+        let modified = fs::metadata(&self.path).unwrap().modified().unwrap();
+        let millis = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+        self.millis = u64::try_from(millis).unwrap().max(self.millis + 1);
+        let time = jiff::Timestamp::from_millisecond(i64::try_from(self.millis).unwrap()).unwrap();
+        let name = time.strftime("audit-%Y-%m-%dT%H-%M-%S.%3f.log").to_string();
         let backup = self.path.with_file_name(name);
         fs::rename(&self.path, &backup).unwrap();
         backup
