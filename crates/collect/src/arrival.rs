@@ -38,6 +38,9 @@ pub enum NotAnEvent {
     /// It cannot be read as an event.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// It is an object that says nothing that an event says.
+    #[error("the object has neither an auditID nor a stage")]
+    Nameless,
     /// It was read and cannot be written again.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -125,6 +128,9 @@ impl<'a> Arrival<'a> {
     #[inline(never)]
     fn decoded(text: &'a [u8], cluster: &str, keys: &Keys) -> Result<Self, NotAnEvent> {
         let event = Event::from_item(text)?;
+        if event.audit_id.is_empty() && event.stage.as_bytes().is_empty() {
+            return Err(NotAnEvent::Nameless);
+        }
         let is_line = text.starts_with(LINE_HEAD) && !text.contains(&b'\r') && !text.contains(&b'\n');
         let line = if is_line {
             Cow::Borrowed(text)
@@ -212,7 +218,14 @@ mod tests {
     #[test]
     fn what_is_no_event_is_refused() {
         let keys = Keys::new([1; 32]);
-        for text in ["", "[]", "{", r#"{"kind":"Pod","apiVersion":"v1"}"#, "null"] {
+        for text in [
+            "",
+            "[]",
+            "{",
+            r#"{"kind":"Pod","apiVersion":"v1"}"#,
+            "null",
+            r#"{"a":1}"#,
+        ] {
             assert!(Arrival::of_line(text.as_bytes(), "c", &keys).is_err(), "{text}");
             assert!(Arrival::of_item(text.as_bytes(), "c", &keys).is_err(), "{text}");
         }

@@ -4,19 +4,37 @@ mod access;
 mod arrival;
 mod audit_ids;
 mod budget;
+mod chunk;
 mod clock;
 mod dedup;
+mod import;
+mod inflate;
 mod intake;
+pub mod lines;
 mod parcel;
 mod quarantine;
 mod receiver;
 mod source;
+mod tail;
+mod tailing;
+mod unpack;
 
 pub use access::{Access, Credential, Grant, InvalidPattern, InvalidToken, Pattern, TokenHash};
 pub use arrival::{Arrival, Keys, NotAnEvent};
+pub use chunk::{
+    Anomalies, Chunk, FileIdentity, Form, Gap, GapReason, Line, OVERSIZED_HEAD_BYTES, Oversized, Torn,
+    TornReason,
+};
 pub use clock::now_micros;
+pub use import::{ImportConfig, ImportError, ImportFile, ImportIdentity, Progress};
+pub use inflate::{Bounded, InflateError, Limits};
 pub use intake::{AuditIdReused, Beside, Intake, IntakeOptions, NotKept, Taken};
 pub use parcel::{About, Parcel};
 pub use quarantine::{Piece, Quarantine, QuarantineStats};
 pub use receiver::{Receiver, ReceiverOptions};
 pub use source::{InvalidName, Name, Origin, Source, SourceCounts, Way};
+pub use tail::{
+    LogFormat, MAX_POSITION_BYTES, Poll, PositionError, SourceState, SourceStatus, Start, Tail, TailConfig,
+    TailError, TailStatus,
+};
+pub use tailing::{StartError, Tailing};

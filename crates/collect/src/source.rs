@@ -141,6 +141,8 @@ pub struct SourceCounts {
     pub quarantined: u64,
     /// Events that were larger than an event may be and were kept without bodies.
     pub oversized: u64,
+    /// Times that events are known to be missing.
+    pub gaps: u64,
     /// Times that the source was told to come again later, by reason.
     pub held_back: BTreeMap<&'static str, u64>,
     /// When an event was taken in last, microseconds since 1970 in UTC.
