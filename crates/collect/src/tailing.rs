@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Tailing {
     source: Source,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +94,7 @@ impl Tailing {
         Ok(Self {
             source,
             shared,
-            thread: Some(thread),
+            thread: Mutex::new(Some(thread)),
         })
     }
 
@@ -117,18 +117,15 @@ impl Tailing {
     }
 
     /// Stops reading, and waits until what was read is durable. Blocks.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
+    pub fn stop(&self) {
         *self
             .shared
             .stopping
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = true;
         self.shared.stop.notify_all();
-        if let Some(thread) = self.thread.take()
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
             && thread.join().is_err()
         {
             tracing::error!(
@@ -141,7 +138,7 @@ impl Tailing {
 
 impl Drop for Tailing {
     fn drop(&mut self) {
-        self.end();
+        self.stop();
     }
 }
 

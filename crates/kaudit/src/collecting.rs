@@ -2,14 +2,19 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
-use kaudit_collect::{Access, Credential, Grant, Intake, Pattern, Receiver, ReceiverOptions, TokenHash};
+use kaudit_collect::{
+    Access, Credential, Grant, Intake, LogFormat, Name, Origin, Pattern, Receiver, ReceiverOptions, Start,
+    TailConfig, Tailing, TokenHash, Way,
+};
 use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
 use tracing::{info, warn};
 
-use crate::config::collect::{CollectSource, CollectWebhook};
+use crate::config::Config;
+use crate::config::collect::{CollectFile, CollectSource, CollectWebhook};
 use crate::exit::Failure;
 use crate::reload::Reloads;
 
@@ -30,6 +35,9 @@ pub(crate) struct WatchedAccess {
     /// The token files' contents in force, in the order of the sources.
     content: Vec<Option<Vec<u8>>>,
 }
+
+/// A source that brings nothing for so long is reported.
+pub(crate) const STALE_AFTER: Duration = Duration::from_secs(3600);
 
 /// A token file that is larger is none.
 const MAX_TOKEN_FILE_BYTES: u64 = 1 << 16;
@@ -102,6 +110,60 @@ impl Receiving {
             access,
         }))
     }
+}
+
+/// Begins to read the log files of the configuration.
+pub(crate) fn tails(config: &Config, intake: &Intake) -> Result<Vec<Tailing>, Failure> {
+    let files = config.collect.files.iter().enumerate();
+    files
+        .map(|(number, file)| {
+            let place = format!("collect.files[{number}]");
+            let usage = |error: anyhow::Error| Failure::usage(error.context(place.clone()));
+            let cluster = file.cluster.as_deref().or(config.cluster.as_deref());
+            let cluster = cluster.ok_or_else(|| {
+                usage(anyhow!(
+                    "the cluster's name is missing: give it here, or `cluster` for all, or --cluster"
+                ))
+            })?;
+            let origin = Origin {
+                cluster: name(cluster).map_err(usage)?,
+                instance: name(&file.instance).map_err(usage)?,
+                transport: Way::File,
+                path: file.path.clone(),
+            };
+            let tail = tail_config(file).map_err(usage)?;
+            let source = intake.source(&origin).map_err(|error| usage(error.into()))?;
+            Tailing::start(intake.clone(), source, tail).map_err(|error| usage(error.into()))
+        })
+        .collect()
+}
+
+fn name(text: &str) -> anyhow::Result<Name> {
+    Ok(text.parse()?)
+}
+
+fn tail_config(file: &CollectFile) -> anyhow::Result<TailConfig> {
+    let mut tail = TailConfig::new(file.path.clone());
+    tail.start = match file.start.as_deref() {
+        None | Some("beginning") => Start::Beginning,
+        Some("end") => Start::End,
+        Some(time) => {
+            let time: jiff::Timestamp = time.parse().map_err(|_| {
+                anyhow!(
+                    "start `{time}` is none of `beginning`, `end` and a time such as `2026-01-02T15:04:05Z`"
+                )
+            })?;
+            Start::Since(time.into())
+        }
+    };
+    tail.format = match file.format.as_deref() {
+        None | Some("auto") => LogFormat::Auto,
+        Some("json") => LogFormat::Json,
+        Some("cri") => LogFormat::Cri,
+        Some(other) => return Err(anyhow!("format `{other}` is none of `auto`, `json` and `cri`")),
+    };
+    tail.stale_after = file.stale_after.map_or(STALE_AFTER, |time| time.0);
+    Ok(tail)
 }
 
 impl WatchedAccess {

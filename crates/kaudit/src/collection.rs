@@ -1,13 +1,16 @@
 //! Everything that is collected, as an operator sees it.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kaudit_collect::{Intake, QuarantineStats, Receiver, Source};
+use kaudit_collect::{Intake, QuarantineStats, Receiver, Source, Tailing};
 use kaudit_journal::{Journal, State};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Signal;
+use crate::collecting::STALE_AFTER;
 
 /// The collecting part of a process. Its clones are the same.
 #[derive(Clone, Debug)]
@@ -17,6 +20,7 @@ pub(crate) struct Collection(Arc<Inner>);
 struct Inner {
     intake: Intake,
     receiver: Option<Receiver>,
+    tails: Vec<Tailing>,
 }
 
 /// One source: a row of `kaudit source status`, an item of the API's answer.
@@ -92,8 +96,20 @@ pub(crate) struct Check {
 }
 
 impl Collection {
-    pub(crate) fn new(intake: Intake, receiver: Option<Receiver>) -> Self {
-        Self(Arc::new(Inner { intake, receiver }))
+    pub(crate) fn new(intake: Intake, receiver: Option<Receiver>, tails: Vec<Tailing>) -> Self {
+        Self(Arc::new(Inner {
+            intake,
+            receiver,
+            tails,
+        }))
+    }
+
+    /// Ends the tails, then the journal. Blocks.
+    pub(crate) fn close(&self) {
+        for tail in &self.0.tails {
+            tail.stop();
+        }
+        self.journal().close();
     }
 
     pub(crate) fn journal(&self) -> &Journal {
@@ -127,7 +143,19 @@ impl Collection {
             .intake
             .sources()
             .iter()
-            .map(|source| row(source, now_micros))
+            .map(|source| {
+                let mut row = row(source, now_micros);
+                let tail = self
+                    .0
+                    .tails
+                    .iter()
+                    .find(|tail| tail.source().origin() == source.origin());
+                match tail {
+                    Some(tail) => files::describe(tail, &mut row),
+                    None => row.problem = silence(&row, now_micros).or_else(|| expiry(&row, now_micros)),
+                }
+                row
+            })
             .collect()
     }
 
@@ -206,7 +234,7 @@ fn row(source: &Source, now_micros: i64) -> SourceRow {
         audit_id_reused: counts.audit_id_reused,
         quarantined: counts.quarantined,
         oversized: counts.oversized,
-        gaps: 0,
+        gaps: counts.gaps,
         held_back: counts
             .held_back
             .iter()
@@ -220,6 +248,26 @@ fn row(source: &Source, now_micros: i64) -> SourceRow {
         completeness: Vec::new(),
     }
 }
+
+/// An apiserver is never silent for long, whatever its policy: it has leases to renew.
+fn silence(row: &SourceRow, now_micros: i64) -> Option<String> {
+    let silent = now_micros.saturating_sub(row.last_received_micros?);
+    let stale_after = i64::try_from(STALE_AFTER.as_micros()).unwrap_or(i64::MAX);
+    (silent > stale_after).then(|| format!("nothing came for {} minutes", silent / 60_000_000))
+}
+
+fn expiry(row: &SourceRow, now_micros: i64) -> Option<String> {
+    let seconds = row.certificate_not_after?.saturating_sub(now_micros / 1_000_000);
+    (seconds < EXPIRES_SOON_SECONDS).then(|| {
+        format!(
+            "its client certificate ends in {} days",
+            (seconds / 86_400).max(0)
+        )
+    })
+}
+
+/// A certificate that ends sooner is reported.
+const EXPIRES_SOON_SECONDS: i64 = 14 * 86_400;
 
 fn state(state: &State) -> String {
     match state {

@@ -170,6 +170,7 @@ impl Dev {
             collect: Some(CollectPlan {
                 intake,
                 receiving: Some(receiving),
+                tails: Vec::new(),
             }),
             data: Some(data),
             metrics: options.address(METRICS)?,

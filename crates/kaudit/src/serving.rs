@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use kaudit_collect::Intake;
+use kaudit_collect::{Intake, Tailing};
 use kaudit_dial::{Cluster, Upstream};
 use kaudit_gateway::Gateway;
 use kaudit_listen::{ListenConfig, Listener, ServerTls};
@@ -52,6 +52,7 @@ pub(crate) struct GatewayPlan {
 pub(crate) struct CollectPlan {
     pub(crate) intake: Intake,
     pub(crate) receiving: Option<Receiving>,
+    pub(crate) tails: Vec<Tailing>,
 }
 
 /// Where the API is, and who may use it.
@@ -73,7 +74,7 @@ pub(crate) struct Serving {
     /// Ends what must outlive them: metrics and the watch over files.
     last: CancellationToken,
     auditing: Option<Auditing>,
-    intake: Option<Intake>,
+    collection: Option<Collection>,
     _data: Option<DataDir>,
     pub(crate) gateway: Option<SocketAddr>,
     pub(crate) collector: Option<SocketAddr>,
@@ -105,9 +106,17 @@ impl Serving {
             Some(plan) => Some(BoundGateway::bind(plan, &mut watched).await?),
             None => None,
         };
-        let (intake, receiving) = collect.map_or((None, None), |plan| (Some(plan.intake), plan.receiving));
-        let receiver = receiving.as_ref().map(|receiving| receiving.receiver.clone());
-        let collection = intake.clone().map(|intake| Collection::new(intake, receiver));
+        let (collection, receiving) = match collect {
+            Some(plan) => {
+                let receiver = plan
+                    .receiving
+                    .as_ref()
+                    .map(|receiving| receiving.receiver.clone());
+                let collection = Collection::new(plan.intake, receiver, plan.tails);
+                (Some(collection), plan.receiving)
+            }
+            None => (None, None),
+        };
 
         let sinks = gateway
             .as_ref()
@@ -129,7 +138,7 @@ impl Serving {
             receivers: TaskTracker::new(),
             last: CancellationToken::new(),
             auditing: None,
-            intake,
+            collection: collection.clone(),
             _data: data,
             gateway: None,
             collector: None,
@@ -195,9 +204,9 @@ impl Serving {
             () = self.receivers.wait() => {}
             () = now.cancelled() => {}
         }
-        if let Some(intake) = self.intake.take() {
-            // A panic of the journal's thread was reported by itself.
-            drop(tokio::task::spawn_blocking(move || intake.journal().close()).await);
+        if let Some(collection) = self.collection.take() {
+            // A panic of the threads that end here was reported by themselves.
+            drop(tokio::task::spawn_blocking(move || collection.close()).await);
         }
         self.last.cancel();
         self.tasks.close();

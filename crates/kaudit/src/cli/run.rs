@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::api::Token;
 use crate::auditing::Auditing;
-use crate::collecting::Receiving;
+use crate::collecting::{self, Receiving};
 use crate::config::Config;
 use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags};
 use crate::data::DataDir;
@@ -180,7 +180,12 @@ async fn collect(config: &Config, data: Option<&DataDir>) -> Result<CollectPlan,
     }
     let intake = keeping::open(data, config)?;
     let receiving = Receiving::bind(&collect.webhook, intake.clone()).await?;
-    Ok(CollectPlan { intake, receiving })
+    let tails = collecting::tails(config, &intake)?;
+    Ok(CollectPlan {
+        intake,
+        receiving,
+        tails,
+    })
 }
 
 /// The API, where it is asked for.
