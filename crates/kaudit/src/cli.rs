@@ -4,6 +4,7 @@ mod config;
 mod dev;
 mod policy;
 mod run;
+mod setup;
 mod sink;
 
 use std::ffi::OsString;
@@ -39,6 +40,8 @@ enum Command {
     /// Lint, explain, format and begin audit policies
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Print what turns a cluster's audit logging on, or check what is there
+    Setup(Box<setup::Flags>),
     /// Show the configuration's schema or its effective values
     #[command(subcommand)]
     Config(config::Command),
@@ -96,6 +99,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Dev(flags) => dev::run(flags),
         Command::Run(flags) => run::run(*flags),
         Command::Policy(command) => policy::run(command),
+        Command::Setup(flags) => setup::run(&flags),
         Command::Config(command) => config::run(command, leaf(matches)),
         Command::Sink(command) => sink::run(command),
         Command::Completion { shell } => {
