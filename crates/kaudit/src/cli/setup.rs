@@ -41,7 +41,7 @@ pub(super) struct Flags {
     /// Name of this API server; each control-plane node has its own
     #[arg(long, value_name = "NAME", default_value = "cp-1")]
     instance: String,
-    /// Where the collector listens: https://HOST[:7444], as seen from the node
+    /// Where the collector listens: https://HOST:PORT as the node sees it; the port is 7444 if it is left out
     #[arg(long, value_name = "URL")]
     collector: Option<String>,
     /// The audit policy: recommended, minimal, cis, gke-like, or a file
