@@ -34,7 +34,7 @@
 //! an exact one came before it; without exact ones, by the pair of scrapes whose ambiguous events are few
 //! enough: a burst does not hide what a quieter scrape before and after it shows. Under a load that fills every
 //! window, what is found is a gap larger than the smallest number of events on the later side of a window plus
-//! that on the earlier side of another. The windows should therefore be small: [`ReadAt::by_server`] does
+//! that on the earlier side of another; [`Status::at_most`] tells how much can be hidden. The windows should therefore be small: [`ReadAt::by_server`] does
 //! without any assumption about the two clocks.
 //!
 //! Forgetting a scrape loses only what that scrape could have shown, never causes an alarm. So at most
@@ -158,12 +158,26 @@ pub struct OpenGap {
     pub since: UnixMicros,
 }
 
+/// The most that can be missing of a stretch of time, whatever is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AtMost {
+    /// No more than so many; under a load that fills the scrapes' windows rarely 0, although nothing is missing.
+    pub events: u64,
+    /// Made after this moment, by the API server's clock.
+    pub after: UnixMicros,
+    /// Made before this moment.
+    pub before: UnixMicros,
+}
+
 /// How things are, for status output and metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
     /// The open gap.
     pub gap: Option<OpenGap>,
+    /// The most that can be missing since the oldest scrape that is kept of the present process.
+    pub at_most: Option<AtMost>,
     /// Events that arrived beyond what was counted; 0 in a sound setup.
     pub excess: u64,
     /// Events of gaps whose process has ended long ago: they will not come any more.
@@ -352,9 +366,15 @@ impl Reconciler {
 
     /// How things are, as of the last [`Reconciler::advance`].
     #[must_use]
-    pub const fn status(&self) -> Status {
+    pub fn status(&self) -> Status {
+        let epoch = self.last.as_ref().map_or(0, |last| last.epoch);
         Status {
             gap: self.gap,
+            at_most: self.points.at_most(epoch).map(|most| AtMost {
+                events: most.events,
+                after: arrivals::start(most.after),
+                before: arrivals::start(most.before),
+            }),
             excess: self.excess,
             lost: self.lost,
             complete_through: self.complete_through,
@@ -453,6 +473,7 @@ mod tests {
         assert_eq!(reconciler.advance(at(1300)), []);
         assert_eq!(reconciler.status().gap, None);
         assert!(reconciler.status().complete_through > Some(at(1090)));
+        assert_eq!(reconciler.status().at_most.unwrap().events, 0);
     }
 
     #[test]

@@ -192,6 +192,19 @@ impl Points {
         (gaps, complete)
     }
 
+    /// The most that can be missing between the oldest scrape of the process `epoch` and its last settled one;
+    /// the buckets are those that are surely between the two.
+    pub(super) fn at_most(&self, epoch: u64) -> Option<Gap> {
+        let of_epoch = || self.all.iter().filter(|point| point.epoch == epoch);
+        let first = of_epoch().next()?;
+        let last = of_epoch().rfind(|point| point.is_settled)?;
+        (first.at < last.at).then(|| Gap {
+            events: positive(last.at_most() - first.at_least()),
+            after: first.hi,
+            before: last.lo,
+        })
+    }
+
     /// How many more have arrived than the process `epoch` counted.
     pub(super) fn excess(&self, epoch: u64) -> u64 {
         let mut excess = 0;

@@ -303,6 +303,19 @@ fn run(seed: u64, fault: Fault) -> usize {
         let status = reconciler.status();
         assert_eq!(status.excess, 0, "seed {seed} {fault:?}");
         assert_eq!(status.unusable_scrapes, 0, "seed {seed} {fault:?}");
+        if let Some(most) = status.at_most {
+            let (from, to) = (most.after.0, most.before.0);
+            let missing = slow
+                .iter()
+                .filter(|event| {
+                    (from..to).contains(&event.stamped) && event.arrives.is_none_or(|at| at > now)
+                })
+                .count();
+            assert!(
+                missing as u64 <= most.events,
+                "seed {seed} {fault:?}: {missing} missing, {most:?}"
+            );
+        }
         let told = status.gap.map_or(0, |gap| gap.at_least) + status.lost;
         if told > 0 {
             let missing = slow

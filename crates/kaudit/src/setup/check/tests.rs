@@ -470,3 +470,47 @@ kube-apiserver.yaml: 1 error
     assert_eq!(json["line"], 10);
     assert_eq!(json["text"], "- --audit-webhook-mod=batch");
 }
+
+#[test]
+fn no_damage_to_a_file_is_too_much() {
+    let originals = [
+        with(&["--audit-webhook-mode=batch"]),
+        kubeconfig("server: \"https://h/v1/audit/c/i\", certificate-authority-data: YQ==", "token: x"),
+        "cluster: {apiServer: {auditPolicy: {rules: [{level: Metadata}]}, extraArgs: {a: [b]}}}\nmachine: {files: [{path: /var/k, permissions: 0o600, content: \"clusters: x\"}]}\n".to_owned(),
+        "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes:\n- extraMounts: [{containerPath: /x}]\n  kubeadmConfigPatches:\n  - |\n    kind: ClusterConfiguration\n    apiServer: {extraArgs: [{name: audit-log-path, value: 1}], extraVolumes: [{mountPath: /x}]}\n".to_owned(),
+        "kube-apiserver-arg: [audit-log-path=/l]\nkube-apiserver-extra-mount: [a:b, c]\n".to_owned(),
+    ];
+    let mut seed = 1_u64;
+    let mut next = |below: usize| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).unwrap() % below.max(1)
+    };
+    for _ in 0..3_000 {
+        let mut text: Vec<char> = originals[next(originals.len())].chars().collect();
+        for _ in 0..=next(4) {
+            let at = next(text.len());
+            match next(3) {
+                0 => drop(text.remove(at)),
+                1 => text.insert(
+                    at,
+                    ['\n', ' ', ':', '-', '[', '{', '"', '|', '&', '*', 'é'][next(11)],
+                ),
+                _ => text.truncate(at.max(1)),
+            }
+        }
+        let text: String = text.into_iter().collect();
+        let files = [File {
+            name: "f",
+            text: &text,
+        }];
+        // Whatever it is, it is told, and each place is one of the file.
+        for finding in check(&files, NOW) {
+            assert!(
+                finding.at.line <= text.lines().count().max(1) + 1,
+                "{finding:?}\n{text}"
+            );
+        }
+    }
+}
