@@ -72,8 +72,8 @@ pub(super) struct Flags {
     #[arg(long, requires = "output")]
     force: bool,
     /// Look at files instead: the manifest of kube-apiserver, a configuration of kubeadm, kind, k3s, RKE2 or Talos, a
-    /// kubeconfig, a policy; `-` is standard input. Several are looked at together
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "distribution")]
+    /// kubeconfig, a policy; `-` is standard input. Several are looked at together, and told apart by their content
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     check: Vec<PathBuf>,
     /// How to print: text, or JSON (with --check one object per line and finding)
     #[arg(short, value_name = "FORM", value_enum, default_value_t)]

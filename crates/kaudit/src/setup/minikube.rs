@@ -1,4 +1,4 @@
-//! minikube: flags at the start, and files in the one folder that both minikube fills and the pod mounts.
+//! minikube: flags at the start, and files in a folder that both minikube fills and the pod mounts.
 //!
 //! Source: kubernetes/minikube site/content/en/docs/tutorials/audit-policy.md and
 //! pkg/minikube/bootstrapper/bsutil/ktmpl/v1beta4.go: extra-config becomes extraArgs; there are no
@@ -44,8 +44,8 @@ pub(super) fn plan(wish: &Wish) -> Setup {
         wish.cluster
     ));
     setup.notes.push(format!(
-        "{FOLDER} is the only folder that minikube fills from this machine and that is mounted in the API server's \
-         pod, and it is mounted read-only. A changed file reaches the node with the next `minikube start`"
+        "{FOLDER} is where minikube's files from this machine and the mounts of the API server's pod meet; it is \
+         mounted read-only, and minikube mounts nothing else for the asking. A changed file reaches the node with the next `minikube start`"
     ));
     if wish.mode.has_webhook() {
         setup.notes.push(

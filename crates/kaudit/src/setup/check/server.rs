@@ -331,7 +331,7 @@ pub(super) fn of_kind(file: &str, document: &Node, seen: &mut Seen, report: &mut
 }
 
 /// Keys by which a configuration of k3s or RKE2 is known.
-const RANCHER_KEYS: [&str; 14] = [
+const RANCHER_KEYS: [&str; 21] = [
     "kube-apiserver-arg",
     "kube-apiserver-arg+",
     "kube-apiserver-extra-mount",
@@ -346,6 +346,13 @@ const RANCHER_KEYS: [&str; 14] = [
     "cni",
     "profile",
     "secrets-encryption",
+    "agent-token",
+    "data-dir",
+    "datastore-endpoint",
+    "flannel-backend",
+    "kubelet-arg",
+    "node-ip",
+    "node-name",
 ];
 
 pub(super) fn is_rancher(document: &Node) -> bool {
