@@ -6,6 +6,7 @@ mod audit_ids;
 mod budget;
 mod chunk;
 mod clock;
+pub mod completeness;
 mod dedup;
 mod import;
 mod inflate;

@@ -5,6 +5,7 @@ mod dev;
 mod policy;
 mod run;
 mod server;
+mod setup;
 mod sink;
 mod source;
 mod table;
@@ -42,6 +43,8 @@ enum Command {
     /// Lint, explain, format and begin audit policies
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Print what turns a cluster's audit logging on, or check what is there
+    Setup(Box<setup::Flags>),
     /// Show the configuration's schema or its effective values
     #[command(subcommand)]
     Config(config::Command),
@@ -102,6 +105,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Dev(flags) => dev::run(flags),
         Command::Run(flags) => run::run(*flags),
         Command::Policy(command) => policy::run(command),
+        Command::Setup(flags) => setup::run(&flags),
         Command::Config(command) => config::run(command, leaf(matches)),
         Command::Sink(command) => sink::run(command),
         Command::Source(command) => source::run(command),

@@ -15,6 +15,7 @@ mod logging;
 mod metrics;
 mod reload;
 mod serving;
+mod setup;
 mod sinks;
 mod stop;
 
