@@ -14,6 +14,7 @@ use crate::format::{DATA_AT, FRAME_BYTES, FrameHeader, Kind};
 const CHUNK: u64 = 256 << 10;
 /// What is passed over when it cannot be read.
 const BLOCK: u64 = 4096;
+const ZEROS: [u8; 1024] = [0; 1024];
 const FRAME: u64 = FRAME_BYTES as u64;
 
 /// Walks through a segment's frames.
@@ -171,6 +172,12 @@ impl Scan {
     fn search(&mut self) -> io::Result<Option<FrameHeader>> {
         while self.left() >= FRAME {
             let bytes = self.window(self.offset, FRAME)?;
+            // Most of what is searched is space that was never written.
+            let blank = bytes.chunks_exact(ZEROS.len()).take_while(|chunk| **chunk == ZEROS).count();
+            if blank > 0 {
+                self.pass((blank * ZEROS.len()) as u64);
+                continue;
+            }
             let mut passed = 0;
             for place in bytes.windows(FRAME_BYTES).step_by(8) {
                 let found = FrameHeader::decode(place, self.salt).filter(|header| {
@@ -182,6 +189,9 @@ impl Scan {
                     return Ok(found);
                 }
                 passed += 8;
+                if passed >= ZEROS.len() as u64 {
+                    break;
+                }
             }
             if passed == 0 {
                 break;
