@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::core::{Core, Start};
-use crate::error::is_full;
 use crate::cursor::{self, Hold, Position};
+use crate::error::is_full;
 use crate::filesystem::{FileHandle, Filesystem};
 use crate::format::{self, DATA_AT, FRAME_BYTES, Kind, SegmentHeader};
 use crate::segment::{self, Scan, Segment, Step};
@@ -334,7 +334,7 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
         };
         let (header, offset, payload) = match step {
             Step::End => return last,
-            Step::Damaged(_) => {
+            Step::Damaged => {
                 is_hole = true;
                 damaged += 1;
                 continue;
@@ -388,7 +388,9 @@ fn settle(found: &Found, last: &Last) -> io::Result<()> {
     let mut at = last.unproved;
     let mut buffer = vec![0; 256 << 10];
     while at < last.end {
-        let left = usize::try_from(last.end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let left = usize::try_from(last.end - at)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let chunk = buffer.get_mut(..left).unwrap_or_default();
         let read = segment::read_full(found.file.as_ref(), chunk, at)?;
         match segment::write_all(found.file.as_ref(), &[chunk.get(..read).unwrap_or_default()], at) {
@@ -465,8 +467,8 @@ fn torn_bytes(found: &Found, header: SegmentHeader, end: u64) -> u64 {
             found.bytes,
         );
         let mut torn = 0;
-        while let Ok(step @ (Step::Frame { .. } | Step::Damaged(_))) = scan.step(Seq::END) {
-            if scan.offset() > end && matches!(step, Step::Damaged(_)) {
+        while let Ok(step @ (Step::Frame { .. } | Step::Damaged)) = scan.step(Seq::END) {
+            if scan.offset() > end && matches!(step, Step::Damaged) {
                 torn = scan.offset() - end;
             }
         }

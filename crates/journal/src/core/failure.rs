@@ -138,7 +138,7 @@ impl Core {
         scan.seek(uncut.group, uncut.group_seq);
         let mut found = 0;
         // A read that fails says nothing yet about what is there; whoever reads the records will see.
-        while let Ok(step @ (Step::Frame { .. } | Step::Damaged(_))) = scan.step(Seq::new(0)) {
+        while let Ok(step @ (Step::Frame { .. } | Step::Damaged)) = scan.step(Seq::new(0)) {
             found += u64::from(matches!(step, Step::Frame { header, .. } if header.kind == Kind::Record));
         }
         let lost = bound.since(uncut.group_seq).saturating_sub(found);

@@ -160,7 +160,9 @@ impl SimulatedDisk {
             is_off: false,
             seconds: 0,
         };
-        Self { inner: Arc::new(Mutex::new(inner)) }
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+        }
     }
 
     /// The disk after the power went and came again. Faults that were asked for are forgotten.
@@ -203,7 +205,9 @@ impl SimulatedDisk {
             is_off: false,
             seconds: inner.seconds,
         };
-        Self { inner: Arc::new(Mutex::new(after)) }
+        Self {
+            inner: Arc::new(Mutex::new(after)),
+        }
     }
 
     /// Bounds the space of all files; `None` for no bound.
@@ -301,8 +305,12 @@ impl SimulatedDisk {
     /// Flips a bit of a file, silently; whether there is such a bit.
     pub fn flip(&self, path: &Path, bit: u64) -> bool {
         let mut inner = self.lock();
-        let Some(file) = inner.names.get(path).copied() else { return false };
-        let Some(content) = inner.files.get_mut(&file) else { return false };
+        let Some(file) = inner.names.get(path).copied() else {
+            return false;
+        };
+        let Some(content) = inner.files.get_mut(&file) else {
+            return false;
+        };
         let at = usize::try_from(bit / 8).unwrap_or(usize::MAX);
         let mask = 1 << (bit % 8);
         let mut is_there = false;
@@ -355,11 +363,16 @@ impl Inner {
 
     fn used(&self) -> u64 {
         let named: BTreeSet<_> = self.names.values().collect();
-        named.into_iter().filter_map(|file| self.files.get(file)).map(|content| content.allocated).sum()
+        named
+            .into_iter()
+            .filter_map(|file| self.files.get(file))
+            .map(|content| content.allocated)
+            .sum()
     }
 
     fn free(&self) -> u64 {
-        self.capacity.map_or(1 << 50, |capacity| capacity.saturating_sub(self.used()))
+        self.capacity
+            .map_or(1 << 50, |capacity| capacity.saturating_sub(self.used()))
     }
 
     fn change(&mut self, directory: &Path, changes: Vec<(PathBuf, Option<u64>)>) {
@@ -438,7 +451,11 @@ impl Content {
                 _ => {
                     let from = block * BLOCK;
                     let to = (from + BLOCK).min(self.seen.len());
-                    let mut old = self.durable.get(from..to.min(self.durable.len())).unwrap_or_default().to_vec();
+                    let mut old = self
+                        .durable
+                        .get(from..to.min(self.durable.len()))
+                        .unwrap_or_default()
+                        .to_vec();
                     old.resize(to.saturating_sub(from), 0);
                     if let Some(seen) = self.seen.get_mut(from..to) {
                         seen.copy_from_slice(&old);
@@ -449,7 +466,11 @@ impl Content {
     }
 
     fn after_crash(&self, dice: &mut Dice, tear: usize, odds: u64) -> Self {
-        let length = if dice.below(4) < odds { self.seen.len() } else { self.durable.len() };
+        let length = if dice.below(4) < odds {
+            self.seen.len()
+        } else {
+            self.durable.len()
+        };
         let mut bytes = self.durable.clone();
         bytes.resize(length, 0);
         let mut kept = (usize::MAX, false);
@@ -472,6 +493,13 @@ impl Content {
             dirty: BTreeSet::new(),
         }
     }
+}
+
+/// Makes the checks of a segment's header and of all frames that follow each other right, so that what is
+/// behind the checks can be tried.
+#[must_use]
+pub fn reseal(segment: Vec<u8>, salt: u64) -> Vec<u8> {
+    crate::format::reseal(segment, salt)
 }
 
 fn eio() -> io::Error {
@@ -630,14 +658,20 @@ impl Filesystem for SimulatedDisk {
                 file
             }
         };
-        Ok(Arc::new(SimulatedFile { disk: self.clone(), file }))
+        Ok(Arc::new(SimulatedFile {
+            disk: self.clone(),
+            file,
+        }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
         let (inner, fault) = self.call(Call::Open);
         check(fault)?;
         let file = inner.names.get(path).copied().ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(SimulatedFile { disk: self.clone(), file }))
+        Ok(Arc::new(SimulatedFile {
+            disk: self.clone(),
+            file,
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -645,7 +679,10 @@ impl Filesystem for SimulatedDisk {
         check(fault)?;
         let file = inner.names.get(from).copied().ok_or(io::ErrorKind::NotFound)?;
         let directory = to.parent().unwrap_or(to).to_owned();
-        inner.change(&directory, vec![(from.to_owned(), None), (to.to_owned(), Some(file))]);
+        inner.change(
+            &directory,
+            vec![(from.to_owned(), None), (to.to_owned(), Some(file))],
+        );
         Ok(())
     }
 
@@ -684,7 +721,10 @@ impl Filesystem for SimulatedDisk {
         if !inner.locks.insert(path.to_owned()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(Unlock { disk: self.clone(), path: path.to_owned() }))
+        Ok(Box::new(Unlock {
+            disk: self.clone(),
+            path: path.to_owned(),
+        }))
     }
 
     fn salt(&self) -> io::Result<u64> {

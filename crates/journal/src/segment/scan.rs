@@ -51,7 +51,7 @@ pub(crate) enum Step {
         payload: Bytes,
     },
     /// A frame whose payload is not what was written.
-    Damaged(FrameHeader),
+    Damaged,
     /// No further frame.
     End,
 }
@@ -113,7 +113,7 @@ impl Scan {
             if header.size() > left {
                 // It begins here, so nothing else does; what is missing of it was cut away.
                 self.accept(&header, left);
-                return Ok(Step::Damaged(header));
+                return Ok(Step::Damaged);
             }
             if !is_wanted {
                 self.accept(&header, header.size());
@@ -122,7 +122,7 @@ impl Scan {
             let payload = self.bytes(at + FRAME, u64::from(header.length))?;
             self.accept(&header, header.size());
             if crc32c::crc32c(&payload) != header.crc {
-                return Ok(Step::Damaged(header));
+                return Ok(Step::Damaged);
             }
             return Ok(Step::Frame {
                 header,
@@ -173,7 +173,10 @@ impl Scan {
         while self.left() >= FRAME {
             let bytes = self.window(self.offset, FRAME)?;
             // Most of what is searched is space that was never written.
-            let blank = bytes.chunks_exact(ZEROS.len()).take_while(|chunk| **chunk == ZEROS).count();
+            let blank = bytes
+                .chunks_exact(ZEROS.len())
+                .take_while(|chunk| **chunk == ZEROS)
+                .count();
             if blank > 0 {
                 self.pass((blank * ZEROS.len()) as u64);
                 continue;
