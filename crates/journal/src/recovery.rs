@@ -440,6 +440,7 @@ fn is_blank(found: &Found) -> bool {
 /// The last byte that is not 0, from `start` on.
 fn blank_from(found: &Found, start: u64) -> Option<u64> {
     let mut buffer = vec![0; 64 << 10];
+    let zeros = [0; 4096];
     let mut at = start;
     let mut last = None;
     while at < found.bytes {
@@ -447,7 +448,10 @@ fn blank_from(found: &Found, start: u64) -> Option<u64> {
             break;
         };
         let seen = buffer.get(..read).unwrap_or_default();
-        if let Some(place) = seen.iter().rposition(|byte| *byte != 0) {
+        // Most of it is space that was never written.
+        if seen.chunks(zeros.len()).any(|chunk| !zeros.starts_with(chunk))
+            && let Some(place) = seen.iter().rposition(|byte| *byte != 0)
+        {
             last = Some(at + place as u64);
         }
         at += read as u64;

@@ -394,6 +394,14 @@ fn apply(names: &mut BTreeMap<PathBuf, u64>, changes: &[(PathBuf, Option<u64>)])
     }
 }
 
+/// Cuts, or extends with zeros; faster than `Vec::resize` in builds without optimisation.
+fn resize(bytes: &mut Vec<u8>, length: usize) {
+    match length.checked_sub(bytes.len()) {
+        Some(more) => bytes.extend_from_slice(&vec![0; more]),
+        None => bytes.truncate(length),
+    }
+}
+
 const fn pages(bytes: u64) -> u64 {
     bytes.div_ceil(PAGE) * PAGE
 }
@@ -406,7 +414,7 @@ impl Content {
     fn put(&mut self, offset: usize, bytes: &[u8]) {
         let end = offset + bytes.len();
         if self.seen.len() < end {
-            self.seen.resize(end, 0);
+            resize(&mut self.seen, end);
         }
         if let Some(place) = self.seen.get_mut(offset..end) {
             place.copy_from_slice(bytes);
@@ -416,7 +424,7 @@ impl Content {
 
     fn resize(&mut self, bytes: usize) {
         let before = self.seen.len();
-        self.seen.resize(bytes, 0);
+        resize(&mut self.seen, bytes);
         if bytes < before {
             self.touch(bytes, before);
         }
@@ -428,7 +436,7 @@ impl Content {
             let from = block * BLOCK;
             let to = (from + BLOCK).min(self.seen.len());
             if self.durable.len() < to {
-                self.durable.resize(to, 0);
+                resize(&mut self.durable, to);
             }
             if let (Some(seen), Some(durable)) = (self.seen.get(from..to), self.durable.get_mut(from..to)) {
                 durable.copy_from_slice(seen);
@@ -438,7 +446,7 @@ impl Content {
 
     fn sync(&mut self) {
         let dirty = std::mem::take(&mut self.dirty);
-        self.durable.resize(self.seen.len(), 0);
+        resize(&mut self.durable, self.seen.len());
         self.persist(dirty.into_iter());
     }
 
@@ -472,7 +480,7 @@ impl Content {
             self.durable.len()
         };
         let mut bytes = self.durable.clone();
-        bytes.resize(length, 0);
+        resize(&mut bytes, length);
         let mut kept = (usize::MAX, false);
         for block in &self.dirty {
             if kept.0 != block / tear {
