@@ -99,7 +99,7 @@ struct Inner {
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
     /// Changes of names that are not durable: where, and what each name then leads to.
-    pending: Vec<(PathBuf, Vec<(PathBuf, Option<u64>)>)>,
+    pending: Vec<(PathBuf, Vec<Change>)>,
     locks: BTreeSet<PathBuf>,
     capacity: Option<u64>,
     calls: Vec<Call>,
@@ -110,6 +110,9 @@ struct Inner {
     is_off: bool,
     seconds: u64,
 }
+
+/// A name and the file that it then leads to.
+type Change = (PathBuf, Option<u64>);
 
 /// Faults that were taken away for a while.
 #[derive(Debug)]
@@ -375,7 +378,7 @@ impl Inner {
             .map_or(1 << 50, |capacity| capacity.saturating_sub(self.used()))
     }
 
-    fn change(&mut self, directory: &Path, changes: Vec<(PathBuf, Option<u64>)>) {
+    fn change(&mut self, directory: &Path, changes: Vec<Change>) {
         apply(&mut self.names, &changes);
         self.pending.push((directory.to_owned(), changes));
     }
@@ -385,7 +388,7 @@ impl Inner {
     }
 }
 
-fn apply(names: &mut BTreeMap<PathBuf, u64>, changes: &[(PathBuf, Option<u64>)]) {
+fn apply(names: &mut BTreeMap<PathBuf, u64>, changes: &[Change]) {
     for (path, file) in changes {
         match file {
             Some(file) => names.insert(path.clone(), *file),
