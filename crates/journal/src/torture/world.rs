@@ -20,6 +20,10 @@ pub(super) fn payload(id: u64, length: usize) -> Vec<u8> {
     out
 }
 
+fn pick<T: Copy>(dice: &mut Dice, choices: &[T]) -> T {
+    choices[usize::try_from(dice.below(choices.len() as u64)).expect("small")]
+}
+
 pub(super) fn tag_of(id: u64) -> Tag {
     let mut tag = [7; TAG_BYTES];
     tag[..8].copy_from_slice(&id.to_le_bytes());
@@ -172,7 +176,7 @@ impl World {
             15 => self.reopen(2),
             16 => {
                 let number = self.disk.calls().len() as u64 + self.dice.below(30);
-                let fault = [Fault::Io, Fault::NoSpace, Fault::PowerOff][self.dice.below(3) as usize];
+                let fault = pick(&mut self.dice, &[Fault::Io, Fault::NoSpace, Fault::PowerOff]);
                 self.disk.fail_call(number, fault);
                 self.is_faulty = true;
             }
@@ -232,7 +236,7 @@ impl World {
             let id = self.next_id;
             self.next_id += 1;
             let tag = self.dice.hits(2).then(|| tag_of(id));
-            batch.push(tag, &payload(id, length as usize));
+            batch.push(tag, &payload(id, usize::try_from(length).expect("small")));
             sent.ids.push(id);
         }
         if is_marked {
@@ -270,7 +274,7 @@ impl World {
                     let ids = sent.iter().flat_map(|sent| &sent.ids);
                     self.durable.extend((first..).zip(ids.copied()));
                     let marks = sent.iter().filter_map(|sent| sent.mark);
-                    self.mark = marks.last().unwrap_or(self.mark);
+                    self.mark = marks.max().unwrap_or(self.mark);
                 }
                 Err(failure) => {
                     self.say(|world| format!("{failure:?}, {:?}", world.core.as_ref().map(Core::state)));
@@ -293,7 +297,7 @@ impl World {
     }
 
     fn move_cursor(&mut self) {
-        let name = ["a", "b"][self.dice.below(2) as usize];
+        let name = pick(&mut self.dice, &["a", "b"]);
         let view = Arc::clone(self.core().view());
         if !self.cursors.contains_key(name) || self.dice.hits(4) {
             let hold = if self.dice.hits(2) { Hold::Yes } else { Hold::No };
