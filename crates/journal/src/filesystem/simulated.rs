@@ -129,6 +129,8 @@ struct Content {
     durable: Vec<u8>,
     dirty: BTreeSet<usize>,
     allocated: u64,
+    /// Pages that cannot be read.
+    bad: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -210,6 +212,14 @@ impl SimulatedDisk {
         };
         Self {
             inner: Arc::new(Mutex::new(after)),
+        }
+    }
+
+    /// Makes the block of 4 KiB that holds byte `at` of a file unreadable, until the next crash.
+    pub fn spoil(&self, path: &Path, at: u64) {
+        let mut inner = self.lock();
+        if let Some(file) = inner.names.get(path).copied() {
+            inner.content(file).bad.insert(at / PAGE);
         }
     }
 
@@ -301,6 +311,7 @@ impl SimulatedDisk {
             durable: bytes.to_vec(),
             dirty: BTreeSet::new(),
             allocated: pages(bytes.len() as u64),
+            bad: BTreeSet::new(),
         };
         inner.files.insert(file, content);
     }
@@ -502,6 +513,7 @@ impl Content {
             allocated: pages(bytes.len() as u64),
             durable: bytes,
             dirty: BTreeSet::new(),
+            bad: BTreeSet::new(),
         }
     }
 }
@@ -543,6 +555,10 @@ impl FileHandle for SimulatedFile {
         let (mut inner, fault) = self.disk.call(Call::Read);
         check(fault)?;
         let content = inner.content(self.file);
+        let last = (offset + buffer.len() as u64).saturating_sub(1) / PAGE;
+        if content.bad.range(offset / PAGE..=last).next().is_some() {
+            return Err(eio());
+        }
         let there = content.seen.get(wide(offset)..).unwrap_or_default();
         let length = there.len().min(buffer.len());
         if let (Some(to), Some(from)) = (buffer.get_mut(..length), there.get(..length)) {
