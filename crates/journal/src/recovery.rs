@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::{Core, Start};
 use crate::cursor::{self, Hold, Position};
+use crate::error::is_full;
 use crate::filesystem::{FileHandle, Filesystem};
 use crate::format::{self, DATA_AT, FRAME_BYTES, Kind, SegmentHeader};
 use crate::segment::{self, Scan, Segment, Step};
@@ -28,6 +29,9 @@ pub struct Recovery {
     pub cut_bytes: u64,
     /// Damaged frames in the last segment that were no records.
     pub corrupt_frames: u64,
+    /// Blocks of the last segment that could not be read, again and again. What was in them may come back: no
+    /// record there was given up, but a mark may be an older one than was acknowledged.
+    pub unreadable_blocks: u64,
     /// Records that are gone, as far as the last segment and the list of segments tell.
     pub gaps: Vec<Gap>,
     /// The marks.
@@ -61,7 +65,9 @@ struct Last {
     has_snapshot: bool,
     gaps: Vec<Gap>,
     corrupt_frames: u64,
-    is_unreadable: bool,
+    unreadable_blocks: u64,
+    /// Where the frames begin that nothing says were durable.
+    unproved: u64,
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
@@ -82,6 +88,14 @@ pub(crate) fn open(
     fs.create_dir(&cursor_dir)
         .map_err(failed("create directory", &cursor_dir))?;
     let lock = lock(fs.as_ref(), dir)?;
+    // Names that a process left behind in the system's memory are made durable before anything follows
+    // from them.
+    for dir in [dir, &cursor_dir] {
+        match fs.sync_dir(dir) {
+            Err(error) if !is_full(&error) => return Err(failed("sync directory", dir)(error)),
+            _ => {}
+        }
+    }
     let mut recovery = Recovery::default();
     let mut cursors = cursors(fs.as_ref(), dir, &mut recovery)?;
     let mut found = segments(fs.as_ref(), dir)?;
@@ -109,41 +123,34 @@ pub(crate) fn open(
             break;
         };
         let state = scan_last(last, header, Seq::END);
-        recovery.marks = state.marks;
+        recovery.marks.clone_from(&state.marks);
         if !state.has_snapshot {
             let mut marks = marks_before(&found, found.len() - 1);
             marks.append(&mut recovery.marks);
             recovery.marks = marks;
         }
+        recovery.unreadable_blocks += state.unreadable_blocks;
         recovery.corrupt_frames += state.corrupt_frames;
-        recovery.gaps.extend(state.gaps);
-        if state.next == last.first {
-            // No records; its marks are, until the next segment has them too.
-            next = next.max(state.next);
-            empty = Some(last.path.clone());
-            found.pop();
-            last_end = found.last().map_or(0, |last| last.bytes);
-            break;
-        }
+        recovery.gaps.extend(&state.gaps);
         last_end = state.end;
         let bytes = last.bytes;
         next = next.max(state.next);
-        if state.is_unreadable {
+        if state.unreadable_blocks > 0 {
             // What cannot be read now may be readable later: its numbers are not given again.
             next = next.max(state.next.plus(bytes / FRAME_BYTES as u64));
             last_end = bytes;
-        } else if state.end < bytes {
-            let torn = torn_bytes(last, header, state.end);
-            recovery.cut_bytes += torn;
-            // What stands there is no frame, so nothing depends on its being gone.
-            if last
-                .file
-                .set_len(state.end)
-                .and_then(|()| last.file.sync_all())
-                .is_ok()
-                && let Some(last) = found.last_mut()
-            {
-                last.bytes = state.end;
+        } else {
+            if state.end < bytes {
+                recovery.cut_bytes += torn_bytes(last, header, state.end);
+            }
+            settle(last, &state).map_err(failed("make durable", &last.path))?;
+            if state.next == last.first {
+                // No records; its marks are, until the next segment has them too.
+                empty = Some(last.path.clone());
+                found.pop();
+                last_end = found.last().map_or(0, |last| last.bytes);
+            } else if let Some(last) = found.last_mut() {
+                last.bytes = last_end;
             }
         }
         break;
@@ -317,7 +324,8 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
         has_snapshot: false,
         gaps: Vec::new(),
         corrupt_frames: 0,
-        is_unreadable: false,
+        unreadable_blocks: 0,
+        unproved: DATA_AT,
     };
     // Marks behind damage wait for a frame that says that all before it was durable: then the damage came
     // later, and they hold. Otherwise it may be a group that was never finished.
@@ -325,17 +333,14 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
     let mut held: Vec<bytes::Bytes> = Vec::new();
     let mut damaged = 0;
     loop {
-        let step = match scan.step(Seq::new(0)) {
-            Ok(step) => step,
-            Err(_) => {
-                last.is_unreadable = true;
-                scan.skip_block();
-                continue;
-            }
+        let Ok(step) = scan.step(Seq::new(0)) else {
+            last.unreadable_blocks += 1;
+            scan.skip_block();
+            continue;
         };
         let (header, offset, payload) = match step {
             Step::End => return last,
-            Step::Damaged(_) => {
+            Step::Damaged => {
                 is_hole = true;
                 damaged += 1;
                 continue;
@@ -374,10 +379,41 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
                     format::apply_marks(&mut last.marks, &payload);
                 }
                 is_hole = false;
+                last.unproved = last.end;
             }
             Kind::Tags => {}
         }
     }
+}
+
+/// Makes durable what was found, and cuts what is behind it.
+///
+/// A process that ended may have left frames in the system's memory only, even such whose sync failed and of
+/// which the system believes that they are on disk. So what nothing proves to be there is written again.
+fn settle(found: &Found, last: &Last) -> io::Result<()> {
+    let mut at = last.unproved;
+    let mut buffer = vec![0; 256 << 10];
+    while at < last.end {
+        let left = usize::try_from(last.end - at)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let chunk = buffer.get_mut(..left).unwrap_or_default();
+        let read = segment::read_full(found.file.as_ref(), chunk, at)?;
+        match segment::write_all(found.file.as_ref(), &[chunk.get(..read).unwrap_or_default()], at) {
+            Ok(0) => break,
+            Ok(written) => at += written,
+            // Where even this takes space, what the system has must do.
+            Err(error) if is_full(&error) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    if last.end < found.bytes {
+        found.file.set_len(last.end)?;
+    }
+    if last.unproved < last.end || last.end < found.bytes {
+        found.file.sync_all()?;
+    }
+    Ok(())
 }
 
 /// The marks at the end of the segments before `end`, for when the next one's own list of them is damaged.
@@ -410,6 +446,7 @@ fn is_blank(found: &Found) -> bool {
 /// The last byte that is not 0, from `start` on.
 fn blank_from(found: &Found, start: u64) -> Option<u64> {
     let mut buffer = vec![0; 64 << 10];
+    let zeros = [0; 4096];
     let mut at = start;
     let mut last = None;
     while at < found.bytes {
@@ -417,7 +454,10 @@ fn blank_from(found: &Found, start: u64) -> Option<u64> {
             break;
         };
         let seen = buffer.get(..read).unwrap_or_default();
-        if let Some(place) = seen.iter().rposition(|byte| *byte != 0) {
+        // Most of it is space that was never written.
+        if seen.chunks(zeros.len()).any(|chunk| !zeros.starts_with(chunk))
+            && let Some(place) = seen.iter().rposition(|byte| *byte != 0)
+        {
             last = Some(at + place as u64);
         }
         at += read as u64;
@@ -437,8 +477,8 @@ fn torn_bytes(found: &Found, header: SegmentHeader, end: u64) -> u64 {
             found.bytes,
         );
         let mut torn = 0;
-        while let Ok(step @ (Step::Frame { .. } | Step::Damaged(_))) = scan.step(Seq::END) {
-            if scan.offset() > end && matches!(step, Step::Damaged(_)) {
+        while let Ok(step @ (Step::Frame { .. } | Step::Damaged)) = scan.step(Seq::END) {
+            if scan.offset() > end && matches!(step, Step::Damaged) {
                 torn = scan.offset() - end;
             }
         }

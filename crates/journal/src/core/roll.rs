@@ -15,6 +15,7 @@ impl Core {
     pub(super) fn roll(&mut self, need: u64) -> Result<(), Failure> {
         let least = DATA_AT + self.snapshot_bytes() + COMMIT + need.saturating_add(FOOTER + COMMIT);
         let size = self.options.segment_bytes.max(least);
+        self.wanted = Some(size);
         self.make_room(size)?;
         self.have_spare(size)?;
         self.close_tail();
@@ -23,7 +24,6 @@ impl Core {
 
     /// Makes sure that there is a spare file of `size` bytes.
     pub(super) fn have_spare(&mut self, size: u64) -> Result<(), Failure> {
-        self.wanted = Some(size);
         let there = self.spare.as_ref().map_or(0, |spare| spare.size);
         if there == size {
             return Ok(());
@@ -123,11 +123,10 @@ impl Core {
         self.fs
             .rename(&self.spare_path(), &path)
             .map_err(failed("name a segment"))?;
-        if let Err(error) = self.fs.sync_dir(&self.dir) {
-            // What is left of it holds nothing, and the next attempt takes its name.
-            drop(self.fs.remove(&path));
-            return Err(Failure::sync("sync the journal's directory", error));
-        }
+        // If this fails the file stays, without records and with all marks, which those it may have replaced
+        // had; the next attempt takes its name.
+        let synced = self.fs.sync_dir(&self.dir);
+        synced.map_err(|error| Failure::sync("sync the journal's directory", error))?;
         let durable = COPY_AT + written;
         Ok(Tail {
             segment: Arc::new(Segment::new(self.next, path, Some(header), durable, spare.size)),

@@ -14,6 +14,7 @@ use crate::format::{DATA_AT, FRAME_BYTES, FrameHeader, Kind};
 const CHUNK: u64 = 256 << 10;
 /// What is passed over when it cannot be read.
 const BLOCK: u64 = 4096;
+const ZEROS: [u8; 1024] = [0; 1024];
 const FRAME: u64 = FRAME_BYTES as u64;
 
 /// Walks through a segment's frames.
@@ -37,6 +38,8 @@ pub(crate) struct Scan {
     /// Bytes passed over since the last frame.
     passed: u64,
     is_searching: bool,
+    /// Up to here a read of a whole chunk failed, so blocks are read one by one.
+    careful_until: u64,
 }
 
 /// What was found next.
@@ -50,7 +53,7 @@ pub(crate) enum Step {
         payload: Bytes,
     },
     /// A frame whose payload is not what was written.
-    Damaged(FrameHeader),
+    Damaged,
     /// No further frame.
     End,
 }
@@ -70,6 +73,7 @@ impl Scan {
             bound,
             passed: 0,
             is_searching: false,
+            careful_until: 0,
         }
     }
 
@@ -112,7 +116,7 @@ impl Scan {
             if header.size() > left {
                 // It begins here, so nothing else does; what is missing of it was cut away.
                 self.accept(&header, left);
-                return Ok(Step::Damaged(header));
+                return Ok(Step::Damaged);
             }
             if !is_wanted {
                 self.accept(&header, header.size());
@@ -121,7 +125,7 @@ impl Scan {
             let payload = self.bytes(at + FRAME, u64::from(header.length))?;
             self.accept(&header, header.size());
             if crc32c::crc32c(&payload) != header.crc {
-                return Ok(Step::Damaged(header));
+                return Ok(Step::Damaged);
             }
             return Ok(Step::Frame {
                 header,
@@ -171,6 +175,15 @@ impl Scan {
     fn search(&mut self) -> io::Result<Option<FrameHeader>> {
         while self.left() >= FRAME {
             let bytes = self.window(self.offset, FRAME)?;
+            // Most of what is searched is space that was never written.
+            let blank = bytes
+                .chunks_exact(ZEROS.len())
+                .take_while(|chunk| **chunk == ZEROS)
+                .count();
+            if blank > 0 {
+                self.pass((blank * ZEROS.len()) as u64);
+                continue;
+            }
             let mut passed = 0;
             for place in bytes.windows(FRAME_BYTES).step_by(8) {
                 let found = FrameHeader::decode(place, self.salt).filter(|header| {
@@ -182,6 +195,9 @@ impl Scan {
                     return Ok(found);
                 }
                 passed += 8;
+                if passed >= ZEROS.len() as u64 {
+                    break;
+                }
             }
             if passed == 0 {
                 break;
@@ -209,8 +225,7 @@ impl Scan {
     /// `length` bytes at `offset`, or fewer where the file ends.
     fn bytes(&mut self, offset: u64, length: u64) -> io::Result<Bytes> {
         let window = self.window(offset, length)?;
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let length = length.min(window.len());
+        let length = wide(length).min(window.len());
         Ok(window.slice(..length))
     }
 
@@ -219,16 +234,30 @@ impl Scan {
         let skip = offset
             .checked_sub(self.window_at)
             .and_then(|skip| usize::try_from(skip).ok());
-        let wanted = usize::try_from(length).unwrap_or(usize::MAX);
+        let wanted = wide(length);
         if let Some(skip) = skip
             && skip <= self.window.len()
             && self.window.len() - skip >= wanted
         {
             return Ok(self.window.slice(skip..));
         }
-        let size = length.max(CHUNK).min(self.end.saturating_sub(offset));
-        let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
-        let read = read_full(self.file.as_ref(), &mut buffer, offset)?;
+        let left = self.end.saturating_sub(offset);
+        // To the end of the block in which the wanted bytes end: a bad block costs nothing before it.
+        let block = (offset.saturating_add(length)).next_multiple_of(BLOCK) - offset;
+        let chunk = if offset < self.careful_until {
+            block
+        } else {
+            block.max(CHUNK)
+        };
+        let mut buffer = vec![0; wide(chunk.min(left))];
+        let read = match read_full(self.file.as_ref(), &mut buffer, offset) {
+            Err(_) if chunk > block => {
+                self.careful_until = offset + chunk;
+                buffer.truncate(wide(block));
+                read_full(self.file.as_ref(), &mut buffer, offset)?
+            }
+            read => read?,
+        };
         if read < buffer.len() {
             buffer.truncate(read);
             self.end = offset + read as u64;
@@ -237,4 +266,8 @@ impl Scan {
         self.window_at = offset;
         Ok(self.window.clone())
     }
+}
+
+fn wide(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
