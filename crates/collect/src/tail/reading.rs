@@ -89,7 +89,7 @@ impl Reading {
                 if let Some(entry) = entry {
                     tracker.head = scan::head(&file)?;
                     tracker.head.truncate(entry.head_len);
-                    tracker.last = scan::before(&file, entry.offset)?;
+                    tracker.last = scan::before(&file, entry.offset).unwrap_or_default();
                 }
                 Input::Plain(file)
             }
@@ -102,6 +102,10 @@ impl Reading {
                 Input::Unpacked(Box::new(unpacked))
             }
         };
+        if entry.is_some_and(|entry| !tracker.agrees(entry)) {
+            // It changed since it was compared.
+            return Err(io::ErrorKind::NotFound.into());
+        }
         tracker.order_millis = candidate.order_millis;
         Ok(Self {
             name: candidate.name.clone(),
@@ -583,16 +587,36 @@ fn push_oversized(chunk: &mut Chunk, line: &[u8], offset: u64) {
 }
 
 /// How far a file was read, and what vouches for that.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Tracker {
     pub(super) offset: u64,
     pub(super) order_millis: u64,
     seed: u64,
     id: u64,
+    /// Whether the id was not compared with those of other files.
+    is_new: bool,
     head: Vec<u8>,
     last: Vec<u8>,
     crc: crc32fast::Hasher,
     marks: Vec<(u64, u64)>,
+    next_mark: u64,
+}
+
+impl Default for Tracker {
+    fn default() -> Self {
+        Self {
+            offset: 0,
+            order_millis: 0,
+            seed: 0,
+            id: 0,
+            is_new: false,
+            head: Vec::new(),
+            last: Vec::new(),
+            crc: crc32fast::Hasher::new(),
+            marks: Vec::new(),
+            next_mark: FIRST_MARK,
+        }
+    }
 }
 
 fn seed(key: FileKey) -> u64 {
@@ -600,7 +624,7 @@ fn seed(key: FileKey) -> u64 {
     hash(&numbers.map(u64::to_le_bytes).concat())
 }
 
-/// The first mark; each further one is twice as far.
+/// The first mark stands here or behind; each further one at least twice as far.
 const FIRST_MARK: u64 = 256;
 
 impl Tracker {
@@ -618,11 +642,26 @@ impl Tracker {
             order_millis: entry.order_millis,
             seed: 0,
             id: entry.id,
+            is_new: false,
             head: Vec::new(),
             last: Vec::new(),
             crc: crc32fast::Hasher::new_with_initial_len(entry.crc, entry.offset),
             marks: entry.marks.clone(),
+            next_mark: entry.offset.max(FIRST_MARK / 2).saturating_mul(2),
         }
+    }
+
+    /// Two texts in one inode that begin with the same hole would have one id.
+    pub(super) fn settle_id(&mut self, is_taken: impl Fn(u64) -> bool) {
+        while self.is_new && is_taken(self.id) {
+            self.id = self.id.wrapping_add(1);
+        }
+        self.is_new = false;
+    }
+
+    /// Whether what stands in the file is what the entry says was read.
+    fn agrees(&self, entry: &Entry) -> bool {
+        self.head.len() == entry.head_len && hash(&self.head) == entry.head && hash(&self.last) == entry.marker
     }
 
     pub(super) const fn id(&self) -> u64 {
@@ -642,23 +681,22 @@ impl Tracker {
         self.head.extend_from_slice(text.get(..missing).unwrap_or_default());
         if self.offset == 0 {
             self.id = hash(&self.head) ^ self.seed;
+            self.is_new = true;
         }
         let before = self.offset;
         self.offset += text.len() as u64;
         keep_last(&mut self.last, text);
-        loop {
-            let due = self.marks.last().map_or(FIRST_MARK, |(offset, _)| offset.saturating_mul(2));
-            let at = due.max(before + MARK_BYTES as u64);
-            if due > self.offset {
-                return;
-            }
-            let marked = usize::try_from(at - before)
+        while self.next_mark <= self.offset {
+            let at = self.next_mark.max(before + MARK_BYTES as u64);
+            let (at, bytes) = usize::try_from(at - before)
                 .ok()
-                .and_then(|end| text.get(end.checked_sub(MARK_BYTES)?..end));
-            match marked {
-                Some(bytes) => self.marks.push((at, hash(bytes))),
-                None => self.marks.push((self.offset, hash(&self.last))),
+                .and_then(|end| text.get(end.checked_sub(MARK_BYTES)?..end))
+                .map_or((self.offset, self.last.as_slice()), |bytes| (at, bytes));
+            // In a hole all places look the same.
+            if bytes.iter().any(|byte| *byte != 0) {
+                self.marks.push((at, hash(bytes)));
             }
+            self.next_mark = at.saturating_mul(2);
         }
     }
 

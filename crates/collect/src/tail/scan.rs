@@ -101,6 +101,20 @@ impl Candidate {
         Ok(Arc::new(file))
     }
 
+    /// A file that is held open may have grown.
+    pub(super) fn look_again(&mut self) {
+        if let Some(there) = self.handle.as_ref().and_then(|file| file.metadata().ok()) {
+            let has_whole_head = self.probe.head.len() == HEAD_BYTES;
+            if there.len() != self.size && !has_whole_head
+                && let Some(Ok(head)) = self.handle.as_ref().map(|file| head(file))
+            {
+                self.probe.head = head;
+            }
+            self.size = there.len();
+            self.version = Version::of(&there);
+        }
+    }
+
     /// The last time it can have been written.
     pub(super) fn last_written(&self) -> SystemTime {
         self.modified.max(UNIX_EPOCH + Duration::from_millis(self.order_millis))
@@ -359,8 +373,10 @@ pub(super) enum Verdict {
     New,
     /// It is what an entry describes; more of it may be unread.
     Known(usize),
-    /// There is nothing in it that was not read.
+    /// There is nothing in it that was not read; its entry, when there is one.
     Read(Option<usize>),
+    /// The same, since it is only a part of what the entry describes.
+    Part(usize),
 }
 
 /// Finds each candidate's entry. An entry describes one file only, and the oldest that it can be.
@@ -373,7 +389,7 @@ pub(super) fn judge(
 ) -> Vec<Verdict> {
     let mut verdicts: Vec<Option<Verdict>> = vec![None; candidates.len()];
     let mut owners: Vec<Option<usize>> = vec![None; book.entries.len()];
-    for is_by_key in [true, false] {
+    for pass in [Pass::SameFile, Pass::SameText, Pass::Part] {
         for (index, candidate) in candidates.iter().enumerate() {
             if verdicts.get(index).is_some_and(Option::is_some) {
                 continue;
@@ -382,16 +398,20 @@ pub(super) fn judge(
             let mut heads = Heads::default();
             for (number, entry) in book.entries.iter().enumerate() {
                 let is_same_file = entry.key.is_some_and(|key| key.is(&candidate.key));
-                if is_by_key != is_same_file {
+                if (pass == Pass::SameFile && !is_same_file) || (pass == Pass::SameText && is_same_file) {
                     continue;
                 }
                 let found = compare(candidate, is_same_file, &mut heads, entry, open, probes);
+                if (found == Comparison::Part) != (pass == Pass::Part) {
+                    continue;
+                }
                 let owner = owners.get(number).copied().flatten();
                 verdict = Some(match (found, owner) {
                     (Comparison::Other, _) => continue,
                     // The active file is nobody's copy.
                     (_, Some(_)) if candidate.is_active => continue,
-                    (Comparison::Part | Comparison::Whole, _) => Verdict::Read(Some(number)),
+                    (Comparison::Part, _) => Verdict::Part(number),
+                    (Comparison::Whole, _) => Verdict::Read(Some(number)),
                     (Comparison::Beginning, None) => Verdict::Known(number),
                     (Comparison::Beginning, Some(owner)) => {
                         let is_copy = candidates.get(owner).is_some_and(|owner| candidate.is_copy_of(owner));
@@ -413,15 +433,28 @@ pub(super) fn judge(
             }
         }
     }
+    let active = candidates.iter().find(|candidate| candidate.is_active);
     verdicts
         .into_iter()
         .zip(candidates)
         .map(|(verdict, candidate)| match verdict {
             Some(verdict) => verdict,
             None if !candidate.is_active && candidate.order_millis <= book.watermark_millis => Verdict::Read(None),
+            // It is being copied, and will be emptied then.
+            None if active.is_some_and(|active| !candidate.is_active && candidate.is_copy_of(active)) => {
+                Verdict::Read(None)
+            }
             None => Verdict::New,
         })
         .collect()
+}
+
+/// What counts as the same, the surest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    SameFile,
+    SameText,
+    Part,
 }
 
 /// How a file compares with what an entry describes.

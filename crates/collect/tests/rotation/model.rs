@@ -114,6 +114,7 @@ impl World {
             if self.random.is_one_in(2) {
                 self.copytruncate(&first);
             } else {
+                self.note("renamed");
                 fs::rename(self.writer.rename(), &first).unwrap();
                 if !self.random.is_one_in(4) {
                     self.writer.create();
@@ -143,10 +144,12 @@ impl World {
 
     fn copytruncate(&mut self, copy: &Path) {
         let text = fs::read(&self.writer.path).unwrap();
+        self.note(&format!("copytruncate of {}", text.len()));
         if self.random.is_one_in(4) && text.len() > 3000 {
             // Seen half done; heads must be comparable.
             let part = 1500 + usize::try_from(self.random.below(text.len() as u64 - 1500)).unwrap();
             fs::write(copy, &text[..part]).unwrap();
+            self.note(&format!("copied {part}"));
             self.read();
         }
         fs::write(copy, &text).unwrap();
@@ -154,8 +157,10 @@ impl World {
             self.read();
         }
         fs::File::options().write(true).open(&self.writer.path).unwrap().set_len(0).unwrap();
+        self.note("emptied");
         if self.random.is_one_in(2) {
             self.writer.seek_to_start();
+            self.note("appending");
         }
     }
 
@@ -175,6 +180,8 @@ impl World {
         }
         let file = &mut self.rotated[*index];
         file.path = compress(&file.path);
+        let text = format!("compressed {}", file.path.display());
+        self.note(&text);
     }
 
     fn remove(&mut self) {
@@ -195,9 +202,14 @@ impl World {
         }
     }
 
+    fn note(&mut self, text: &str) {
+        let read = self.reader.lines.len();
+        self.log.push(format!("{text}; {} written, {read} read", self.next));
+    }
+
     fn step(&mut self) {
         let action = self.random.below(100);
-        self.log.push(format!("{action} next {}", self.next));
+        self.note(&format!("action {action}"));
         match action {
             0..35 => self.write(),
             35..60 => self.read(),
@@ -241,6 +253,7 @@ impl World {
 
     /// Several chunks are on their way when keeping the first fails.
     fn lose_chunks(&mut self) {
+        self.note("goes back");
         let saved = self.reader.saved.clone().unwrap();
         for _ in 0..self.random.below(5) {
             if self.reader.poll().is_none() {
