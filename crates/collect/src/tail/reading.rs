@@ -13,12 +13,13 @@ use super::book::{Entry, HEAD_BYTES, MARK_BYTES, Progress, hash};
 use super::identity::FileKey;
 use super::scan::{self, Candidate, Skipped, Unpacked, keep_last};
 use super::{LogFormat, TailConfig};
+use crate::import::Text;
 use crate::lines::{self, Piece, Stream};
-use crate::{Anomalies, Chunk, Line, OVERSIZED_HEAD_BYTES, Oversized, Torn, TornReason};
+use crate::{Anomalies, Chunk, FileIdentity, Line, OVERSIZED_HEAD_BYTES, Oversized, Torn, TornReason};
 
 /// A file that is being read.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     pub(super) name: String,
     pub(super) path: PathBuf,
     pub(super) is_active: bool,
@@ -46,6 +47,8 @@ pub(super) struct Reading {
 enum Input {
     Plain(Arc<File>),
     Unpacked(Box<Unpacked>),
+    /// Of an import, which reads to the end and no further.
+    Text(Box<Text>),
 }
 
 /// A line that is too long, as far as it was read through.
@@ -60,17 +63,17 @@ struct Skipping {
 
 /// The parts of a container's line at the end of a file, for which the next file has the rest.
 #[derive(Debug)]
-pub(super) struct Carried {
-    pub(super) text: Vec<u8>,
+pub(crate) struct Carried {
+    pub(crate) text: Vec<u8>,
     /// Where they begin.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
     /// The entries of the files they stand in, as they are when the line is complete.
     pub(super) entries: Vec<Entry>,
 }
 
 /// What filling gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fill {
+pub(crate) enum Fill {
     /// The chunk has something, or the position went on.
     Taken,
     /// There is nothing more now.
@@ -126,6 +129,34 @@ impl Reading {
         })
     }
 
+    /// The text of a file that is imported.
+    pub(crate) fn of_text(text: Box<Text>, file: &FileIdentity, format: LogFormat) -> Self {
+        Self {
+            name: file.name.clone(),
+            path: PathBuf::from(&file.path),
+            is_active: false,
+            key: FileKey::default(),
+            version: scan::Version::default(),
+            tracker: Tracker::default(),
+            half_line_since: None,
+            input: Input::Text(text),
+            buffer: Vec::new(),
+            searched: 0,
+            format,
+            skipping: None,
+            carried: None,
+            completed: Vec::new(),
+            skips_container_rest: false,
+        }
+    }
+
+    pub(crate) fn text(&self) -> Option<&Text> {
+        match &self.input {
+            Input::Text(text) => Some(text),
+            Input::Plain(_) | Input::Unpacked(_) => None,
+        }
+    }
+
     pub(super) fn carry(&mut self, carried: Option<Carried>) {
         self.carried = carried;
     }
@@ -133,12 +164,12 @@ impl Reading {
     pub(super) fn file(&self) -> Option<&Arc<File>> {
         match &self.input {
             Input::Plain(file) => Some(file),
-            Input::Unpacked(_) => None,
+            Input::Unpacked(_) | Input::Text(_) => None,
         }
     }
 
     pub(super) fn is_compressed(&self) -> bool {
-        matches!(self.input, Input::Unpacked(_))
+        !matches!(self.input, Input::Plain(_))
     }
 
     /// Whether bytes wait for the end of their line.
@@ -151,7 +182,7 @@ impl Reading {
     }
 
     /// Reads up to a chunk, more only to reach the end of a line.
-    pub(super) fn fill(&mut self, config: &TailConfig, chunk: &mut Chunk) -> io::Result<Fill> {
+    pub(crate) fn fill(&mut self, config: &TailConfig, chunk: &mut Chunk) -> io::Result<Fill> {
         let mut budget = config.max_line_bytes.saturating_add(config.max_chunk_bytes);
         // A hole was taken from its beginning, the rest was not looked at.
         if self.searched < self.buffer.len() && self.take_lines(config, chunk) {
@@ -197,16 +228,8 @@ impl Reading {
                     other => return Ok(other?),
                 }
             },
-            Input::Unpacked(reader) => {
-                let before = self.buffer.len();
-                let outcome = reader.take(bytes as u64).read_to_end(&mut self.buffer);
-                match outcome {
-                    Ok(count) => Ok(count),
-                    // What came out before the damage is good; the error repeats.
-                    Err(_) if self.buffer.len() > before => Ok(self.buffer.len() - before),
-                    Err(error) => Err(error),
-                }
-            }
+            Input::Unpacked(reader) => read_part(reader, bytes, &mut self.buffer),
+            Input::Text(reader) => read_part(reader, bytes, &mut self.buffer),
         }
     }
 
@@ -416,7 +439,7 @@ impl Reading {
 
     /// The file is complete: what stands behind the last LF is all there will be. Parts of a container's
     /// line are given back, for the next file to complete.
-    pub(super) fn finish(&mut self, config: &TailConfig, chunk: &mut Chunk) -> Option<Carried> {
+    pub(crate) fn finish(&mut self, config: &TailConfig, chunk: &mut Chunk) -> Option<Carried> {
         if self.skipping.is_some() {
             self.finish_oversized(chunk);
             return None;
@@ -526,6 +549,16 @@ impl Reading {
     }
 }
 
+/// What comes before an error is good; the error repeats.
+fn read_part(reader: &mut impl Read, bytes: usize, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let before = buffer.len();
+    match reader.take(bytes as u64).read_to_end(buffer) {
+        Ok(count) => Ok(count),
+        Err(_) if buffer.len() > before => Ok(buffer.len() - before),
+        Err(error) => Err(error),
+    }
+}
+
 impl Skipping {
     fn take(&mut self, part: &[u8]) {
         let missing = OVERSIZED_HEAD_BYTES.saturating_sub(self.head.len()).min(part.len());
@@ -563,7 +596,7 @@ fn push_text(chunk: &mut Chunk, out: &Bytes, range: std::ops::Range<usize>, from
     }
 }
 
-pub(super) fn push_torn(chunk: &mut Chunk, bytes: Bytes, offset: u64, reason: TornReason) {
+pub(crate) fn push_torn(chunk: &mut Chunk, bytes: Bytes, offset: u64, reason: TornReason) {
     let Anomalies {
         torn_lines,
         interleavings,

@@ -38,7 +38,7 @@ pub(super) struct Candidate {
 }
 
 /// A state of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Version {
     device: u64,
     inode: u64,
