@@ -13,7 +13,9 @@ use memchr::memmem::Finder;
 
 use crate::{Line, TornReason};
 
-pub(crate) use container::{Entry, Stream, entry};
+pub(crate) use container::{Stream, entry};
+
+use crate::import::Reached;
 
 /// What each line of a log begins with. Items of an EventList do not.
 const EVENT_START: &[u8] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/"#;
@@ -224,8 +226,45 @@ enum Place {
 }
 
 impl Nesting {
+    /// Inside an object, behind its opening bracket.
+    pub(crate) const fn in_object() -> Self {
+        Self {
+            depth: 1,
+            place: Place::Outside,
+        }
+    }
+
     /// Takes the next part; how much of it belongs to the value when the outermost bracket closes in it.
     pub(crate) fn feed(&mut self, text: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        loop {
+            let (step, bracket) = self.to_bracket(text.get(at..)?)?;
+            at += step;
+            if matches!(bracket, b'}' | b']') && self.depth == 0 {
+                return Some(at);
+            }
+        }
+    }
+
+    /// The same, with a stop behind each array that opens at the first level. How much was taken, and where
+    /// it stopped before the end of the part.
+    pub(crate) fn feed_to_array(&mut self, text: &[u8]) -> (usize, Option<Reached>) {
+        let mut at = 0;
+        loop {
+            let Some((step, bracket)) = text.get(at..).and_then(|rest| self.to_bracket(rest)) else {
+                return (text.len(), None);
+            };
+            at += step;
+            match (bracket, self.depth) {
+                (b'}' | b']', 0) => return (at, Some(Reached::End)),
+                (b'[', 2) => return (at, Some(Reached::Array)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Up to and with the next bracket outside strings.
+    fn to_bracket(&mut self, text: &[u8]) -> Option<(usize, u8)> {
         let mut at = 0;
         loop {
             let rest = text.get(at..).filter(|rest| !rest.is_empty())?;
@@ -247,14 +286,15 @@ impl Nesting {
                         .iter()
                         .position(|byte| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']'))?;
                     at += found + 1;
-                    match rest.get(found) {
-                        Some(b'"') => self.place = Place::InString,
-                        Some(b'{' | b'[') => self.depth += 1,
-                        _ => {
+                    match *rest.get(found)? {
+                        b'"' => self.place = Place::InString,
+                        bracket @ (b'{' | b'[') => {
+                            self.depth += 1;
+                            return Some((at, bracket));
+                        }
+                        bracket => {
                             self.depth = self.depth.saturating_sub(1);
-                            if self.depth == 0 {
-                                return Some(at);
-                            }
+                            return Some((at, bracket));
                         }
                     }
                 }

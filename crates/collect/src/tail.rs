@@ -23,6 +23,8 @@ use book::{Book, MAX_SOURCES, Position, Progress};
 use pattern::Pattern;
 use source::Source;
 
+pub(crate) use reading::{Fill, Reading, push_torn};
+
 pub use book::{MAX_POSITION_BYTES, PositionError};
 pub use status::{SourceState, SourceStatus, TailStatus};
 

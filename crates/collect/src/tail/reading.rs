@@ -13,12 +13,13 @@ use super::book::{Entry, HEAD_BYTES, MARK_BYTES, Progress, hash};
 use super::identity::FileKey;
 use super::scan::{self, Candidate, Skipped, Unpacked, keep_last};
 use super::{LogFormat, TailConfig};
+use crate::import::Text;
 use crate::lines::{self, Piece, Stream};
-use crate::{Anomalies, Chunk, Line, OVERSIZED_HEAD_BYTES, Oversized, Torn, TornReason};
+use crate::{Anomalies, Chunk, FileIdentity, Line, OVERSIZED_HEAD_BYTES, Oversized, Torn, TornReason};
 
 /// A file that is being read.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     pub(super) name: String,
     pub(super) path: PathBuf,
     pub(super) is_active: bool,
@@ -46,6 +47,8 @@ pub(super) struct Reading {
 enum Input {
     Plain(Arc<File>),
     Unpacked(Box<Unpacked>),
+    /// Of an import, which reads to the end and no further.
+    Text(Box<Text>),
 }
 
 /// A line that is too long, as far as it was read through.
@@ -60,17 +63,17 @@ struct Skipping {
 
 /// The parts of a container's line at the end of a file, for which the next file has the rest.
 #[derive(Debug)]
-pub(super) struct Carried {
-    pub(super) text: Vec<u8>,
+pub(crate) struct Carried {
+    pub(crate) text: Vec<u8>,
     /// Where they begin.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
     /// The entries of the files they stand in, as they are when the line is complete.
     pub(super) entries: Vec<Entry>,
 }
 
 /// What filling gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fill {
+pub(crate) enum Fill {
     /// The chunk has something, or the position went on.
     Taken,
     /// There is nothing more now.
@@ -89,7 +92,7 @@ impl Reading {
                 if let Some(entry) = entry {
                     tracker.head = scan::head(&file)?;
                     tracker.head.truncate(entry.head_len);
-                    tracker.last = scan::before(&file, entry.offset)?;
+                    tracker.last = scan::before(&file, entry.offset).unwrap_or_default();
                 }
                 Input::Plain(file)
             }
@@ -102,6 +105,10 @@ impl Reading {
                 Input::Unpacked(Box::new(unpacked))
             }
         };
+        if entry.is_some_and(|entry| !tracker.agrees(entry)) {
+            // It changed since it was compared.
+            return Err(io::ErrorKind::NotFound.into());
+        }
         tracker.order_millis = candidate.order_millis;
         Ok(Self {
             name: candidate.name.clone(),
@@ -122,6 +129,34 @@ impl Reading {
         })
     }
 
+    /// The text of a file that is imported.
+    pub(crate) fn of_text(text: Box<Text>, file: &FileIdentity, format: LogFormat) -> Self {
+        Self {
+            name: file.name.clone(),
+            path: PathBuf::from(&file.path),
+            is_active: false,
+            key: FileKey::default(),
+            version: scan::Version::default(),
+            tracker: Tracker::default(),
+            half_line_since: None,
+            input: Input::Text(text),
+            buffer: Vec::new(),
+            searched: 0,
+            format,
+            skipping: None,
+            carried: None,
+            completed: Vec::new(),
+            skips_container_rest: false,
+        }
+    }
+
+    pub(crate) fn text(&self) -> Option<&Text> {
+        match &self.input {
+            Input::Text(text) => Some(text),
+            Input::Plain(_) | Input::Unpacked(_) => None,
+        }
+    }
+
     pub(super) fn carry(&mut self, carried: Option<Carried>) {
         self.carried = carried;
     }
@@ -129,12 +164,12 @@ impl Reading {
     pub(super) fn file(&self) -> Option<&Arc<File>> {
         match &self.input {
             Input::Plain(file) => Some(file),
-            Input::Unpacked(_) => None,
+            Input::Unpacked(_) | Input::Text(_) => None,
         }
     }
 
     pub(super) fn is_compressed(&self) -> bool {
-        matches!(self.input, Input::Unpacked(_))
+        !matches!(self.input, Input::Plain(_))
     }
 
     /// Whether bytes wait for the end of their line.
@@ -147,7 +182,7 @@ impl Reading {
     }
 
     /// Reads up to a chunk, more only to reach the end of a line.
-    pub(super) fn fill(&mut self, config: &TailConfig, chunk: &mut Chunk) -> io::Result<Fill> {
+    pub(crate) fn fill(&mut self, config: &TailConfig, chunk: &mut Chunk) -> io::Result<Fill> {
         let mut budget = config.max_line_bytes.saturating_add(config.max_chunk_bytes);
         // A hole was taken from its beginning, the rest was not looked at.
         if self.searched < self.buffer.len() && self.take_lines(config, chunk) {
@@ -193,16 +228,8 @@ impl Reading {
                     other => return Ok(other?),
                 }
             },
-            Input::Unpacked(reader) => {
-                let before = self.buffer.len();
-                let outcome = reader.take(bytes as u64).read_to_end(&mut self.buffer);
-                match outcome {
-                    Ok(count) => Ok(count),
-                    // What came out before the damage is good; the error repeats.
-                    Err(_) if self.buffer.len() > before => Ok(self.buffer.len() - before),
-                    Err(error) => Err(error),
-                }
-            }
+            Input::Unpacked(reader) => read_part(reader, bytes, &mut self.buffer),
+            Input::Text(reader) => read_part(reader, bytes, &mut self.buffer),
         }
     }
 
@@ -279,12 +306,7 @@ impl Reading {
         chunk.anomalies.holes += split.holes;
         chunk.anomalies.hole_bytes += split.hole_bytes;
         for (range, reason) in split.torn {
-            push_torn(
-                chunk,
-                text.slice(range.clone()),
-                base + range.start as u64,
-                reason,
-            );
+            push_torn(chunk, text.slice(range.clone()), base + range.start as u64, reason);
         }
         chunk.lines = split.lines;
         // A line just below the limit may have come with the last read.
@@ -358,11 +380,7 @@ impl Reading {
                         }
                     }
                     if is_too_long {
-                        push_oversized(
-                            chunk,
-                            out.get(line_start..).unwrap_or_default(),
-                            base + from as u64,
-                        );
+                        push_oversized(chunk, out.get(line_start..).unwrap_or_default(), base + from as u64);
                         out.truncate(line_start);
                         self.skips_container_rest = !entry.is_last;
                     } else if entry.is_last {
@@ -421,7 +439,7 @@ impl Reading {
 
     /// The file is complete: what stands behind the last LF is all there will be. Parts of a container's
     /// line are given back, for the next file to complete.
-    pub(super) fn finish(&mut self, config: &TailConfig, chunk: &mut Chunk) -> Option<Carried> {
+    pub(crate) fn finish(&mut self, config: &TailConfig, chunk: &mut Chunk) -> Option<Carried> {
         if self.skipping.is_some() {
             self.finish_oversized(chunk);
             return None;
@@ -526,21 +544,25 @@ impl Reading {
 
     /// Bytes of a plain file that were not handed over.
     pub(super) fn behind(&self) -> u64 {
-        let length = self
-            .file()
-            .and_then(|file| file.metadata().ok())
-            .map(|there| there.len());
+        let length = self.file().and_then(|file| file.metadata().ok()).map(|there| there.len());
         length.unwrap_or_default().saturating_sub(self.tracker.offset)
+    }
+}
+
+/// What comes before an error is good; the error repeats.
+fn read_part(reader: &mut impl Read, bytes: usize, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let before = buffer.len();
+    match reader.take(bytes as u64).read_to_end(buffer) {
+        Ok(count) => Ok(count),
+        Err(_) if buffer.len() > before => Ok(buffer.len() - before),
+        Err(error) => Err(error),
     }
 }
 
 impl Skipping {
     fn take(&mut self, part: &[u8]) {
-        let missing = OVERSIZED_HEAD_BYTES
-            .saturating_sub(self.head.len())
-            .min(part.len());
-        self.head
-            .extend_from_slice(part.get(..missing).unwrap_or_default());
+        let missing = OVERSIZED_HEAD_BYTES.saturating_sub(self.head.len()).min(part.len());
+        self.head.extend_from_slice(part.get(..missing).unwrap_or_default());
         self.hasher.update(part);
         self.length += part.len() as u64;
         self.tracker.consume(part);
@@ -574,7 +596,7 @@ fn push_text(chunk: &mut Chunk, out: &Bytes, range: std::ops::Range<usize>, from
     }
 }
 
-pub(super) fn push_torn(chunk: &mut Chunk, bytes: Bytes, offset: u64, reason: TornReason) {
+pub(crate) fn push_torn(chunk: &mut Chunk, bytes: Bytes, offset: u64, reason: TornReason) {
     let Anomalies {
         torn_lines,
         interleavings,
@@ -584,11 +606,7 @@ pub(super) fn push_torn(chunk: &mut Chunk, bytes: Bytes, offset: u64, reason: To
     if reason == TornReason::Overwritten {
         *interleavings += 1;
     }
-    chunk.torn.push(Torn {
-        bytes,
-        offset,
-        reason,
-    });
+    chunk.torn.push(Torn { bytes, offset, reason });
 }
 
 fn push_oversized(chunk: &mut Chunk, line: &[u8], offset: u64) {
@@ -602,16 +620,36 @@ fn push_oversized(chunk: &mut Chunk, line: &[u8], offset: u64) {
 }
 
 /// How far a file was read, and what vouches for that.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Tracker {
     pub(super) offset: u64,
     pub(super) order_millis: u64,
     seed: u64,
     id: u64,
+    /// Whether the id was not compared with those of other files.
+    is_new: bool,
     head: Vec<u8>,
     last: Vec<u8>,
     crc: crc32fast::Hasher,
     marks: Vec<(u64, u64)>,
+    next_mark: u64,
+}
+
+impl Default for Tracker {
+    fn default() -> Self {
+        Self {
+            offset: 0,
+            order_millis: 0,
+            seed: 0,
+            id: 0,
+            is_new: false,
+            head: Vec::new(),
+            last: Vec::new(),
+            crc: crc32fast::Hasher::new(),
+            marks: Vec::new(),
+            next_mark: FIRST_MARK,
+        }
+    }
 }
 
 fn seed(key: FileKey) -> u64 {
@@ -619,7 +657,7 @@ fn seed(key: FileKey) -> u64 {
     hash(&numbers.map(u64::to_le_bytes).concat())
 }
 
-/// The first mark; each further one is twice as far.
+/// The first mark stands here or behind; each further one at least twice as far.
 const FIRST_MARK: u64 = 256;
 
 impl Tracker {
@@ -637,11 +675,26 @@ impl Tracker {
             order_millis: entry.order_millis,
             seed: 0,
             id: entry.id,
+            is_new: false,
             head: Vec::new(),
             last: Vec::new(),
             crc: crc32fast::Hasher::new_with_initial_len(entry.crc, entry.offset),
             marks: entry.marks.clone(),
+            next_mark: entry.offset.max(FIRST_MARK / 2).saturating_mul(2),
         }
+    }
+
+    /// Two texts in one inode that begin with the same hole would have one id.
+    pub(super) fn settle_id(&mut self, is_taken: impl Fn(u64) -> bool) {
+        while self.is_new && is_taken(self.id) {
+            self.id = self.id.wrapping_add(1);
+        }
+        self.is_new = false;
+    }
+
+    /// Whether what stands in the file is what the entry says was read.
+    fn agrees(&self, entry: &Entry) -> bool {
+        self.head.len() == entry.head_len && hash(&self.head) == entry.head && hash(&self.last) == entry.marker
     }
 
     pub(super) const fn id(&self) -> u64 {
@@ -658,30 +711,25 @@ impl Tracker {
         }
         self.crc.update(text);
         let missing = HEAD_BYTES.saturating_sub(self.head.len()).min(text.len());
-        self.head
-            .extend_from_slice(text.get(..missing).unwrap_or_default());
+        self.head.extend_from_slice(text.get(..missing).unwrap_or_default());
         if self.offset == 0 {
             self.id = hash(&self.head) ^ self.seed;
+            self.is_new = true;
         }
         let before = self.offset;
         self.offset += text.len() as u64;
         keep_last(&mut self.last, text);
-        loop {
-            let due = self
-                .marks
-                .last()
-                .map_or(FIRST_MARK, |(offset, _)| offset.saturating_mul(2));
-            let at = due.max(before + MARK_BYTES as u64);
-            if due > self.offset {
-                return;
-            }
-            let marked = usize::try_from(at - before)
+        while self.next_mark <= self.offset {
+            let at = self.next_mark.max(before + MARK_BYTES as u64);
+            let (at, bytes) = usize::try_from(at - before)
                 .ok()
-                .and_then(|end| text.get(end.checked_sub(MARK_BYTES)?..end));
-            match marked {
-                Some(bytes) => self.marks.push((at, hash(bytes))),
-                None => self.marks.push((self.offset, hash(&self.last))),
+                .and_then(|end| text.get(end.checked_sub(MARK_BYTES)?..end))
+                .map_or((self.offset, self.last.as_slice()), |bytes| (at, bytes));
+            // In a hole all places look the same.
+            if bytes.iter().any(|byte| *byte != 0) {
+                self.marks.push((at, hash(bytes)));
             }
+            self.next_mark = at.saturating_mul(2);
         }
     }
 
@@ -699,15 +747,7 @@ impl Tracker {
             marks: match progress {
                 Progress::Reading => self.marks.clone(),
                 // Nobody copies it any more; a few are enough to know an older copy by.
-                Progress::Finished | Progress::Skipped => self
-                    .marks
-                    .iter()
-                    .rev()
-                    .step_by(3)
-                    .take(3)
-                    .rev()
-                    .copied()
-                    .collect(),
+                Progress::Finished | Progress::Skipped => self.marks.iter().rev().step_by(3).take(3).rev().copied().collect(),
             },
         }
     }

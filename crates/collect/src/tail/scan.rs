@@ -38,7 +38,7 @@ pub(super) struct Candidate {
 }
 
 /// A state of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Version {
     device: u64,
     inode: u64,
@@ -101,10 +101,23 @@ impl Candidate {
         Ok(Arc::new(file))
     }
 
+    /// A file that is held open may have grown.
+    pub(super) fn look_again(&mut self) {
+        if let Some(there) = self.handle.as_ref().and_then(|file| file.metadata().ok()) {
+            let has_whole_head = self.probe.head.len() == HEAD_BYTES;
+            if there.len() != self.size && !has_whole_head
+                && let Some(Ok(head)) = self.handle.as_ref().map(|file| head(file))
+            {
+                self.probe.head = head;
+            }
+            self.size = there.len();
+            self.version = Version::of(&there);
+        }
+    }
+
     /// The last time it can have been written.
     pub(super) fn last_written(&self) -> SystemTime {
-        self.modified
-            .max(UNIX_EPOCH + Duration::from_millis(self.order_millis))
+        self.modified.max(UNIX_EPOCH + Duration::from_millis(self.order_millis))
     }
 
     /// Whether a plain file holds what another begins with; checked at some places.
@@ -120,12 +133,10 @@ impl Candidate {
             return false;
         };
         let places = [length, length / 2, length / 4];
-        places
-            .iter()
-            .all(|place| match (before(&one, *place), before(&two, *place)) {
-                (Ok(one), Ok(two)) => one == two,
-                _ => false,
-            })
+        places.iter().all(|place| match (before(&one, *place), before(&two, *place)) {
+            (Ok(one), Ok(two)) => one == two,
+            _ => false,
+        })
     }
 }
 
@@ -198,16 +209,9 @@ pub(super) fn list(active: &Path, probes: &mut Probes) -> Listing {
         listing.look(path, name, Some(backup), probes, &mut seen);
     }
     order(&mut listing.candidates);
-    listing.look(
-        active.to_owned(),
-        active_name.into_owned(),
-        None,
-        probes,
-        &mut seen,
-    );
+    listing.look(active.to_owned(), active_name.into_owned(), None, probes, &mut seen);
     seen.comparisons = std::mem::take(&mut probes.comparisons);
-    seen.comparisons
-        .retain(|(version, ..), _| seen.files.contains_key(version));
+    seen.comparisons.retain(|(version, ..), _| seen.files.contains_key(version));
     *probes = seen;
     listing
 }
@@ -230,9 +234,7 @@ impl Listing {
         probes: &Probes,
         seen: &mut Probes,
     ) {
-        let compression = backup
-            .as_ref()
-            .map_or(Compression::Plain, |backup| backup.compression);
+        let compression = backup.as_ref().map_or(Compression::Plain, |backup| backup.compression);
         match look_into(&path, compression, probes) {
             Ok(Some((there, probe, key))) => {
                 let version = Version::of(&there);
@@ -336,9 +338,7 @@ fn probe(file: &File, there: &Metadata, compression: Compression) -> io::Result<
 /// The first bytes of a plain file.
 pub(super) fn head(file: &File) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    Positioned { file, at: 0 }
-        .take(HEAD_BYTES as u64)
-        .read_to_end(&mut head)?;
+    Positioned { file, at: 0 }.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
     Ok(head)
 }
 
@@ -373,8 +373,10 @@ pub(super) enum Verdict {
     New,
     /// It is what an entry describes; more of it may be unread.
     Known(usize),
-    /// There is nothing in it that was not read.
+    /// There is nothing in it that was not read; its entry, when there is one.
     Read(Option<usize>),
+    /// The same, since it is only a part of what the entry describes.
+    Part(usize),
 }
 
 /// Finds each candidate's entry. An entry describes one file only, and the oldest that it can be.
@@ -387,7 +389,7 @@ pub(super) fn judge(
 ) -> Vec<Verdict> {
     let mut verdicts: Vec<Option<Verdict>> = vec![None; candidates.len()];
     let mut owners: Vec<Option<usize>> = vec![None; book.entries.len()];
-    for is_by_key in [true, false] {
+    for pass in [Pass::SameFile, Pass::SameText, Pass::Part] {
         for (index, candidate) in candidates.iter().enumerate() {
             if verdicts.get(index).is_some_and(Option::is_some) {
                 continue;
@@ -396,21 +398,23 @@ pub(super) fn judge(
             let mut heads = Heads::default();
             for (number, entry) in book.entries.iter().enumerate() {
                 let is_same_file = entry.key.is_some_and(|key| key.is(&candidate.key));
-                if is_by_key != is_same_file {
+                if (pass == Pass::SameFile && !is_same_file) || (pass == Pass::SameText && is_same_file) {
                     continue;
                 }
                 let found = compare(candidate, is_same_file, &mut heads, entry, open, probes);
+                if (found == Comparison::Part) != (pass == Pass::Part) {
+                    continue;
+                }
                 let owner = owners.get(number).copied().flatten();
                 verdict = Some(match (found, owner) {
                     (Comparison::Other, _) => continue,
                     // The active file is nobody's copy.
                     (_, Some(_)) if candidate.is_active => continue,
-                    (Comparison::Part | Comparison::Whole, _) => Verdict::Read(Some(number)),
+                    (Comparison::Part, _) => Verdict::Part(number),
+                    (Comparison::Whole, _) => Verdict::Read(Some(number)),
                     (Comparison::Beginning, None) => Verdict::Known(number),
                     (Comparison::Beginning, Some(owner)) => {
-                        let is_copy = candidates
-                            .get(owner)
-                            .is_some_and(|owner| candidate.is_copy_of(owner));
+                        let is_copy = candidates.get(owner).is_some_and(|owner| candidate.is_copy_of(owner));
                         if !is_copy {
                             continue;
                         }
@@ -429,17 +433,28 @@ pub(super) fn judge(
             }
         }
     }
+    let active = candidates.iter().find(|candidate| candidate.is_active);
     verdicts
         .into_iter()
         .zip(candidates)
         .map(|(verdict, candidate)| match verdict {
             Some(verdict) => verdict,
-            None if !candidate.is_active && candidate.order_millis <= book.watermark_millis => {
+            None if !candidate.is_active && candidate.order_millis <= book.watermark_millis => Verdict::Read(None),
+            // It is being copied, and will be emptied then.
+            None if active.is_some_and(|active| !candidate.is_active && candidate.is_copy_of(active)) => {
                 Verdict::Read(None)
             }
             None => Verdict::New,
         })
         .collect()
+}
+
+/// What counts as the same, the surest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    SameFile,
+    SameText,
+    Part,
 }
 
 /// How a file compares with what an entry describes.
@@ -525,11 +540,7 @@ fn compare_plain(candidate: &Candidate, entry: &Entry) -> io::Result<Comparison>
     let file = candidate.open()?;
     if candidate.size < entry.offset {
         // A copy that is being made, or was made before the last lines were read.
-        let mark = entry
-            .marks
-            .iter()
-            .rev()
-            .find(|(offset, _)| *offset <= candidate.size);
+        let mark = entry.marks.iter().rev().find(|(offset, _)| *offset <= candidate.size);
         return Ok(match mark {
             Some((offset, mark)) if hash(&before(&file, *offset)?) == *mark => Comparison::Part,
             _ => Comparison::Other,
@@ -555,13 +566,7 @@ fn compare_unpacked(candidate: &Candidate, entry: &Entry) -> io::Result<Comparis
         match skipped.skip(&mut reader, *offset) {
             Ok(()) if hash(&skipped.last) == *mark => agreed = true,
             Ok(()) => return Ok(Comparison::Other),
-            Err(_) => {
-                return Ok(if agreed {
-                    Comparison::Part
-                } else {
-                    Comparison::Other
-                });
-            }
+            Err(_) => return Ok(if agreed { Comparison::Part } else { Comparison::Other }),
         }
     }
     Ok(match skipped.skip(&mut reader, entry.offset) {
@@ -601,9 +606,7 @@ impl Skipped {
     pub(super) fn skip(&mut self, reader: &mut impl Read, bytes: u64) -> io::Result<()> {
         let mut buffer = vec![0; 64 << 10];
         while self.length < bytes {
-            let room = usize::try_from(bytes - self.length)
-                .unwrap_or(usize::MAX)
-                .min(buffer.len());
+            let room = usize::try_from(bytes - self.length).unwrap_or(usize::MAX).min(buffer.len());
             let count = reader.read(buffer.get_mut(..room).unwrap_or_default())?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -611,8 +614,7 @@ impl Skipped {
             let new = buffer.get(..count).unwrap_or_default();
             self.crc.update(new);
             let missing = HEAD_BYTES.saturating_sub(self.head.len()).min(count);
-            self.head
-                .extend_from_slice(new.get(..missing).unwrap_or_default());
+            self.head.extend_from_slice(new.get(..missing).unwrap_or_default());
             keep_last(&mut self.last, new);
             self.length += count as u64;
         }
@@ -622,9 +624,7 @@ impl Skipped {
 
 /// Keeps the last [`MARK_BYTES`].
 pub(super) fn keep_last(last: &mut Vec<u8>, new: &[u8]) {
-    let from_new = new
-        .get(new.len().saturating_sub(MARK_BYTES)..)
-        .unwrap_or_default();
+    let from_new = new.get(new.len().saturating_sub(MARK_BYTES)..).unwrap_or_default();
     let spare = (last.len() + from_new.len()).saturating_sub(MARK_BYTES);
     last.drain(..spare.min(last.len()));
     last.extend_from_slice(from_new);

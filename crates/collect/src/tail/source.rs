@@ -25,7 +25,7 @@ pub(super) struct Source {
     /// Gaps that no chunk has named yet.
     pub(super) gaps: Vec<Gap>,
     start: Option<Start>,
-    /// Whether the files that are there are to be compared with those that were read before a restart.
+    /// Whether files may have come and gone unseen, after a rotation or a restart.
     checks_chain: bool,
     current: Option<Reading>,
     /// Whether the current file was read once more after another had taken its path.
@@ -208,13 +208,20 @@ impl Source {
             put(&mut self.book, entry);
         }
         if reading.tracker.offset > 0 {
-            put(&mut self.book, reading.entry(Progress::Reading));
+            self.record(reading, Progress::Reading);
         }
         chunk.file = FileIdentity {
             path: self.path.to_string_lossy().into_owned(),
             name: reading.name.clone(),
             id: reading.tracker.id(),
         };
+    }
+
+    fn record(&mut self, reading: &mut Reading, progress: Progress) {
+        reading
+            .tracker
+            .settle_id(|id| self.book.entries.iter().any(|entry| entry.id == id));
+        put(&mut self.book, reading.entry(progress));
     }
 
     /// Nothing more can be read of the file now.
@@ -260,6 +267,7 @@ impl Source {
         }
         if reading.is_active {
             chunk.anomalies.rotations += 1;
+            self.checks_chain = true;
         }
         let carried = reading.finish(config, chunk);
         let has_some = !chunk.is_empty();
@@ -267,7 +275,7 @@ impl Source {
             self.taken(&mut reading, now, chunk);
         }
         if carried.is_none() && reading.tracker.offset > 0 {
-            put(&mut self.book, reading.entry(Progress::Finished));
+            self.record(&mut reading, Progress::Finished);
         }
         self.carried = carried;
         self.is_final = false;
@@ -287,7 +295,7 @@ impl Source {
         match reading.accept_overwritten() {
             Ok(true) => {
                 chunk.anomalies.interleavings += 1;
-                put(&mut self.book, reading.entry(Progress::Reading));
+                self.record(&mut reading, Progress::Reading);
                 self.current = Some(reading);
                 return Step::Again;
             }
@@ -296,6 +304,7 @@ impl Source {
         }
         chunk.anomalies.copytruncates += 1;
         if reading.tracker.offset > 0 {
+            self.record(&mut reading, Progress::Reading);
             let entry = Entry {
                 key: None,
                 ..reading.entry(Progress::Reading)
@@ -371,6 +380,7 @@ impl Source {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Renamed, compressed or removed since it was seen.
+                self.checks_chain = true;
                 self.next_scan = None;
                 Step::Again
             }
@@ -445,24 +455,36 @@ impl Source {
         let verdicts = scan::judge(&candidates, &self.book, open, &mut self.probes);
         let mut unread = VecDeque::new();
         let mut found: HashSet<u64> = HashSet::new();
+        let mut is_anchored = false;
         let held: Vec<(u64, Option<FileKey>)> = self
             .carried
             .iter()
             .flat_map(|carried| &carried.entries)
             .map(|entry| (entry.id, entry.key))
             .collect();
+        let owned: HashSet<usize> = verdicts
+            .iter()
+            .filter_map(|verdict| match verdict {
+                Verdict::Known(index) | Verdict::Read(Some(index)) => Some(*index),
+                Verdict::New | Verdict::Read(None) | Verdict::Part(_) => None,
+            })
+            .collect();
         for (candidate, verdict) in candidates.iter().zip(verdicts) {
-            let entry = match verdict {
-                Verdict::Known(index) | Verdict::Read(Some(index)) => self.book.entries.get_mut(index),
+            let index = match verdict {
+                Verdict::Known(index) | Verdict::Read(Some(index)) | Verdict::Part(index) => Some(index),
                 Verdict::New | Verdict::Read(None) => None,
             };
+            let entry = index.and_then(|index| self.book.entries.get_mut(index));
             let id = entry.as_ref().map(|entry| entry.id);
             found.extend(id);
-            let is_read = matches!(verdict, Verdict::Read(_));
+            is_anchored |= id.is_some() && candidate.handle.is_none();
+            let is_read = matches!(verdict, Verdict::Read(_) | Verdict::Part(_));
+            let is_whole = !matches!(verdict, Verdict::Part(_));
             if let Some(entry) = entry
                 && entry.progress != Progress::Skipped
+                && (is_whole || index.is_some_and(|index| !owned.contains(&index)))
             {
-                if candidate.handle.is_none() {
+                if candidate.handle.is_none() && is_whole {
                     entry.key = Some(candidate.key);
                     entry.order_millis = candidate.order_millis;
                 }
@@ -495,6 +517,7 @@ impl Source {
         self.unread = unread;
         if is_complete {
             self.note_missing(&candidates, &found, config, now);
+            self.check_chain(is_anchored, !candidates.is_empty());
         }
         self.damaged
             .retain(|version, _| candidates.iter().any(|candidate| candidate.version == *version));
@@ -513,7 +536,8 @@ impl Source {
         self.retired
             .retain(|(since, _)| now.duration_since(*since).unwrap_or_default() < RETIRED_FOR);
         let mut nameless: Vec<Candidate> = Vec::new();
-        for (_, retired) in self.retired.iter().rev() {
+        for (_, retired) in self.retired.iter_mut().rev() {
+            retired.look_again();
             let is_there = |other: &Candidate| {
                 other.key.is(&retired.key)
                     || (other.probe.head == retired.probe.head && other.length() == Some(retired.size))
@@ -619,7 +643,7 @@ impl Source {
         self.expected = self
             .unread
             .iter()
-            .filter(|unread| !unread.candidate.is_active && unread.candidate.handle.is_none())
+            .filter(|unread| !unread.candidate.probe.head.is_empty() && unread.candidate.handle.is_none())
             .map(|unread| unread.candidate.clone())
             .collect();
 
@@ -658,16 +682,21 @@ impl Source {
         }
         self.missing = still_missing;
         self.forget(found, now);
-        if self.checks_chain && !candidates.is_empty() {
-            self.checks_chain = false;
-            let is_broken = !self.book.entries.is_empty() && found.is_empty() && self.missing.is_empty();
-            if is_broken {
-                self.gaps.push(Gap {
-                    file: self.path.to_string_lossy().into_owned(),
-                    offset: 0,
-                    reason: GapReason::ChainBroken,
-                });
-            }
+    }
+
+    /// Files are removed oldest first: as long as one that was read is there, none after it can have come
+    /// and gone.
+    fn check_chain(&mut self, is_anchored: bool, has_files: bool) {
+        if !self.checks_chain || !has_files {
+            return;
+        }
+        self.checks_chain = false;
+        if !self.book.entries.is_empty() && !is_anchored && self.missing.is_empty() {
+            self.gaps.push(Gap {
+                file: self.path.to_string_lossy().into_owned(),
+                offset: 0,
+                reason: GapReason::ChainBroken,
+            });
         }
     }
 

@@ -114,6 +114,7 @@ impl World {
             if self.random.is_one_in(2) {
                 self.copytruncate(&first);
             } else {
+                self.note("renamed");
                 fs::rename(self.writer.rename(), &first).unwrap();
                 if !self.random.is_one_in(4) {
                     self.writer.create();
@@ -134,11 +135,7 @@ impl World {
     fn shift(&mut self) {
         let count = self.rotated.len();
         for (index, file) in self.rotated.iter_mut().enumerate() {
-            let suffix = if file.path.extension().is_some_and(|suffix| suffix == "gz") {
-                ".gz"
-            } else {
-                ""
-            };
+            let suffix = if file.path.extension().is_some_and(|suffix| suffix == "gz") { ".gz" } else { "" };
             let to = with_suffix(&self.writer.path, &format!(".{}{suffix}", count - index + 1));
             fs::rename(&file.path, &to).unwrap();
             file.path = to;
@@ -147,35 +144,29 @@ impl World {
 
     fn copytruncate(&mut self, copy: &Path) {
         let text = fs::read(&self.writer.path).unwrap();
+        self.note(&format!("copytruncate of {}", text.len()));
         if self.random.is_one_in(4) && text.len() > 3000 {
             // Seen half done; heads must be comparable.
             let part = 1500 + usize::try_from(self.random.below(text.len() as u64 - 1500)).unwrap();
             fs::write(copy, &text[..part]).unwrap();
+            self.note(&format!("copied {part}"));
             self.read();
         }
         fs::write(copy, &text).unwrap();
         if self.random.is_one_in(2) {
             self.read();
         }
-        fs::File::options()
-            .write(true)
-            .open(&self.writer.path)
-            .unwrap()
-            .set_len(0)
-            .unwrap();
+        fs::File::options().write(true).open(&self.writer.path).unwrap().set_len(0).unwrap();
+        self.note("emptied");
         if self.random.is_one_in(2) {
             self.writer.seek_to_start();
+            self.note("appending");
         }
     }
 
     fn compress(&mut self) {
         let plain: Vec<usize> = (0..self.rotated.len())
-            .filter(|index| {
-                self.rotated[*index]
-                    .path
-                    .extension()
-                    .is_none_or(|suffix| suffix != "gz")
-            })
+            .filter(|index| self.rotated[*index].path.extension().is_none_or(|suffix| suffix != "gz"))
             .collect();
         let Some(index) = plain.first() else { return };
         let file = &mut self.rotated[*index];
@@ -189,6 +180,8 @@ impl World {
         }
         let file = &mut self.rotated[*index];
         file.path = compress(&file.path);
+        let text = format!("compressed {}", file.path.display());
+        self.note(&text);
     }
 
     fn remove(&mut self) {
@@ -209,9 +202,14 @@ impl World {
         }
     }
 
+    fn note(&mut self, text: &str) {
+        let read = self.reader.lines.len();
+        self.log.push(format!("{text}; {} written, {read} read", self.next));
+    }
+
     fn step(&mut self) {
         let action = self.random.below(100);
-        self.log.push(format!("{action} next {}", self.next));
+        self.note(&format!("action {action}"));
         match action {
             0..35 => self.write(),
             35..60 => self.read(),
@@ -255,6 +253,7 @@ impl World {
 
     /// Several chunks are on their way when keeping the first fails.
     fn lose_chunks(&mut self) {
+        self.note("goes back");
         let saved = self.reader.saved.clone().unwrap();
         for _ in 0..self.random.below(5) {
             if self.reader.poll().is_none() {
@@ -274,10 +273,7 @@ impl World {
         let mut problems = Vec::new();
         for number in 0..self.next {
             let first = numbers.partition_point(|other| *other < number);
-            let count = numbers[first..]
-                .iter()
-                .take_while(|other| **other == number)
-                .count();
+            let count = numbers[first..].iter().take_while(|other| **other == number).count();
             let may_miss = self.removed.contains(&number);
             match count {
                 1 => {}
