@@ -1,8 +1,9 @@
 //! One event that has just come, looked at as far as keeping it needs.
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 
+use foldhash::quality::RandomState;
 use kaudit_event::{DecodeError, Eid, EncodeError, Event, EventLine, MicroTime, log_line_of_item};
 
 /// What ids are made with.
@@ -26,7 +27,7 @@ impl Keys {
     pub fn new(store: [u8; 32]) -> Self {
         Self {
             store,
-            process: RandomState::new(),
+            process: RandomState::default(),
         }
     }
 }
