@@ -116,6 +116,7 @@ impl Documents {
             Place::Items => match first {
                 b']' => {
                     self.place = Place::Rest;
+                    self.nesting = Nesting::in_object();
                     1
                 }
                 b'{' | b'[' => {
@@ -201,7 +202,6 @@ impl Documents {
                     return taken;
                 }
                 Some(Reached::Array) if self.long.is_none() && ends_with_items_key(&self.value) => {
-                    self.nesting = Nesting::in_object();
                     self.value.clear();
                     self.place = Place::Items;
                     return taken;

@@ -406,6 +406,7 @@ impl Reading {
             push_text(chunk, &out, range, from, end_offset);
         }
         chunk.buffer = out;
+        chunk.torn.sort_by_key(|torn| torn.offset);
         consumed > 0
     }
 

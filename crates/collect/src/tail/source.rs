@@ -623,16 +623,21 @@ impl Source {
         let is_there = |expected: &Candidate| {
             candidates
                 .iter()
-                .any(|other| other.key.is(&expected.key) || other.probe.head == expected.probe.head)
+                .any(|other| other.key.is(&expected.key) || other.probe.head.starts_with(&expected.probe.head))
         };
-        let open = self.current.as_ref().map(|reading| reading.probe_head());
+        let is_open = |expected: &Candidate| {
+            self.current.as_ref().is_some_and(|reading| {
+                reading.key.is(&expected.key) || reading.probe_head().starts_with(&expected.probe.head)
+            })
+        };
         for expected in &self.expected {
             let was_read = self.book.entries.iter().any(|entry| {
                 let head = expected.probe.head.get(..entry.head_len).map(hash);
-                entry.head_len > 0 && head == Some(entry.head)
+                let is_same = entry.key.is_some_and(|key| key.is(&expected.key));
+                entry.head_len > 0 && (head == Some(entry.head) || is_same)
             });
             // With an entry it is looked for below.
-            if !is_there(expected) && !was_read && open != Some(expected.probe.head.as_slice()) {
+            if !is_there(expected) && !was_read && !is_open(expected) {
                 self.gaps.push(Gap {
                     file: expected.name.clone(),
                     offset: 0,
