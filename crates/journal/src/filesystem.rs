@@ -1,6 +1,8 @@
 //! What the journal asks of a file system.
 
 mod disk;
+#[cfg(any(test, feature = "test-util"))]
+pub mod simulated;
 
 use std::any::Any;
 use std::fmt;

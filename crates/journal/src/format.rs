@@ -243,6 +243,55 @@ pub(crate) fn seal(frames: &mut [u8], mut next: Seq, salt: u64, mut each: impl F
     next
 }
 
+/// Makes a segment of `bytes`: a header for record 1, and right checks as far as frames follow each other.
+/// Every other frame's payload gets its right checksum too.
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) fn reseal(mut bytes: Vec<u8>, salt: u64) -> Vec<u8> {
+    let header = SegmentHeader {
+        first: Seq::FIRST,
+        created_nanos: 0,
+        salt,
+        recycled: false,
+    }
+    .encode();
+    bytes.resize(bytes.len().max(wide(DATA_AT)), 0);
+    for at in [0, wide(COPY_AT)] {
+        if let Some(place) = bytes.get_mut(at..at + HEADER_BYTES) {
+            place.copy_from_slice(&header);
+        }
+    }
+    let mut rest = bytes.get_mut(wide(DATA_AT)..).unwrap_or_default();
+    let mut is_summed = true;
+    while let Some((header, behind)) = rest.split_at_mut_checked(FRAME_BYTES) {
+        let Some([first, seq, crc, _]) = words(header) else {
+            break;
+        };
+        let Some(read) = FrameHeader::of_words(first, seq, crc & u64::from(u32::MAX)) else {
+            break;
+        };
+        let length = wide(u64::from(read.length).next_multiple_of(8)).min(behind.len());
+        let (payload, after) = behind.split_at_mut(length);
+        let summed = payload.get(..wide(u64::from(read.length))).map(crc32c::crc32c);
+        let crc = if is_summed {
+            summed.map_or(0, u64::from)
+        } else {
+            crc & u64::from(u32::MAX)
+        };
+        is_summed = !is_summed;
+        let check = check(salt, &[first, seq, crc]);
+        for (place, word) in header.chunks_exact_mut(8).zip([first, seq, crc, check]) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        rest = after;
+    }
+    bytes
+}
+
+#[cfg(any(test, feature = "test-util"))]
+fn wide(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
 /// A keyed check of 64 bits.
 ///
 /// Each step is a bijection of the state and of the word, so that a change within one word, whatever it

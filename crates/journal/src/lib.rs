@@ -16,6 +16,8 @@ mod seq;
 mod stats;
 mod tags;
 mod ticket;
+#[cfg(test)]
+mod torture;
 mod verify;
 mod view;
 

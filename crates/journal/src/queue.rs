@@ -145,7 +145,8 @@ impl Queue {
         if bytes > room && taken > 0 && taken.saturating_add(bytes) > self.options.queue_bytes {
             return Err(Reject::QueueFull);
         }
-        if inner.next.get().checked_add(batch.records()).is_none() {
+        let has_numbers = inner.next.get().checked_add(batch.records()).is_some();
+        if !has_numbers || inner.next == Seq::END && !batch.is_empty() {
             return Err(Reject::SequenceEnd);
         }
         if !batch.marks().is_empty() {

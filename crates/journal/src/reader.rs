@@ -113,7 +113,7 @@ impl Reader {
                         return Ok(Some(self.record(header.seq, header.tagged, payload)));
                     }
                     Ok(Step::Frame { .. }) => continue,
-                    Ok(Step::Damaged(_)) => {
+                    Ok(Step::Damaged) => {
                         current.is_damaged = true;
                         continue;
                     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::{Core, Start};
 use crate::cursor::{self, Hold, Position};
+use crate::error::is_full;
 use crate::filesystem::{FileHandle, Filesystem};
 use crate::format::{self, DATA_AT, FRAME_BYTES, Kind, SegmentHeader};
 use crate::segment::{self, Scan, Segment, Step};
@@ -62,6 +63,8 @@ struct Last {
     gaps: Vec<Gap>,
     corrupt_frames: u64,
     is_unreadable: bool,
+    /// Where the frames begin that nothing says were durable.
+    unproved: u64,
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
@@ -109,14 +112,14 @@ pub(crate) fn open(
             break;
         };
         let state = scan_last(last, header, Seq::END);
-        recovery.marks = state.marks;
+        recovery.marks.clone_from(&state.marks);
         if !state.has_snapshot {
             let mut marks = marks_before(&found, found.len() - 1);
             marks.append(&mut recovery.marks);
             recovery.marks = marks;
         }
         recovery.corrupt_frames += state.corrupt_frames;
-        recovery.gaps.extend(state.gaps);
+        recovery.gaps.extend(&state.gaps);
         if state.next == last.first {
             // No records; its marks are, until the next segment has them too.
             next = next.max(state.next);
@@ -132,18 +135,13 @@ pub(crate) fn open(
             // What cannot be read now may be readable later: its numbers are not given again.
             next = next.max(state.next.plus(bytes / FRAME_BYTES as u64));
             last_end = bytes;
-        } else if state.end < bytes {
-            let torn = torn_bytes(last, header, state.end);
-            recovery.cut_bytes += torn;
-            // What stands there is no frame, so nothing depends on its being gone.
-            if last
-                .file
-                .set_len(state.end)
-                .and_then(|()| last.file.sync_all())
-                .is_ok()
-                && let Some(last) = found.last_mut()
-            {
-                last.bytes = state.end;
+        } else {
+            if state.end < bytes {
+                recovery.cut_bytes += torn_bytes(last, header, state.end);
+            }
+            settle(last, &state).map_err(failed("make durable", &last.path))?;
+            if let Some(last) = found.last_mut() {
+                last.bytes = last_end;
             }
         }
         break;
@@ -318,6 +316,7 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
         gaps: Vec::new(),
         corrupt_frames: 0,
         is_unreadable: false,
+        unproved: DATA_AT,
     };
     // Marks behind damage wait for a frame that says that all before it was durable: then the damage came
     // later, and they hold. Otherwise it may be a group that was never finished.
@@ -335,7 +334,7 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
         };
         let (header, offset, payload) = match step {
             Step::End => return last,
-            Step::Damaged(_) => {
+            Step::Damaged => {
                 is_hole = true;
                 damaged += 1;
                 continue;
@@ -374,10 +373,41 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
                     format::apply_marks(&mut last.marks, &payload);
                 }
                 is_hole = false;
+                last.unproved = last.end;
             }
             Kind::Tags => {}
         }
     }
+}
+
+/// Makes durable what was found, and cuts what is behind it.
+///
+/// A process that ended may have left frames in the system's memory only, even such whose sync failed and of
+/// which the system believes that they are on disk. So what nothing proves to be there is written again.
+fn settle(found: &Found, last: &Last) -> io::Result<()> {
+    let mut at = last.unproved;
+    let mut buffer = vec![0; 256 << 10];
+    while at < last.end {
+        let left = usize::try_from(last.end - at)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let chunk = buffer.get_mut(..left).unwrap_or_default();
+        let read = segment::read_full(found.file.as_ref(), chunk, at)?;
+        match segment::write_all(found.file.as_ref(), &[chunk.get(..read).unwrap_or_default()], at) {
+            Ok(0) => break,
+            Ok(written) => at += written,
+            // Where even this takes space, what the system has must do.
+            Err(error) if is_full(&error) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    if last.end < found.bytes {
+        found.file.set_len(last.end)?;
+    }
+    if last.unproved < last.end || last.end < found.bytes {
+        found.file.sync_all()?;
+    }
+    Ok(())
 }
 
 /// The marks at the end of the segments before `end`, for when the next one's own list of them is damaged.
@@ -437,8 +467,8 @@ fn torn_bytes(found: &Found, header: SegmentHeader, end: u64) -> u64 {
             found.bytes,
         );
         let mut torn = 0;
-        while let Ok(step @ (Step::Frame { .. } | Step::Damaged(_))) = scan.step(Seq::END) {
-            if scan.offset() > end && matches!(step, Step::Damaged(_)) {
+        while let Ok(step @ (Step::Frame { .. } | Step::Damaged)) = scan.step(Seq::END) {
+            if scan.offset() > end && matches!(step, Step::Damaged) {
                 torn = scan.offset() - end;
             }
         }

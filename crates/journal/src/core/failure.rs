@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::{Core, Uncut};
 use crate::error::is_full;
+use crate::format::Kind;
 use crate::segment::{Scan, Step};
 use crate::{AppendError, Seq, State};
 
@@ -135,11 +136,13 @@ impl Core {
         let bound = self.next;
         let mut scan = Scan::new(Arc::clone(&file), salt, uncut.group_seq, bound, uncut.durable);
         scan.seek(uncut.group, uncut.group_seq);
-        let mut records = 0;
-        while let Step::Frame { header, .. } | Step::Damaged(header) = &scan.step(Seq::new(0))? {
-            records = header.seq.since(uncut.group_seq);
+        let mut found = 0;
+        // A read that fails says nothing yet about what is there; whoever reads the records will see.
+        while let Ok(step @ (Step::Frame { .. } | Step::Damaged)) = scan.step(Seq::new(0)) {
+            found += u64::from(matches!(step, Step::Frame { header, .. } if header.kind == Kind::Record));
         }
-        let _ = records;
+        let lost = bound.since(uncut.group_seq).saturating_sub(found);
+        self.view.lock().counters.corrupt_records += lost;
         file.set_len(uncut.durable)?;
         file.sync_all()?;
         uncut.segment.set_bytes(uncut.durable);

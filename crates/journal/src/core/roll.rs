@@ -15,6 +15,7 @@ impl Core {
     pub(super) fn roll(&mut self, need: u64) -> Result<(), Failure> {
         let least = DATA_AT + self.snapshot_bytes() + COMMIT + need.saturating_add(FOOTER + COMMIT);
         let size = self.options.segment_bytes.max(least);
+        self.wanted = Some(size);
         self.make_room(size)?;
         self.have_spare(size)?;
         self.close_tail();
@@ -23,7 +24,6 @@ impl Core {
 
     /// Makes sure that there is a spare file of `size` bytes.
     pub(super) fn have_spare(&mut self, size: u64) -> Result<(), Failure> {
-        self.wanted = Some(size);
         let there = self.spare.as_ref().map_or(0, |spare| spare.size);
         if there == size {
             return Ok(());

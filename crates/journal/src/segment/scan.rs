@@ -14,6 +14,7 @@ use crate::format::{DATA_AT, FRAME_BYTES, FrameHeader, Kind};
 const CHUNK: u64 = 256 << 10;
 /// What is passed over when it cannot be read.
 const BLOCK: u64 = 4096;
+const ZEROS: [u8; 1024] = [0; 1024];
 const FRAME: u64 = FRAME_BYTES as u64;
 
 /// Walks through a segment's frames.
@@ -50,7 +51,7 @@ pub(crate) enum Step {
         payload: Bytes,
     },
     /// A frame whose payload is not what was written.
-    Damaged(FrameHeader),
+    Damaged,
     /// No further frame.
     End,
 }
@@ -112,7 +113,7 @@ impl Scan {
             if header.size() > left {
                 // It begins here, so nothing else does; what is missing of it was cut away.
                 self.accept(&header, left);
-                return Ok(Step::Damaged(header));
+                return Ok(Step::Damaged);
             }
             if !is_wanted {
                 self.accept(&header, header.size());
@@ -121,7 +122,7 @@ impl Scan {
             let payload = self.bytes(at + FRAME, u64::from(header.length))?;
             self.accept(&header, header.size());
             if crc32c::crc32c(&payload) != header.crc {
-                return Ok(Step::Damaged(header));
+                return Ok(Step::Damaged);
             }
             return Ok(Step::Frame {
                 header,
@@ -171,6 +172,15 @@ impl Scan {
     fn search(&mut self) -> io::Result<Option<FrameHeader>> {
         while self.left() >= FRAME {
             let bytes = self.window(self.offset, FRAME)?;
+            // Most of what is searched is space that was never written.
+            let blank = bytes
+                .chunks_exact(ZEROS.len())
+                .take_while(|chunk| **chunk == ZEROS)
+                .count();
+            if blank > 0 {
+                self.pass((blank * ZEROS.len()) as u64);
+                continue;
+            }
             let mut passed = 0;
             for place in bytes.windows(FRAME_BYTES).step_by(8) {
                 let found = FrameHeader::decode(place, self.salt).filter(|header| {
@@ -182,6 +192,9 @@ impl Scan {
                     return Ok(found);
                 }
                 passed += 8;
+                if passed >= ZEROS.len() as u64 {
+                    break;
+                }
             }
             if passed == 0 {
                 break;
