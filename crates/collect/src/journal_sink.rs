@@ -1,26 +1,20 @@
 //! The events of this process on their way into the journal.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kaudit_journal::{Reject, Room};
-use kaudit_sink::{
-    Counters, Emission, Outcome, Reason, Refusal, Refusals, Reservation, Reserve, Sink,
-};
+use kaudit_journal::Reject;
+use kaudit_sink::{Counters, Emission, Outcome, Reason, Reservation, Reserve, Sink};
 
 use crate::arrival::Arrival;
 use crate::clock;
 use crate::intake::{Beside, Intake, NotKept};
 use crate::parcel::{About, Parcel};
+use crate::rooms::{self, Rooms};
 use crate::settler::{Appended, Durable, STOPPED, Settler, SinkMode, kept_line, reason, with_cause};
 use crate::source::{Origin, Source};
 
 const PLUGIN: &str = "journal";
-
-/// Room that is taken for each event of a request when it arrives. Nine of ten events at level Metadata are
-/// smaller with their frame; a larger one needs as much more as is free when it comes.
-const EVENT_BYTES: usize = 4096;
 
 /// Bounds of a [`JournalSink`].
 #[derive(Clone, Copy, Debug)]
@@ -54,29 +48,8 @@ pub struct JournalSink {
     intake: Intake,
     source: Source,
     settler: Settler,
-    options: JournalSinkOptions,
-    reserved: Arc<AtomicUsize>,
-}
-
-/// Room for the events of one request, one piece for each.
-struct Rooms {
-    rooms: Vec<Room>,
-    reserved: Arc<AtomicUsize>,
-}
-
-impl Rooms {
-    fn take(&mut self) -> Option<Room> {
-        let room = self.rooms.pop()?;
-        self.reserved.fetch_sub(EVENT_BYTES, Ordering::Relaxed);
-        Some(room)
-    }
-}
-
-impl Drop for Rooms {
-    fn drop(&mut self) {
-        self.reserved
-            .fetch_sub(EVENT_BYTES * self.rooms.len(), Ordering::Relaxed);
-    }
+    rooms: Rooms,
+    patience: Duration,
 }
 
 impl JournalSink {
@@ -93,27 +66,21 @@ impl JournalSink {
     ) -> Result<Self, JournalSinkError> {
         let source = intake.source(origin)?;
         let settler = Settler::start(PLUGIN, options.mode, Durable::Kept, counters)?;
+        let rooms = Rooms {
+            plugin: PLUGIN,
+            mode: options.mode,
+            max_bytes: options.reserved_bytes,
+            patience: options.patience,
+            journal: intake.journal().clone(),
+            taken: Arc::default(),
+        };
         Ok(Self {
             intake,
             source,
             settler,
-            options,
-            reserved: Arc::default(),
+            rooms,
+            patience: options.patience,
         })
-    }
-
-    /// As many pieces of room as there are events; `Err` when the journal's queue is full.
-    fn rooms(intake: &Intake, reserved: &Arc<AtomicUsize>, events: usize) -> Result<Rooms, ()> {
-        let mut rooms = Rooms {
-            rooms: Vec::with_capacity(events),
-            reserved: Arc::clone(reserved),
-        };
-        for _ in 0..events {
-            let room = intake.journal().reserve(EVENT_BYTES).ok_or(())?;
-            reserved.fetch_add(EVENT_BYTES, Ordering::Relaxed);
-            rooms.rooms.push(room);
-        }
-        Ok(rooms)
     }
 
     fn push(&self, parcel: &mut Parcel, emission: &Emission<'_>) -> Result<(), (Reason, String)> {
@@ -144,51 +111,9 @@ pub enum JournalSinkError {
     Thread(#[from] std::io::Error),
 }
 
-fn no_room() -> Refusals {
-    vec![Refusal {
-        plugin: PLUGIN,
-        reason: Reason::QueueFull,
-        message: Reject::QueueFull.to_string(),
-    }]
-}
-
 impl Sink for JournalSink {
-    /// In the modes in which requests wait, waits for room while the journal makes progress, for as long as
-    /// its patience lasts; then `BlockingStrict` refuses.
     fn reserve(&self, events: u32) -> Reserve {
-        let events = usize::try_from(events).unwrap_or(usize::MAX);
-        let wanted = EVENT_BYTES.saturating_mul(events);
-        let taken = self.reserved.load(Ordering::Relaxed);
-        if taken.saturating_add(wanted) > self.options.reserved_bytes {
-            return Reserve::Ready(Reservation::none());
-        }
-        if let Ok(rooms) = Self::rooms(&self.intake, &self.reserved, events) {
-            return Reserve::Ready(Reservation::with(rooms));
-        }
-        let mode = self.options.mode;
-        if mode == SinkMode::Batch {
-            return Reserve::Ready(Reservation::none());
-        }
-        let (intake, reserved) = (self.intake.clone(), Arc::clone(&self.reserved));
-        let patience = self.options.patience;
-        Reserve::Wait(Box::pin(async move {
-            let until = tokio::time::Instant::now() + patience;
-            loop {
-                let durable = intake.journal().durable();
-                if let Ok(rooms) = Self::rooms(&intake, &reserved, events) {
-                    return Ok(Reservation::with(rooms));
-                }
-                let progress = intake.journal().wait_durable(durable);
-                if tokio::time::timeout_at(until, progress).await.is_err() {
-                    return match mode {
-                        SinkMode::BlockingStrict => Err(no_room()),
-                        SinkMode::Batch | SinkMode::Blocking => Ok(Reservation::none()),
-                    };
-                }
-                // A journal that was closed makes no progress.
-                tokio::task::yield_now().await;
-            }
-        }))
+        self.rooms.reserve(events)
     }
 
     fn submit(&self, emission: &Emission<'_>, reservation: &mut Reservation) -> Outcome {
@@ -203,7 +128,7 @@ impl Sink for JournalSink {
         if let Err((reason, message)) = self.push(&mut parcel, &kept) {
             return self.settler.refuse(reason, message, [emission.event()]);
         }
-        let room = reservation.permit_mut::<Rooms>().and_then(Rooms::take);
+        let room = rooms::room_of(reservation);
         match self
             .intake
             .take_in(&parcel, Beside::default(), clock::now_micros(), room)
@@ -246,7 +171,7 @@ impl Sink for JournalSink {
                     if self
                         .intake
                         .journal()
-                        .wait_durable_timeout(durable, self.options.patience)
+                        .wait_durable_timeout(durable, self.patience)
                         > durable => {}
                 Err(error) => {
                     let events = kept.iter().map(Emission::event);

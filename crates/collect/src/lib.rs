@@ -11,8 +11,10 @@ mod journal_sink;
 mod parcel;
 mod quarantine;
 mod receiver;
+mod rooms;
 mod settler;
 mod source;
+mod spool;
 
 pub use access::{Access, Credential, Grant, InvalidPattern, InvalidToken, Pattern, TokenHash};
 pub use arrival::{Arrival, Keys, NotAnEvent};
@@ -23,3 +25,4 @@ pub use quarantine::{Piece, Quarantine, QuarantineStats};
 pub use receiver::{Receiver, ReceiverOptions};
 pub use settler::SinkMode;
 pub use source::{InvalidName, Name, Origin, Source, SourceCounts, Way};
+pub use spool::{Deliver, Delivery, Spool, SpoolError, SpoolMetrics, SpoolOptions};

@@ -119,10 +119,6 @@ impl Settler {
         &self.shared.counters
     }
 
-    pub(crate) fn mode(&self) -> SinkMode {
-        self.shared.mode
-    }
-
     /// Begins a submission; `None` after the end.
     pub(crate) fn begin(&self) -> Option<Begun<'_>> {
         let mut state = self.shared.state();

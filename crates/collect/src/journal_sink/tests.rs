@@ -149,7 +149,7 @@ fn a_disk_that_fails_refuses_in_strict_mode_and_is_counted_in_all() {
 #[tokio::test(start_paused = true)]
 async fn where_there_is_no_room_the_mode_answers() {
     let mut options = small();
-    options.queue_bytes = 3 * EVENT_BYTES;
+    options.queue_bytes = 3 * rooms::EVENT_BYTES;
     let world = world(options);
     let strict = world.sink(SinkMode::BlockingStrict);
     let Reserve::Ready(held) = strict.reserve(3) else {
@@ -169,7 +169,7 @@ async fn where_there_is_no_room_the_mode_answers() {
     assert_eq!(world.intake.journal().stats().reserved_bytes, 3 * 4096);
     drop(held);
     assert_eq!(world.intake.journal().stats().reserved_bytes, 0);
-    assert_eq!(strict.reserved.load(Ordering::Relaxed), 0);
+    assert_eq!(strict.rooms.taken.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
 #[test]
