@@ -295,12 +295,14 @@ impl Worker {
 
     /// Nothing is there: writes the cursor, and waits for something.
     async fn rest(&mut self) {
+        let stop = self.shared.stop.clone();
         if self.shared.cursor.position() < self.position() {
-            tokio::time::sleep_until(self.last_advance + ADVANCE_INTERVAL).await;
-            self.advance().await;
+            tokio::select! {
+                () = tokio::time::sleep_until(self.last_advance + ADVANCE_INTERVAL) => self.advance().await,
+                () = stop.cancelled(), if self.until.is_none() => {}
+            }
             return;
         }
-        let stop = self.shared.stop.clone();
         tokio::select! {
             _ = self.shared.journal.wait_durable(self.position()) => {}
             () = stop.cancelled(), if self.until.is_none() => {}
