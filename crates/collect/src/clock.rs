@@ -20,3 +20,9 @@ pub fn now_micros() -> i64 {
         Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros),
     }
 }
+
+/// A number from 0 up to 1, new each time.
+pub(crate) fn jitter() -> f64 {
+    // Without randomness the waits are a little more alike.
+    getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
+}

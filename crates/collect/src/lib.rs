@@ -12,13 +12,17 @@ mod import;
 mod inflate;
 mod intake;
 pub mod lines;
+mod journal_sink;
 mod parcel;
 mod quarantine;
 mod receiver;
+mod rooms;
+mod settler;
 mod source;
 mod tail;
 mod tailing;
 mod unpack;
+mod spool;
 
 pub use access::{Access, Credential, Grant, InvalidPattern, InvalidToken, Pattern, TokenHash};
 pub use arrival::{Arrival, Keys, NotAnEvent};
@@ -30,12 +34,15 @@ pub use clock::now_micros;
 pub use import::{ImportConfig, ImportError, ImportFile, ImportIdentity, Progress};
 pub use inflate::{Bounded, InflateError, Limits};
 pub use intake::{AuditIdReused, Beside, Intake, IntakeOptions, NotKept, Taken};
+pub use journal_sink::{JournalSink, JournalSinkError, JournalSinkOptions};
 pub use parcel::{About, Parcel};
 pub use quarantine::{Piece, Quarantine, QuarantineStats};
 pub use receiver::{Receiver, ReceiverOptions};
+pub use settler::SinkMode;
 pub use source::{InvalidName, Name, Origin, Source, SourceCounts, Way};
 pub use tail::{
     LogFormat, MAX_POSITION_BYTES, Poll, PositionError, SourceState, SourceStatus, Start, Tail, TailConfig,
     TailError, TailStatus,
 };
 pub use tailing::{StartError, Tailing};
+pub use spool::{Deliver, Delivery, Spool, SpoolError, SpoolMetrics, SpoolOptions};

@@ -251,6 +251,17 @@ impl Record {
     }
 }
 
+/// Gives a record that was written the number that it has in its journal, unless it came with one from
+/// another journal. Bytes that are no record stay as they are.
+pub fn number(record: &mut [u8], seq: u64) {
+    if record.first() == Some(&VERSION)
+        && let Some(field) = record.get_mut(2..10)
+        && field == [0; 8]
+    {
+        field.copy_from_slice(&seq.to_le_bytes());
+    }
+}
+
 fn push_text(out: &mut Vec<u8>, text: &str) {
     let mut length = text.len();
     while length >= 0x80 {

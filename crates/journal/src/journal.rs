@@ -182,6 +182,15 @@ impl Journal {
         self.shared.view.wait_timeout(seq, timeout)
     }
 
+    /// Durable bytes of the segments that hold record `from` or a later one: what a cursor there keeps.
+    #[must_use]
+    pub fn bytes_from(&self, from: Seq) -> u64 {
+        let kept = self.shared.view.lock();
+        let after = kept.segments.partition_point(|segment| segment.first <= from);
+        let segments = kept.segments.iter().skip(after.saturating_sub(1));
+        segments.map(|segment| segment.end()).sum()
+    }
+
     /// A mark's value, if it is set and durable.
     #[must_use]
     pub fn mark(&self, key: &[u8]) -> Option<Vec<u8>> {

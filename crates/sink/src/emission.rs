@@ -196,6 +196,31 @@ impl<'a> Emission<'a> {
         }
     }
 
+    /// An event of which its line is at hand, with its LF, and the type meta that its item in an EventList
+    /// has. For a sink that [takes lines](crate::Sink::takes_lines) and kept one outside of this process.
+    #[must_use]
+    pub fn of_line(line: Bytes, kind: Text, api_version: Text) -> Emission<'static> {
+        Emission {
+            live: Form {
+                event: Held::Line {
+                    kind,
+                    api_version,
+                    event: OnceCell::new(),
+                },
+                line: OnceCell::from(Ok(line)),
+            },
+            marked: OnceCell::new(),
+            annotations: Sharing::Own,
+            policy: None,
+        }
+    }
+
+    /// The type meta of the event itself, which is seldom set: kind and API version. The line always has it.
+    #[must_use]
+    pub fn type_meta(&self) -> (&Text, &Text) {
+        self.form().type_meta()
+    }
+
     /// The same event, of which sinks that live by the policy may see only so much. `None` is all of it.
     #[must_use]
     pub fn for_policy(mut self, policy: Option<PolicyView>) -> Self {
@@ -359,6 +384,23 @@ mod tests {
         assert_eq!(item(&kept), expected);
         assert_eq!(item(&kept.into_kept()), expected);
         let again = emission.keep_line();
+        assert_eq!(again.event().annotations, event.annotations);
+    }
+
+    #[test]
+    fn an_event_of_a_line_has_that_line_and_the_item_of_its_type_meta() {
+        let event = annotated();
+        let emission = Emission::new(&event);
+        let (kind, api_version) = emission.type_meta();
+        let line = Bytes::copy_from_slice(emission.line().unwrap());
+        let again = Emission::of_line(line, kind.clone(), api_version.clone());
+        assert_eq!(again.line(), emission.line());
+        let item = |emission: &Emission<'_>| {
+            let mut item = Vec::new();
+            emission.push_item(&mut item).unwrap();
+            item
+        };
+        assert_eq!(item(&again), item(&emission));
         assert_eq!(again.event().annotations, event.annotations);
     }
 

@@ -27,6 +27,12 @@ pub enum Reason {
     Panic,
     /// The sink was already shut down.
     ShutDown,
+    /// A queue on disk had reached its bound in bytes; the oldest events made room.
+    SpoolFull,
+    /// It waited on disk for longer than it may.
+    SpoolAge,
+    /// What a disk gave back was not what had been written.
+    Corrupt,
 }
 
 impl Reason {
@@ -42,6 +48,9 @@ impl Reason {
             Self::Delivery => "delivery",
             Self::Panic => "panic",
             Self::ShutDown => "shut_down",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolAge => "spool_age",
+            Self::Corrupt => "corrupt",
         }
     }
 }
