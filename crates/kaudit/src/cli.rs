@@ -159,7 +159,7 @@ mod tests {
     }
 
     /// Source: k8s.io/apiserver pkg/server/options/audit.go, AddFlags of v0.36.3: name, type and default.
-    const UPSTREAM: [(&str, &str, &str); 35] = [
+    const UPSTREAM: [(&str, &str, &str); 37] = [
         ("audit-policy-file", "string", ""),
         ("audit-log-path", "string", ""),
         ("audit-log-format", "string", "json"),
@@ -192,9 +192,11 @@ mod tests {
         ("audit-webhook-truncate-enabled", "bool", "false"),
         ("audit-webhook-truncate-max-batch-size", "int", "10485760"),
         ("audit-webhook-truncate-max-event-size", "int", "102400"),
-        // These three are ours.
+        // These are ours.
         ("audit-log-batch-when-full", "string", "drop-newest"),
         ("audit-webhook-batch-when-full", "string", "drop-newest"),
+        ("audit-journal-mode", "string", ""),
+        ("audit-journal-instance", "string", "gateway"),
         ("audit-sink-dir", "string", ""),
     ];
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use kaudit_collect::Intake;
+use kaudit_collect::{Intake, SinkMode};
 use kaudit_dial::{Cluster, Server, Trust};
 use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
 use kaudit_sandbox::Sandbox;
@@ -26,7 +26,7 @@ use tracing::info;
 use self::authority::{Authority, Pem};
 use self::people::Person;
 use crate::api::Token;
-use crate::auditing::{Auditing, sink_of};
+use crate::auditing::{Auditing, JournalPlan, sink_of};
 use crate::collecting::Receiving;
 use crate::config::{self, Config};
 use crate::data::DataDir;
@@ -139,7 +139,13 @@ impl Dev {
         let intake = keeping::open(&data, &Config::empty())?;
         let receiving = collector(options, &path, &authority, intake.clone()).await?;
         let collector = receiving.listener.local_addr();
-        let auditing = Auditing::start(&audit(&policy_file, &path), Some(&path))?;
+        let journal = JournalPlan {
+            intake: intake.clone(),
+            cluster: CLUSTER.parse().map_err(Failure::usage)?,
+            instance: "gateway".parse().map_err(Failure::usage)?,
+            mode: SinkMode::Batch,
+        };
+        let auditing = Auditing::start(&audit(&policy_file, &path), Some(&path), Some(journal))?;
         let (cluster, sandbox) = match &options.upstream_kubeconfig {
             Some(file) => (Cluster::from_kubeconfig(file).map_err(Failure::usage)?, None),
             None => {

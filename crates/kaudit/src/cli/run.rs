@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
+use kaudit_collect::Intake;
 use kaudit_dial::Cluster;
 use kaudit_listen::{ClientCertificates, ServerTls};
 use tracing::{info, warn};
 
 use crate::api::Token;
-use crate::auditing::Auditing;
+use crate::auditing::{Auditing, JournalPlan};
 use crate::collecting::{self, Receiving};
 use crate::config::Config;
 use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags};
@@ -102,15 +103,25 @@ async fn plan(config: &Config, roles: &[Role]) -> Result<Plan, Failure> {
         .transpose()
         .map_err(Failure::unreachable)?;
     let api = api(config, data.as_ref())?;
+    let collects = roles.contains(&Role::Collect);
+    let intake = match &data {
+        Some(data) if collects || config.audit.journal.mode.is_some() => Some(keeping::open(data, config)?),
+        None if collects => return Err(missing("a place for the journal", "--data-dir", "dataDir")),
+        _ => None,
+    };
     let gateway = if roles.contains(&Role::Gateway) {
-        Some(gateway(config)?)
+        Some(gateway(config, JournalPlan::of(config, intake.as_ref())?)?)
     } else {
         None
     };
-    let collect = if roles.contains(&Role::Collect) {
-        Some(collect(config, data.as_ref()).await?)
-    } else {
-        None
+    let collect = match intake {
+        Some(intake) if collects => Some(collect(config, intake).await?),
+        Some(intake) => Some(CollectPlan {
+            intake,
+            receiving: None,
+            tails: Vec::new(),
+        }),
+        None => None,
     };
     Ok(Plan {
         gateway,
@@ -128,7 +139,7 @@ fn missing(what: &str, flag: &str, key: &str) -> Failure {
     ))
 }
 
-fn gateway(config: &Config) -> Result<GatewayPlan, Failure> {
+fn gateway(config: &Config, journal: Option<JournalPlan>) -> Result<GatewayPlan, Failure> {
     let gateway = &config.gateway;
     let listen = gateway
         .listen
@@ -165,12 +176,11 @@ fn gateway(config: &Config) -> Result<GatewayPlan, Failure> {
         cluster,
         listen: address(listen)?,
         tls,
-        auditing: Auditing::start(&config.audit, config.data_dir.as_deref())?,
+        auditing: Auditing::start(&config.audit, config.data_dir.as_deref(), journal)?,
     })
 }
 
-async fn collect(config: &Config, data: Option<&DataDir>) -> Result<CollectPlan, Failure> {
-    let data = data.ok_or_else(|| missing("a place for the journal", "--data-dir", "dataDir"))?;
+async fn collect(config: &Config, intake: Intake) -> Result<CollectPlan, Failure> {
     let collect = &config.collect;
     if collect.webhook.listen.is_none() && collect.files.is_empty() {
         return Err(Failure::usage(anyhow!(
@@ -178,7 +188,6 @@ async fn collect(config: &Config, data: Option<&DataDir>) -> Result<CollectPlan,
              `collect.files` in the configuration file"
         )));
     }
-    let intake = keeping::open(data, config)?;
     let receiving = Receiving::bind(&collect.webhook, intake.clone()).await?;
     let tails = collecting::tails(config, &intake)?;
     Ok(CollectPlan {

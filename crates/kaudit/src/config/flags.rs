@@ -7,7 +7,7 @@ use clap::Args;
 use super::size::Size;
 use super::{Config, go};
 
-/// kube-apiserver's audit flags, and `--audit-*-batch-when-full` and `--audit-sink-dir` of our own. A flag
+/// kube-apiserver's audit flags, and `--audit-*-batch-when-full`, `--audit-journal-*` and `--audit-sink-dir` of our own. A flag
 /// that is not given leaves the file's value or the default.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Auditing (names, types and defaults of kube-apiserver)")]
@@ -126,6 +126,12 @@ pub(crate) struct AuditFlags {
     /// Bytes of an event [default: 102400]
     #[arg(long, value_name = "BYTES", env = "KAUDIT_AUDIT_WEBHOOK_TRUNCATE_MAX_EVENT_SIZE", allow_hyphen_values = true, value_parser = go::parse_int)]
     pub(crate) audit_webhook_truncate_max_event_size: Option<i64>,
+    /// Keep events in the journal too: batch, blocking or blocking-strict; without it they are not
+    #[arg(long, value_name = "MODE", env = "KAUDIT_AUDIT_JOURNAL_MODE")]
+    pub(crate) audit_journal_mode: Option<String>,
+    /// Name under which events are kept in the journal, beside the cluster's [default: gateway]
+    #[arg(long, value_name = "NAME", env = "KAUDIT_AUDIT_JOURNAL_INSTANCE")]
+    pub(crate) audit_journal_instance: Option<String>,
     /// Folder of AuditSink objects, watched; each is a webhook with a policy of its own
     #[arg(long, value_name = "DIR", env = "KAUDIT_AUDIT_SINK_DIR")]
     pub(crate) audit_sink_dir: Option<PathBuf>,
@@ -304,6 +310,8 @@ impl AuditFlags {
             &mut audit.webhook.truncate.max_event_size,
             self.audit_webhook_truncate_max_event_size,
         );
+        over(&mut audit.journal.mode, self.audit_journal_mode);
+        over(&mut audit.journal.instance, self.audit_journal_instance);
         over(&mut audit.sink_dir, self.audit_sink_dir);
     }
 }
