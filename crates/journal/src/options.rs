@@ -21,7 +21,8 @@ pub enum WhenFull {
 pub struct Options {
     /// Bytes of a segment, 64 KiB to 4 GiB. One batch that is larger gets a segment of its own size.
     pub segment_bytes: u64,
-    /// Bytes of all segments together; at least two segments.
+    /// Bytes of all segments together; at least two segments. A batch that with all marks would take more
+    /// than half of it is refused as too large.
     pub max_bytes: u64,
     /// What happens when `max_bytes` would be passed.
     pub when_full: WhenFull,

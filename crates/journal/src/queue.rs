@@ -144,7 +144,7 @@ impl Queue {
         }
         let segment = cost(batch).saturating_add(self.options.marks_bytes() + OVERHEAD);
         let is_too_large = batch.largest() > self.options.max_record_bytes.saturating_add(crate::TAG_BYTES)
-            || segment > self.options.max_bytes;
+            || segment > self.options.max_bytes / 2;
         if is_too_large {
             return Err(Reject::TooLarge);
         }

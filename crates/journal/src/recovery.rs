@@ -138,6 +138,7 @@ pub(crate) fn open(
         if state.unreadable_blocks > 0 {
             // What cannot be read now may be readable later: its numbers are not given again.
             next = next.max(state.next.plus(bytes / FRAME_BYTES as u64));
+            settle(last, &state).map_err(failed("make durable", &last.path))?;
             last_end = bytes;
         } else {
             if state.end < bytes {
@@ -398,7 +399,16 @@ fn settle(found: &Found, last: &Last) -> io::Result<()> {
             .unwrap_or(usize::MAX)
             .min(buffer.len());
         let chunk = buffer.get_mut(..left).unwrap_or_default();
-        let read = segment::read_full(found.file.as_ref(), chunk, at)?;
+        let chunk = if last.unreadable_blocks > 0 {
+            chunk.get_mut(..left.min(4096)).unwrap_or_default()
+        } else {
+            chunk
+        };
+        let Ok(read) = segment::read_full(found.file.as_ref(), chunk, at) else {
+            // Nothing was read from it before either.
+            at += 4096;
+            continue;
+        };
         match segment::write_all(found.file.as_ref(), &[chunk.get(..read).unwrap_or_default()], at) {
             Ok(0) => break,
             Ok(written) => at += written,
@@ -407,10 +417,11 @@ fn settle(found: &Found, last: &Last) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    if last.end < found.bytes {
+    let is_cut = last.end < found.bytes && last.unreadable_blocks == 0;
+    if is_cut {
         found.file.set_len(last.end)?;
     }
-    if last.unproved < last.end || last.end < found.bytes {
+    if last.unproved < last.end || is_cut {
         found.file.sync_all()?;
     }
     Ok(())

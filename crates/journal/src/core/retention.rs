@@ -21,29 +21,17 @@ impl Core {
     /// Lets the oldest segments go until one of `size` bytes may be added.
     pub(super) fn make_room(&mut self, size: u64) -> Result<(), Failure> {
         loop {
-            let (taken, oldest) = {
+            {
                 let kept = self.view.lock();
                 let taken: u64 = kept.segments.iter().map(|segment| segment.bytes()).sum();
-                (taken, kept.segments.front().map(|segment| segment.first))
-            };
-            if taken.saturating_add(size) <= self.options.max_bytes {
-                return Ok(());
-            }
-            let Some(oldest) = oldest else {
-                return Err(Failure::JournalFull);
-            };
-            if matches!(
-                self.verdict(&self.view.lock(), self.options.when_full),
-                Verdict::Held
-            ) {
-                return Err(Failure::JournalFull);
-            }
-            if self
-                .tail
-                .as_ref()
-                .is_some_and(|tail| tail.segment.first == oldest)
-            {
-                self.close_tail();
+                if taken.saturating_add(size) <= self.options.max_bytes {
+                    return Ok(());
+                }
+                // The last one has the marks and the numbers until there is another.
+                let is_last = kept.segments.len() <= 1;
+                if is_last || matches!(self.verdict(&kept, self.options.when_full), Verdict::Held) {
+                    return Err(Failure::JournalFull);
+                }
             }
             self.let_go(self.options.when_full)?;
         }
@@ -56,14 +44,10 @@ impl Core {
     /// The file system's.
     pub(crate) fn release(&mut self) -> Result<(), Failure> {
         loop {
-            let is_tail = |first| self.tail.as_ref().is_some_and(|tail| tail.segment.first == first);
             {
                 let kept = self.view.lock();
-                let Some(oldest) = kept.segments.front() else {
-                    return Ok(());
-                };
                 let is_released = matches!(self.verdict(&kept, WhenFull::Refuse), Verdict::Released);
-                if is_tail(oldest.first) || !is_released {
+                if kept.segments.len() <= 1 || !is_released {
                     return Ok(());
                 }
             }

@@ -206,12 +206,14 @@ fn bits(bytes: &[u8], first: Seq) -> BTreeSet<u64> {
     let mut bits = BTreeSet::new();
     let mut add =
         |from: u64, bytes: u64, step: usize| bits.extend((from * 8..(from + bytes) * 8).step_by(step));
-    add(0, HEADER_BYTES as u64, 1);
-    add(COPY_AT, HEADER_BYTES as u64, 1);
+    // Segments are alike: every bit of the first, fewer of the others.
+    let thin = if first == Seq::FIRST { 1 } else { 5 };
+    add(0, HEADER_BYTES as u64, thin);
+    add(COPY_AT, HEADER_BYTES as u64, thin);
     let mut frames = 0;
     while let Step::Frame { header, offset, .. } = scan.step(Seq::new(0)).expect("no fault is on") {
         // The frames of a group are alike: every bit of some, a few of each.
-        let step = if frames < 4 { 1 } else { 37 };
+        let step = if frames < 4 { thin } else { 37 };
         add(offset, FRAME_BYTES as u64, step);
         add(
             offset + FRAME_BYTES as u64,
