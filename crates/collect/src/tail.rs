@@ -174,13 +174,21 @@ impl Tail {
                 pattern: config.pattern.clone(),
                 source,
             })?;
-        let start = if position.is_none() { Some(config.start) } else { None };
+        let start = if position.is_none() {
+            Some(config.start)
+        } else {
+            None
+        };
         let position = position.unwrap_or_default();
         let mut tail = Self {
             config,
             pattern,
             sources: Vec::new(),
-            dormant: position.books.into_iter().map(|(path, book)| (path, book, now)).collect(),
+            dormant: position
+                .books
+                .into_iter()
+                .map(|(path, book)| (path, book, now))
+                .collect(),
             turn: 0,
             next_search: now,
             problem: None,
@@ -255,7 +263,10 @@ impl Tail {
     pub fn rewind(&mut self, saved: &[u8]) -> Result<(), PositionError> {
         let mut position = Position::decode(saved)?;
         for source in &mut self.sources {
-            let at = position.books.iter().position(|(path, _)| *path == source.path_hash);
+            let at = position
+                .books
+                .iter()
+                .position(|(path, _)| *path == source.path_hash);
             let book = at.map(|at| position.books.swap_remove(at).1).unwrap_or_default();
             source.rewind(book);
             let again = self
@@ -267,14 +278,22 @@ impl Tail {
         self.recent_gaps.retain(|(number, ..)| *number <= position.gaps);
         self.gaps = position.gaps;
         let now = self.next_search;
-        self.dormant = position.books.into_iter().map(|(path, book)| (path, book, now)).collect();
+        self.dormant = position
+            .books
+            .into_iter()
+            .map(|(path, book)| (path, book, now))
+            .collect();
         Ok(())
     }
 
     /// How it goes.
     pub fn status(&self) -> TailStatus {
         TailStatus {
-            sources: self.sources.iter().map(|source| source.status(&self.config)).collect(),
+            sources: self
+                .sources
+                .iter()
+                .map(|source| source.status(&self.config))
+                .collect(),
             problem: self.problem.clone(),
         }
     }
@@ -284,7 +303,8 @@ impl Tail {
         self.next_search = now + self.config.rescan_every;
         let (paths, problem) = self.pattern.search();
         self.problem = problem;
-        self.sources.retain(|source| paths.contains(&source.path) || !source.is_gone());
+        self.sources
+            .retain(|source| paths.contains(&source.path) || !source.is_gone());
         for path in paths {
             if self.sources.iter().any(|source| source.path == path) {
                 continue;
@@ -315,7 +335,10 @@ impl Tail {
             if is_young && kept.len() < room {
                 kept.push((path, book, since));
             } else if let Some(source) = self.sources.first_mut() {
-                let unfinished = book.entries.iter().filter(|entry| entry.progress == Progress::Reading);
+                let unfinished = book
+                    .entries
+                    .iter()
+                    .filter(|entry| entry.progress == Progress::Reading);
                 source.gaps.extend(unfinished.map(|entry| Gap {
                     file: format!("a file that was followed before, path hash {path:016x}"),
                     offset: entry.offset,

@@ -166,7 +166,9 @@ impl Book {
                 _ => return None,
             };
             let id = reader.word()?;
-            let head_len = usize::try_from(reader.number()?).ok().filter(|length| *length <= HEAD_BYTES)?;
+            let head_len = usize::try_from(reader.number()?)
+                .ok()
+                .filter(|length| *length <= HEAD_BYTES)?;
             let mut entry = Entry {
                 progress,
                 id,
@@ -242,7 +244,10 @@ impl Position {
             Some(other) => return Err(PositionError::Version(*other)),
             None => return Err(PositionError::Damaged),
         }
-        let body = bytes.len().checked_sub(4).and_then(|length| bytes.split_at_checked(length));
+        let body = bytes
+            .len()
+            .checked_sub(4)
+            .and_then(|length| bytes.split_at_checked(length));
         let Some((body, sum)) = body else {
             return Err(PositionError::Damaged);
         };
@@ -369,7 +374,10 @@ mod tests {
             assert!(Position::decode(&bytes[..at]).is_err(), "{at}");
         }
         assert_eq!(Position::decode(&[2, 0]), Err(PositionError::Version(2)));
-        assert_eq!(Position::decode(&vec![1; 20_000]), Err(PositionError::TooLarge(20_000)));
+        assert_eq!(
+            Position::decode(&vec![1; 20_000]),
+            Err(PositionError::TooLarge(20_000))
+        );
     }
 
     #[test]
@@ -388,7 +396,12 @@ mod tests {
         assert!(bytes.len() <= MAX_POSITION_BYTES);
         assert!(book.entries.len() > 100);
         assert!(book.entries.iter().any(|entry| entry.id == 5000));
-        let oldest = book.entries.iter().map(|entry| entry.order_millis).filter(|time| *time > 0).min();
+        let oldest = book
+            .entries
+            .iter()
+            .map(|entry| entry.order_millis)
+            .filter(|time| *time > 0)
+            .min();
         assert_eq!(oldest, Some(book.watermark_millis + 1));
         book.fit(room(MAX_SOURCES));
         let books: Vec<_> = (0..64).map(|path| (path, &book)).collect();

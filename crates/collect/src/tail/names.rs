@@ -83,7 +83,8 @@ fn suffixed(stem: &str) -> Option<(String, Stamp)> {
     let (before, last) = stem.split_at_checked(cut)?;
     let last_digits = last.get(1..)?;
     let active_of = |before: &str, separators: &[char]| -> Option<String> {
-        (!before.is_empty() && separators.iter().any(|mark| last.starts_with(*mark))).then(|| before.to_owned())
+        (!before.is_empty() && separators.iter().any(|mark| last.starts_with(*mark)))
+            .then(|| before.to_owned())
     };
     // A date and a time of day.
     if let Some((name, date)) = before.rsplit_once(['.', '-'])
@@ -96,10 +97,16 @@ fn suffixed(stem: &str) -> Option<(String, Stamp)> {
     }
     match last_digits.len() {
         1..=6 => Some((active_of(before, &['.'])?, Stamp::Number(digits(last_digits)?))),
-        8 => Some((active_of(before, &['.', '-'])?, Stamp::Time(date_time(last_digits, "")?))),
+        8 => Some((
+            active_of(before, &['.', '-'])?,
+            Stamp::Time(date_time(last_digits, "")?),
+        )),
         10 if last_digits.starts_with("20") => {
             let (date, hour) = last_digits.split_at_checked(8)?;
-            Some((active_of(before, &['.', '-'])?, Stamp::Time(date_time(date, hour)?)))
+            Some((
+                active_of(before, &['.', '-'])?,
+                Stamp::Time(date_time(date, hour)?),
+            ))
         }
         10 => {
             let seconds = Duration::from_secs(u64::from(digits(last_digits)?));
@@ -152,10 +159,9 @@ fn days(year: u32, month: u32, day: u32) -> u64 {
     let leap_days_before = |year: u32| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
     let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let month_index = usize::try_from(month - 1).unwrap_or_default();
-    let in_year = BEFORE_MONTH.get(month_index).copied().unwrap_or_default()
-        + u32::from(is_leap && month > 2)
-        + day
-        - 1;
+    let in_year =
+        BEFORE_MONTH.get(month_index).copied().unwrap_or_default() + u32::from(is_leap && month > 2) + day
+            - 1;
     u64::from((year - 1970) * 365 + leap_days_before(year) - leap_days_before(1970) + in_year)
 }
 

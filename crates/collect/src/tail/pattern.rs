@@ -145,7 +145,10 @@ mod tests {
         assert_eq!(names(root.to_owned()), ["audit.log", "other.log", "third.log"]);
         assert_eq!(names(format!("{root}/*u*.log")), ["audit.log"]);
         assert_eq!(names(format!("{root}/none.log")), ["none.log"]);
-        assert_eq!(names(format!("{}*/th*", root.get(..root.len() - 1).unwrap())), ["third.log"]);
+        assert_eq!(
+            names(format!("{}*/th*", root.get(..root.len() - 1).unwrap())),
+            ["third.log"]
+        );
         assert!(Pattern::parse("").is_err());
         assert!(Pattern::parse("/var/log/*/").is_err());
         assert!(Pattern::parse("/var/log/[a.log").is_err());

@@ -225,7 +225,13 @@ impl Source {
     }
 
     /// Nothing more can be read of the file now.
-    fn ended(&mut self, mut reading: Reading, config: &TailConfig, now: SystemTime, chunk: &mut Chunk) -> Step {
+    fn ended(
+        &mut self,
+        mut reading: Reading,
+        config: &TailConfig,
+        now: SystemTime,
+        chunk: &mut Chunk,
+    ) -> Step {
         if reading.is_active {
             match fs::metadata(&self.path) {
                 Ok(there) if reading.key.is_at(&there) => {
@@ -279,7 +285,13 @@ impl Source {
     }
 
     /// The file does not hold any more what was read of it.
-    fn changed(&mut self, mut reading: Reading, config: &TailConfig, now: SystemTime, chunk: &mut Chunk) -> Step {
+    fn changed(
+        &mut self,
+        mut reading: Reading,
+        config: &TailConfig,
+        now: SystemTime,
+        chunk: &mut Chunk,
+    ) -> Step {
         match reading.accept_overwritten() {
             Ok(true) => {
                 chunk.anomalies.interleavings += 1;
@@ -316,7 +328,13 @@ impl Source {
         Step::Again
     }
 
-    fn failed(&mut self, mut reading: Reading, error: &io::Error, config: &TailConfig, now: SystemTime) -> Step {
+    fn failed(
+        &mut self,
+        mut reading: Reading,
+        error: &io::Error,
+        config: &TailConfig,
+        now: SystemTime,
+    ) -> Step {
         if InflateError::of(error).is_some() {
             // Perhaps it is still being written: it is tried again when it has changed.
             self.damaged.entry(reading.version).or_insert(Damage {
@@ -572,7 +590,13 @@ impl Source {
     }
 
     /// Whether an archive could not be read as it is, and did not change since.
-    fn is_damaged(&mut self, candidate: &Candidate, id: Option<u64>, config: &TailConfig, now: SystemTime) -> bool {
+    fn is_damaged(
+        &mut self,
+        candidate: &Candidate,
+        id: Option<u64>,
+        config: &TailConfig,
+        now: SystemTime,
+    ) -> bool {
         let Some(damage) = self.damaged.get_mut(&candidate.version) else {
             return false;
         };
@@ -597,9 +621,9 @@ impl Source {
         now: SystemTime,
     ) {
         let is_there = |expected: &Candidate| {
-            candidates
-                .iter()
-                .any(|other| other.key.is(&expected.key) || other.probe.head.starts_with(&expected.probe.head))
+            candidates.iter().any(|other| {
+                other.key.is(&expected.key) || other.probe.head.starts_with(&expected.probe.head)
+            })
         };
         let is_open = |expected: &Candidate| {
             self.current.as_ref().is_some_and(|reading| {
@@ -728,14 +752,21 @@ impl Source {
         let rotations_until_loss = config.max_backups.and_then(|kept| {
             let oldest = oldest_unread.as_ref()?;
             let newer = self.backups.iter().rev().position(|name| name == oldest)?;
-            Some(kept.saturating_sub(1).saturating_sub(u32::try_from(newer).unwrap_or(u32::MAX)))
+            Some(
+                kept.saturating_sub(1)
+                    .saturating_sub(u32::try_from(newer).unwrap_or(u32::MAX)),
+            )
         });
         let unread_bytes = |unread: &Unread| {
             let read = unread
                 .entry
                 .and_then(|id| self.book.entries.iter().find(|entry| entry.id == id))
                 .map_or(0, |entry| entry.offset);
-            unread.candidate.length().unwrap_or(unread.candidate.size).saturating_sub(read)
+            unread
+                .candidate
+                .length()
+                .unwrap_or(unread.candidate.size)
+                .saturating_sub(read)
         };
         let in_files: u64 = self.unread.iter().map(unread_bytes).sum();
         SourceStatus {
@@ -761,7 +792,9 @@ pub(super) fn path_hash(path: &Path) -> u64 {
 /// Where the path leads, links followed: rotated files stand there.
 fn resolved(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| {
-        let directory = path.parent().and_then(|directory| fs::canonicalize(directory).ok());
+        let directory = path
+            .parent()
+            .and_then(|directory| fs::canonicalize(directory).ok());
         match (directory, path.file_name()) {
             (Some(directory), Some(name)) => directory.join(name),
             _ => path.to_owned(),

@@ -133,7 +133,10 @@ fn r4_half_an_archive_alone_is_read_as_far_as_it_goes_and_finished_later() {
     fs::write(&path, &archive[..archive.len() - 6]).unwrap();
     let mut reader = Reader::new(&writer.path);
     reader.settle();
-    assert_eq!(reader.gaps.iter().map(|gap| gap.reason).collect::<Vec<_>>(), [GapReason::Damaged]);
+    assert_eq!(
+        reader.gaps.iter().map(|gap| gap.reason).collect::<Vec<_>>(),
+        [GapReason::Damaged]
+    );
     let early = reader.lines.len();
     assert!(early < 402);
     fs::write(&path, &archive).unwrap();
@@ -171,7 +174,11 @@ fn r5_archives_of_zstd_and_of_several_members_are_known_too() {
     reader.drain();
     let backup = writer.rotate();
     let text = fs::read(&backup).unwrap();
-    fs::write(with_suffix(&backup, ".zst"), zstd::encode_all(&text[..], 1).unwrap()).unwrap();
+    fs::write(
+        with_suffix(&backup, ".zst"),
+        zstd::encode_all(&text[..], 1).unwrap(),
+    )
+    .unwrap();
     fs::remove_file(&backup).unwrap();
     writer.events(50..100);
     reader.drain();
@@ -268,7 +275,10 @@ fn r8_a_backup_that_another_overwrites_before_it_was_read_is_a_gap_and_nothing_e
     reader.tail = Some(tail);
     reader.settle();
     reader.expect(4..7);
-    assert_eq!(reader.gaps.iter().map(|gap| gap.reason).collect::<Vec<_>>(), [GapReason::Removed]);
+    assert_eq!(
+        reader.gaps.iter().map(|gap| gap.reason).collect::<Vec<_>>(),
+        [GapReason::Removed]
+    );
 }
 
 #[test]
@@ -282,7 +292,12 @@ fn r9_a_hole_that_copytruncate_leaves_is_skipped_and_counted() {
     let copy = with_suffix(&writer.path, ".1");
     fs::copy(&writer.path, &copy).unwrap();
     let length = fs::metadata(&writer.path).unwrap().len();
-    fs::File::options().write(true).open(&writer.path).unwrap().set_len(0).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&writer.path)
+        .unwrap()
+        .set_len(0)
+        .unwrap();
     writer.events(8..10);
     reader.settle();
     reader.expect(0..10);
@@ -309,7 +324,10 @@ fn r9_a_hole_longer_than_any_line_is_no_line() {
     writer.events(2..3);
     reader.drain();
     reader.expect(0..3);
-    assert_eq!((reader.anomalies.holes, reader.anomalies.hole_bytes), (2, 3_500_000));
+    assert_eq!(
+        (reader.anomalies.holes, reader.anomalies.hole_bytes),
+        (2, 3_500_000)
+    );
     assert_eq!(reader.torn, [b"{\"kind\":\"Event\",\"half"]);
 }
 
@@ -334,7 +352,12 @@ fn r9_copytruncate_is_followed_at_each_of_its_steps() {
             maybe(&mut reader, 1);
             fs::write(&copy, &text).unwrap();
             maybe(&mut reader, 2);
-            fs::File::options().write(true).open(&writer.path).unwrap().set_len(0).unwrap();
+            fs::File::options()
+                .write(true)
+                .open(&writer.path)
+                .unwrap()
+                .set_len(0)
+                .unwrap();
             if appends {
                 writer.seek_to_start();
             }
@@ -354,12 +377,20 @@ fn r9_an_emptied_file_without_a_copy_is_a_gap() {
     let mut reader = Reader::new(&writer.path);
     writer.events(0..5);
     reader.drain();
-    fs::File::options().write(true).open(&writer.path).unwrap().set_len(0).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&writer.path)
+        .unwrap()
+        .set_len(0)
+        .unwrap();
     writer.seek_to_start();
     writer.events(5..7);
     reader.settle();
     reader.expect(0..7);
-    assert_eq!(reader.gaps.iter().map(|gap| gap.reason).collect::<Vec<_>>(), [GapReason::Emptied]);
+    assert_eq!(
+        reader.gaps.iter().map(|gap| gap.reason).collect::<Vec<_>>(),
+        [GapReason::Emptied]
+    );
 }
 
 #[test]
@@ -428,10 +459,17 @@ fn r11_a_file_that_is_removed_unread_is_counted_and_named() {
     reader.settle();
     let expected: Vec<u64> = (0..5).chain(10..16).collect();
     assert_eq!(reader.numbers(), expected);
-    let gaps: Vec<_> = reader.gaps.iter().map(|gap| (gap.file.clone(), gap.reason)).collect();
+    let gaps: Vec<_> = reader
+        .gaps
+        .iter()
+        .map(|gap| (gap.file.clone(), gap.reason))
+        .collect();
     assert_eq!(gaps, [(name(1), GapReason::Removed)]);
     let status = reader.status();
-    assert_eq!((status.unread_backups, status.rotations_until_loss, status.gaps), (0, None, 1));
+    assert_eq!(
+        (status.unread_backups, status.rotations_until_loss, status.gaps),
+        (0, None, 1)
+    );
 }
 
 #[test]
@@ -448,7 +486,10 @@ fn r11_what_was_removed_while_the_reader_was_down_is_a_gap() {
     reader.settle();
     let expected: Vec<u64> = (0..5).chain(6..8).collect();
     assert_eq!(reader.numbers(), expected);
-    assert_eq!(reader.gaps.iter().map(|gap| gap.reason).collect::<Vec<_>>(), [GapReason::RestNotFound]);
+    assert_eq!(
+        reader.gaps.iter().map(|gap| gap.reason).collect::<Vec<_>>(),
+        [GapReason::RestNotFound]
+    );
     assert!(reader.gaps[0].offset > 0);
 }
 
@@ -520,7 +561,11 @@ fn r13_two_writers_on_one_file_are_suspected() {
     assert_eq!((reader.anomalies.interleavings, reader.torn.len()), (2, 2));
     let numbers = reader.numbers();
     for number in (0..12).chain(14..16).chain([51]) {
-        assert_eq!(numbers.iter().filter(|other| **other == number).count(), 1, "{number}");
+        assert_eq!(
+            numbers.iter().filter(|other| **other == number).count(),
+            1,
+            "{number}"
+        );
     }
     assert!(reader.status().anomalies.interleavings > 0);
 }
@@ -583,7 +628,10 @@ fn a_line_longer_than_the_limit_is_read_through_and_described() {
     assert_eq!(oversized.len(), 1);
     assert_eq!(oversized[0].length, long.len() as u64 - 1);
     assert_eq!(oversized[0].head, long[..kaudit_collect::OVERSIZED_HEAD_BYTES]);
-    assert_eq!(oversized[0].hash, *blake3::hash(&long[..long.len() - 1]).as_bytes());
+    assert_eq!(
+        oversized[0].hash,
+        *blake3::hash(&long[..long.len() - 1]).as_bytes()
+    );
     assert_eq!(reader.anomalies.torn_lines, 0);
 }
 
@@ -649,7 +697,12 @@ fn the_start_decides_what_is_left_out_and_later_files_are_read_whole() {
     numbers.sort_unstable();
     assert_eq!(numbers, [14, 15, 16]);
 
-    let modified = |name: &str| fs::metadata(directory.path().join(name)).unwrap().modified().unwrap();
+    let modified = |name: &str| {
+        fs::metadata(directory.path().join(name))
+            .unwrap()
+            .modified()
+            .unwrap()
+    };
     let mut reader = Reader::with(TailConfig {
         start: Start::Since(modified("audit.log") + Duration::from_secs(60)),
         ..config
@@ -744,10 +797,16 @@ fn pieces_say_why_they_are_torn() {
     let chunk = reader.poll().unwrap();
     let torn: Vec<_> = chunk.torn.iter().map(|torn| (torn.offset, torn.reason)).collect();
     assert_eq!(torn, [(0, TornReason::NotObject), (22, TornReason::Cut)]);
-    let lines: Vec<_> = chunk.texts().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    let lines: Vec<_> = chunk
+        .texts()
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect();
     // Only a decoder sees that the second is none.
     assert_eq!(lines, ["{\"a\":1}", "{\"a\":1}{\"b\":2}"]);
     let mended = kaudit_collect::lines::resync(lines[1].as_bytes());
     assert_eq!(mended, [Piece::Object(0..7), Piece::Object(7..14)]);
-    assert_eq!(chunk.file.to_string(), format!("{}#{:016x}", writer.path.display(), chunk.file.id));
+    assert_eq!(
+        chunk.file.to_string(),
+        format!("{}#{:016x}", writer.path.display(), chunk.file.id)
+    );
 }

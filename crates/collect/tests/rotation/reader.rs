@@ -81,7 +81,8 @@ impl Reader {
             end_offset = line.end_offset;
         }
         self.lines.extend(chunk.texts().map(<[u8]>::to_vec));
-        self.torn.extend(chunk.torn.iter().map(|torn| torn.bytes.to_vec()));
+        self.torn
+            .extend(chunk.torn.iter().map(|torn| torn.bytes.to_vec()));
         self.gaps.extend(chunk.gaps);
         self.anomalies.rotations += chunk.anomalies.rotations;
         self.anomalies.copytruncates += chunk.anomalies.copytruncates;

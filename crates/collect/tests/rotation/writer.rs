@@ -70,7 +70,10 @@ impl Writer {
     pub(crate) fn rename(&mut self) -> PathBuf {
         self.file = None;
         let modified = fs::metadata(&self.path).unwrap().modified().unwrap();
-        let millis = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+        let millis = modified
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_millis();
         self.millis = u64::try_from(millis).unwrap().max(self.millis + 1);
         let time = jiff::Timestamp::from_millisecond(i64::try_from(self.millis).unwrap()).unwrap();
         let name = time.strftime("audit-%Y-%m-%dT%H-%M-%S.%3f.log").to_string();
