@@ -336,8 +336,7 @@ fn probe(file: &File, there: &Metadata, compression: Compression) -> io::Result<
             }
         }
         Compression::Zstd => {
-            let mut start = Vec::new();
-            start.resize(32, 0);
+            let mut start = vec![0; 32];
             let length = file.read_at(&mut start, 0)?;
             start.truncate(length);
             probe.content_size = zstd::zstd_safe::get_frame_content_size(&start).ok().flatten();
