@@ -1,3 +1,5 @@
+#![expect(clippy::string_slice, reason = "the texts are ASCII")]
+
 use super::*;
 
 fn event(number: u32) -> String {
