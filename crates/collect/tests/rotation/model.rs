@@ -317,7 +317,7 @@ impl World {
 fn each_line_comes_once_or_is_named_in_a_gap() {
     let seeds = std::env::var_os("KAUDIT_TORTURE_SEEDS")
         .and_then(|text| text.to_str()?.parse().ok())
-        .unwrap_or(300_u64);
+        .unwrap_or(200_u64);
     let first = std::env::var_os("KAUDIT_TORTURE_FIRST")
         .and_then(|text| text.to_str()?.parse().ok())
         .unwrap_or(0_u64);
