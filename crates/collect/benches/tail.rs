@@ -37,15 +37,25 @@ fn main() {
     fs::write(&packed, zstd::encode_all(&text[..], 3).unwrap()).unwrap();
     report("import, plain", &text, || import(&plain));
     report("import, zstd", &text, || import(&packed));
-    let items: Vec<&[u8]> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
-    let list = [b"{\"kind\":\"EventList\",\"items\":[", items.join(&b','). as_slice(), b"]}"].concat();
+    let items: Vec<&[u8]> = text
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .collect();
+    let list = [
+        b"{\"kind\":\"EventList\",\"items\":[",
+        items.join(&b',').as_slice(),
+        b"]}",
+    ]
+    .concat();
     let path = directory.path().join("list.json");
     fs::write(&path, &list).unwrap();
     report("import, list", &list, || import(&path));
 }
 
 fn input() -> Vec<u8> {
-    let given = std::env::args_os().skip(1).find(|argument| Path::new(argument).is_file());
+    let given = std::env::args_os()
+        .skip(1)
+        .find(|argument| Path::new(argument).is_file());
     let path = given.map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/real/mixed.audit.jsonl.zst"),
         PathBuf::from,
@@ -75,7 +85,10 @@ fn report(name: &str, text: &[u8], run: impl Fn() -> usize) {
 
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap(), u32::try_from(time.tv_nsec).unwrap())
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap(),
+        u32::try_from(time.tv_nsec).unwrap(),
+    )
 }
 
 fn tail(path: &Path) -> usize {

@@ -93,7 +93,7 @@ pub struct Bounded<R> {
 }
 
 enum Decoder<R> {
-    Gzip(Option<GzDecoder<Counted<R>>>),
+    Gzip(Option<Box<GzDecoder<Counted<R>>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Counted<R>>>),
 }
 
@@ -106,7 +106,7 @@ impl<R: Read> Bounded<R> {
     /// One or more gzip members. Nothing is read before the first byte is asked for.
     pub fn gzip(reader: R, limits: Limits) -> Self {
         Self {
-            decoder: Decoder::Gzip(Some(GzDecoder::new(Counted::new(reader)))),
+            decoder: Decoder::Gzip(Some(Box::new(GzDecoder::new(Counted::new(reader))))),
             limits,
             produced: 0,
             failed: None,
@@ -166,7 +166,9 @@ impl<R: Read> Bounded<R> {
             if !is_another {
                 return Err(InflateError::TrailingBytes.into());
             }
-            *decoder = decoder.take().map(|current| GzDecoder::new(current.into_inner()));
+            *decoder = decoder
+                .take()
+                .map(|current| Box::new(GzDecoder::new(current.into_inner())));
         }
     }
 

@@ -67,7 +67,7 @@ pub fn split(text: &[u8], base: u64) -> Split {
         let is_suspect = inner_events.next_if(|at| *at < end).is_some();
         while inner_events.next_if(|at| *at < end).is_some() {}
         match raw {
-            [b'{', .., b'}'] if !is_suspect && !(has_holes && memchr::memchr(0, raw).is_some()) => {
+            [b'{', .., b'}'] if !(is_suspect || has_holes && memchr::memchr(0, raw).is_some()) => {
                 split.lines.push(Line {
                     start,
                     end,
@@ -238,7 +238,7 @@ impl Nesting {
     pub(crate) fn feed(&mut self, text: &[u8]) -> Option<usize> {
         let mut at = 0;
         loop {
-            let (step, bracket) = self.to_bracket(text.get(at..)?)?;
+            let (step, bracket) = self.next_bracket(text.get(at..)?)?;
             at += step;
             if matches!(bracket, b'}' | b']') && self.depth == 0 {
                 return Some(at);
@@ -251,7 +251,7 @@ impl Nesting {
     pub(crate) fn feed_to_array(&mut self, text: &[u8]) -> (usize, Option<Reached>) {
         let mut at = 0;
         loop {
-            let Some((step, bracket)) = text.get(at..).and_then(|rest| self.to_bracket(rest)) else {
+            let Some((step, bracket)) = text.get(at..).and_then(|rest| self.next_bracket(rest)) else {
                 return (text.len(), None);
             };
             at += step;
@@ -264,7 +264,7 @@ impl Nesting {
     }
 
     /// Up to and with the next bracket outside strings.
-    fn to_bracket(&mut self, text: &[u8]) -> Option<(usize, u8)> {
+    fn next_bracket(&mut self, text: &[u8]) -> Option<(usize, u8)> {
         let mut at = 0;
         loop {
             let rest = text.get(at..).filter(|rest| !rest.is_empty())?;

@@ -1,13 +1,19 @@
 //! One-off files: formats by content, limits, identities.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests stop at the first surprise"
+)]
 
 use std::fs;
 use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use kaudit_collect::{Form, ImportConfig, ImportError, ImportFile, ImportIdentity, InflateError, Limits, TornReason};
+use kaudit_collect::{
+    Form, ImportConfig, ImportError, ImportFile, ImportIdentity, InflateError, Limits, TornReason,
+};
 
 struct Imported {
     lines: Vec<String>,
@@ -17,12 +23,17 @@ struct Imported {
 }
 
 fn import(text: &[u8], config: &ImportConfig) -> Result<Imported, (Vec<String>, ImportError)> {
-    let mut import = ImportFile::from_reader(std::io::Cursor::new(text.to_vec()), "-", config.clone()).unwrap();
+    let mut import =
+        ImportFile::from_reader(std::io::Cursor::new(text.to_vec()), "-", config.clone()).unwrap();
     let (mut lines, mut torn, mut forms) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         match import.next_chunk() {
             Ok(Some(chunk)) => {
-                lines.extend(chunk.texts().map(|line| String::from_utf8_lossy(line).into_owned()));
+                lines.extend(
+                    chunk
+                        .texts()
+                        .map(|line| String::from_utf8_lossy(line).into_owned()),
+                );
                 torn.extend(chunk.torn.iter().map(|torn| (torn.offset, torn.reason)));
                 forms.push(chunk.form);
             }
@@ -67,11 +78,23 @@ fn the_format_is_told_by_the_content() {
         .collect();
     let table = [
         ("lines", lines.clone().into_bytes(), vec![Form::Lines]),
-        ("gzip", [gzip(&lines.as_bytes()[..100]), gzip(&lines.as_bytes()[100..])].concat(), vec![Form::Lines]),
-        ("zstd", zstd::encode_all(lines.as_bytes(), 3).unwrap(), vec![Form::Lines]),
+        (
+            "gzip",
+            [gzip(&lines.as_bytes()[..100]), gzip(&lines.as_bytes()[100..])].concat(),
+            vec![Form::Lines],
+        ),
+        (
+            "zstd",
+            zstd::encode_all(lines.as_bytes(), 3).unwrap(),
+            vec![Form::Lines],
+        ),
         ("list", list.clone().into_bytes(), vec![Form::Items]),
         ("pretty list", pretty.into_bytes(), vec![Form::Items]),
-        ("zipped list", gzip(format!("{list}\n").as_bytes()), vec![Form::Items]),
+        (
+            "zipped list",
+            gzip(format!("{list}\n").as_bytes()),
+            vec![Form::Items],
+        ),
         ("container", container.into_bytes(), vec![Form::Lines]),
     ];
     for (name, text, forms) in table {
@@ -81,11 +104,16 @@ fn the_format_is_told_by_the_content() {
         found.dedup();
         assert_eq!((imported.torn, found), (vec![], forms), "{name}");
     }
-    let twice = import(format!("{list}\n{list}{lines}").as_bytes(), &config).ok().unwrap();
+    let twice = import(format!("{list}\n{list}{lines}").as_bytes(), &config)
+        .ok()
+        .unwrap();
     assert_eq!(twice.lines.len(), 12);
     assert_eq!(twice.forms.last(), Some(&Form::Lines));
     assert!(import(b"", &config).ok().unwrap().lines.is_empty());
-    assert_eq!(import(b"no json\n", &config).ok().unwrap().torn, [(0, TornReason::NotObject)]);
+    assert_eq!(
+        import(b"no json\n", &config).ok().unwrap().torn,
+        [(0, TornReason::NotObject)]
+    );
 }
 
 #[test]
@@ -106,12 +134,18 @@ fn the_same_text_is_known_again_whatever_it_is_packed_in() {
     let config = ImportConfig::default();
     let text = (0..100).map(event).collect::<Vec<_>>().join("\n");
     let plain = import(text.as_bytes(), &config).ok().unwrap().identity;
-    assert_eq!(import(&gzip(text.as_bytes()), &config).ok().unwrap().identity, plain);
+    assert_eq!(
+        import(&gzip(text.as_bytes()), &config).ok().unwrap().identity,
+        plain
+    );
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("events");
     fs::write(&path, zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
     assert_eq!(ImportFile::identify(&path, config).unwrap(), plain);
-    assert_eq!((plain.length, plain.hash), (text.len() as u64, *blake3::hash(text.as_bytes()).as_bytes()));
+    assert_eq!(
+        (plain.length, plain.hash),
+        (text.len() as u64, *blake3::hash(text.as_bytes()).as_bytes())
+    );
 }
 
 #[test]
@@ -123,7 +157,13 @@ fn what_came_before_the_damage_is_handed_over() {
         panic!("it is cut");
     };
     assert!(lines.len() > 10_000);
-    assert!(matches!(error, ImportError::Inflate { source: InflateError::Incomplete, .. }));
+    assert!(matches!(
+        error,
+        ImportError::Inflate {
+            source: InflateError::Incomplete,
+            ..
+        }
+    ));
     let bomb = gzip(&vec![b' '; 10 << 20]);
     let strict = ImportConfig {
         limits: Limits::body(u64::MAX),
@@ -132,7 +172,13 @@ fn what_came_before_the_damage_is_handed_over() {
     let Err((_, error)) = import(&bomb, &strict) else {
         panic!("it grows too much");
     };
-    assert!(matches!(error, ImportError::Inflate { source: InflateError::Ratio { .. }, .. }));
+    assert!(matches!(
+        error,
+        ImportError::Inflate {
+            source: InflateError::Ratio { .. },
+            ..
+        }
+    ));
 }
 
 #[test]

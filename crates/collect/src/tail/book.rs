@@ -192,7 +192,7 @@ impl Book {
             for _ in 0..reader.number()? {
                 entry.marks.push((reader.number()?, reader.word()?));
             }
-            if progress != Progress::Skipped && (entry.offset as u128) < head_len as u128 {
+            if progress != Progress::Skipped && entry.offset < head_len as u64 {
                 return None;
             }
             entries.push(entry);

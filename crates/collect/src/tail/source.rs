@@ -197,7 +197,7 @@ impl Source {
             }
             Ok(Fill::Changed) => self.changed(reading, config, now, chunk),
             Ok(Fill::End) => self.ended(reading, config, now, chunk),
-            Err(error) => self.failed(reading, &error, config, now),
+            Err(error) => self.failed(reading, &error, now),
         }
     }
 
@@ -300,7 +300,7 @@ impl Source {
                 return Step::Again;
             }
             Ok(false) => {}
-            Err(error) => return self.failed(reading, &error, config, now),
+            Err(error) => return self.failed(reading, &error, now),
         }
         chunk.anomalies.copytruncates += 1;
         if reading.tracker.offset > 0 {
@@ -328,13 +328,7 @@ impl Source {
         Step::Again
     }
 
-    fn failed(
-        &mut self,
-        mut reading: Reading,
-        error: &io::Error,
-        config: &TailConfig,
-        now: SystemTime,
-    ) -> Step {
+    fn failed(&mut self, mut reading: Reading, error: &io::Error, now: SystemTime) -> Step {
         if InflateError::of(error).is_some() {
             // Perhaps it is still being written: it is tried again when it has changed.
             self.damaged.entry(reading.version).or_insert(Damage {
@@ -343,7 +337,6 @@ impl Source {
             });
             drop(reading.give_up_half_line());
             self.next_scan = None;
-            let _ = config;
             return Step::Again;
         }
         self.health.failed = Some((reading.path.clone(), error.to_string()));
@@ -621,9 +614,9 @@ impl Source {
         now: SystemTime,
     ) {
         let is_there = |expected: &Candidate| {
-            candidates
-                .iter()
-                .any(|other| other.key.is(&expected.key) || other.probe.head.starts_with(&expected.probe.head))
+            candidates.iter().any(|other| {
+                other.key.is(&expected.key) || other.probe.head.starts_with(&expected.probe.head)
+            })
         };
         let is_open = |expected: &Candidate| {
             self.current.as_ref().is_some_and(|reading| {

@@ -423,7 +423,7 @@ fn r10_a_body_that_holds_an_event_is_not_taken_for_one() {
     );
     writer.write(format!("{line}\n").as_bytes());
     // Torn behind the body.
-    writer.write(line[..line.len() - 2].as_bytes());
+    writer.write(&line.as_bytes()[..line.len() - 2]);
     writer.events(2..3);
     reader.drain();
     assert_eq!(reader.numbers(), [1, 2]);

@@ -51,7 +51,8 @@ fn r15_parts_of_a_container_line_are_put_together() {
     assert_eq!(reader.lines, expected);
     assert_eq!((reader.torn.len(), reader.gaps.len()), (0, 0));
     // What is no event does not pass as one.
-    file.write_all(b"2026-07-23T14:47:51Z stdout F plain text\nno entry at all\n").unwrap();
+    file.write_all(b"2026-07-23T14:47:51Z stdout F plain text\nno entry at all\n")
+        .unwrap();
     reader.drain();
     assert_eq!(reader.torn, [b"plain text".to_vec(), b"no entry at all".to_vec()]);
 }
@@ -90,8 +91,18 @@ fn r15_the_kubelet_rotates_between_two_parts() {
         reader.settle();
         reader.restart();
         reader.settle();
-        assert_eq!(reader.lines.len(), expected.len(), "{restarts_at} {:?}", reader.numbers());
-        assert!(reader.lines == expected, "{restarts_at}");
+        assert_eq!(
+            reader.lines.len(),
+            expected.len(),
+            "{restarts_at} {:?}",
+            reader.numbers()
+        );
+        let lengths: Vec<_> = reader.lines.iter().map(Vec::len).collect();
+        assert!(
+            reader.lines == expected,
+            "{restarts_at} {:?} {lengths:?}",
+            reader.numbers()
+        );
         assert_eq!((reader.torn.len(), reader.gaps.len()), (0, 0), "{restarts_at}");
     }
 }

@@ -28,7 +28,10 @@ fn logs() -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn with_line_ends(lines: &[Vec<u8>]) -> Vec<u8> {
-    lines.iter().flat_map(|line| [line.as_slice(), b"\n"].concat()).collect()
+    lines
+        .iter()
+        .flat_map(|line| [line.as_slice(), b"\n"].concat())
+        .collect()
 }
 
 #[test]
@@ -94,8 +97,9 @@ fn what_the_log_backend_writes_and_rotates_is_read_once() {
             let Ok(event) = kaudit_event::Event::from_json_line(line) else {
                 continue;
             };
-            log.submit_batch(vec![Emission::new(&event)]).wait().unwrap();
-            written += 1;
+            // One event is larger than a file may be.
+            let is_written = log.submit_batch(vec![Emission::new(&event)]).wait().is_ok();
+            written += usize::from(is_written);
             if index % 500 == 0 {
                 reader.drain();
             }
