@@ -6,6 +6,7 @@ mod audit_ids;
 mod budget;
 mod clock;
 mod dedup;
+mod forward;
 mod intake;
 mod journal_sink;
 mod parcel;
@@ -18,6 +19,7 @@ mod spool;
 
 pub use access::{Access, Credential, Grant, InvalidPattern, InvalidToken, Pattern, TokenHash};
 pub use arrival::{Arrival, Keys, NotAnEvent};
+pub use forward::{Forward, ForwardError, ForwardOptions, ForwardState, ForwardStatus};
 pub use intake::{AuditIdReused, Beside, Intake, IntakeOptions, NotKept, Taken};
 pub use journal_sink::{JournalSink, JournalSinkError, JournalSinkOptions};
 pub use parcel::{About, Parcel};
