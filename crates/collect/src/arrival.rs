@@ -1,8 +1,9 @@
 //! One event that has just come, looked at as far as keeping it needs.
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 
+use foldhash::quality::RandomState;
 use kaudit_event::{DecodeError, Eid, EncodeError, Event, EventLine, MicroTime, log_line_of_item};
 
 /// What ids are made with.
@@ -26,7 +27,7 @@ impl Keys {
     pub fn new(store: [u8; 32]) -> Self {
         Self {
             store,
-            process: RandomState::new(),
+            process: RandomState::default(),
         }
     }
 }
@@ -38,6 +39,9 @@ pub enum NotAnEvent {
     /// It cannot be read as an event.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// It is an object that says nothing that an event says.
+    #[error("the object has neither an auditID nor a stage")]
+    Nameless,
     /// It was read and cannot be written again.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -125,6 +129,9 @@ impl<'a> Arrival<'a> {
     #[inline(never)]
     fn decoded(text: &'a [u8], cluster: &str, keys: &Keys) -> Result<Self, NotAnEvent> {
         let event = Event::from_item(text)?;
+        if event.audit_id.is_empty() && event.stage.as_bytes().is_empty() {
+            return Err(NotAnEvent::Nameless);
+        }
         let is_line = text.starts_with(LINE_HEAD) && !text.contains(&b'\r') && !text.contains(&b'\n');
         let line = if is_line {
             Cow::Borrowed(text)
@@ -212,7 +219,14 @@ mod tests {
     #[test]
     fn what_is_no_event_is_refused() {
         let keys = Keys::new([1; 32]);
-        for text in ["", "[]", "{", r#"{"kind":"Pod","apiVersion":"v1"}"#, "null"] {
+        for text in [
+            "",
+            "[]",
+            "{",
+            r#"{"kind":"Pod","apiVersion":"v1"}"#,
+            "null",
+            r#"{"a":1}"#,
+        ] {
             assert!(Arrival::of_line(text.as_bytes(), "c", &keys).is_err(), "{text}");
             assert!(Arrival::of_item(text.as_bytes(), "c", &keys).is_err(), "{text}");
         }

@@ -1,16 +1,18 @@
 //! How auditIDs are used: a client chooses its own, so one ID on two requests is worth a signal.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 
 use crate::arrival::RequestFacts;
+use crate::dedup::Taken;
 
 /// A server that hands a request on does so within this time.
 const FORWARDED_WITHIN_MICROS: i64 = 5_000_000;
 
-/// Requests of one ID that are remembered; further ones replace the last.
-const REQUESTS_PER_ID: usize = 4;
+/// Requests of one ID that are remembered besides the first; further ones replace the last.
+const FURTHER_REQUESTS: usize = 3;
 
-const GENERATIONS: usize = 4;
+const GENERATIONS: usize = 2;
 
 /// What an event says about the use of its auditID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +30,18 @@ pub(crate) enum Use {
 #[derive(Debug)]
 pub(crate) struct AuditIds {
     /// Newest first.
-    generations: VecDeque<HashMap<u64, Vec<Request>>>,
+    generations: VecDeque<Generation>,
     per_generation: usize,
+}
+
+/// IDs are hashes already.
+type Generation = HashMap<u64, Known, BuildHasherDefault<Taken>>;
+
+#[derive(Debug)]
+struct Known {
+    first: Request,
+    /// Nearly always none.
+    further: Vec<Request>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,13 +61,28 @@ impl Request {
             stages: [facts.stage, 0, 0, 0],
         }
     }
+
+    /// One more of its events.
+    fn stage(&mut self, stage: u64) -> Use {
+        if self.stages.contains(&stage) {
+            return Use::OtherCopy;
+        }
+        match self.stages.iter_mut().find(|seen| **seen == 0) {
+            Some(free) => {
+                *free = stage;
+                Use::Proper
+            }
+            // A request has four stages at most.
+            None => Use::Reused,
+        }
+    }
 }
 
 impl AuditIds {
-    /// Remembers at most `ids`, at least four.
+    /// Remembers at most `ids`, at least two; the older half is forgotten at once.
     pub(crate) fn new(ids: usize) -> Self {
         Self {
-            generations: VecDeque::from([HashMap::new()]),
+            generations: VecDeque::from([Generation::default()]),
             per_generation: (ids / GENERATIONS).max(1),
         }
     }
@@ -66,35 +93,13 @@ impl AuditIds {
             .generations
             .iter_mut()
             .find_map(|generation| generation.get_mut(&facts.audit_id));
-        let Some(requests) = known else {
-            self.remember(facts, origin);
-            return Use::Proper;
-        };
-        if let Some(request) = requests
-            .iter_mut()
-            .find(|request| request.facts.request == facts.request)
-        {
-            if request.stages.contains(&facts.stage) {
-                return Use::OtherCopy;
+        match known {
+            Some(known) => known.observe(facts, origin),
+            None => {
+                self.remember(facts, origin);
+                Use::Proper
             }
-            if let Some(free) = request.stages.iter_mut().find(|stage| **stage == 0) {
-                *free = facts.stage;
-                return Use::Proper;
-            }
-            // A request has four stages at most.
-            return Use::Reused;
         }
-        let handed_on = requests.iter().any(|request| {
-            request.origin != origin
-                && request.facts.forwarded == facts.forwarded
-                && request.facts.received_micros.abs_diff(facts.received_micros)
-                    <= FORWARDED_WITHIN_MICROS.unsigned_abs()
-        });
-        if requests.len() >= REQUESTS_PER_ID {
-            requests.pop();
-        }
-        requests.push(Request::new(facts, origin));
-        if handed_on { Use::Proper } else { Use::Reused }
     }
 
     fn remember(&mut self, facts: RequestFacts, origin: u32) {
@@ -103,12 +108,41 @@ impl AuditIds {
             .front()
             .is_none_or(|newest| newest.len() >= self.per_generation)
         {
-            self.generations.truncate(GENERATIONS - 1);
-            self.generations.push_front(HashMap::new());
+            // Its memory serves again.
+            let mut oldest = if self.generations.len() < GENERATIONS {
+                Generation::default()
+            } else {
+                self.generations.pop_back().unwrap_or_default()
+            };
+            oldest.clear();
+            self.generations.push_front(oldest);
         }
         if let Some(newest) = self.generations.front_mut() {
-            newest.insert(facts.audit_id, vec![Request::new(facts, origin)]);
+            let first = Request::new(facts, origin);
+            let further = Vec::new();
+            newest.insert(facts.audit_id, Known { first, further });
         }
+    }
+}
+
+impl Known {
+    fn observe(&mut self, facts: RequestFacts, origin: u32) -> Use {
+        let requests = || std::iter::once(&self.first).chain(&self.further);
+        let handed_on = requests().any(|request| {
+            request.origin != origin
+                && request.facts.forwarded == facts.forwarded
+                && request.facts.received_micros.abs_diff(facts.received_micros)
+                    <= FORWARDED_WITHIN_MICROS.unsigned_abs()
+        });
+        let mut requests = std::iter::once(&mut self.first).chain(&mut self.further);
+        if let Some(request) = requests.find(|request| request.facts.request == facts.request) {
+            return request.stage(facts.stage);
+        }
+        if self.further.len() >= FURTHER_REQUESTS {
+            self.further.pop();
+        }
+        self.further.push(Request::new(facts, origin));
+        if handed_on { Use::Proper } else { Use::Reused }
     }
 }
 

@@ -2,19 +2,20 @@
 
 use std::time::SystemTime;
 
-/// Microseconds since 1970 in UTC, now.
+/// The time of day.
 #[must_use]
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place where this crate asks for the time"
 )]
-pub(crate) fn now_micros() -> i64 {
-    micros(SystemTime::now())
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
 }
 
-/// Microseconds since 1970 in UTC.
-pub(crate) fn micros(time: SystemTime) -> i64 {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
+/// Microseconds since 1970 in UTC, now.
+#[must_use]
+pub fn now_micros() -> i64 {
+    match now().duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros),
     }

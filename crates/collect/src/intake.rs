@@ -36,7 +36,7 @@ const SIGNAL_INTERVAL: Duration = Duration::from_secs(1);
 pub struct IntakeOptions {
     /// The newest events of which duplicates are recognised. Each takes at most 39 bytes of memory.
     pub dedup_events: usize,
-    /// The newest auditIDs whose use is watched. Each takes about 150 bytes of memory.
+    /// The newest auditIDs whose use is watched. Each takes at most 260 bytes of memory.
     pub audit_ids: usize,
     /// Sources that are told apart.
     pub sources: usize,

@@ -58,48 +58,70 @@ fn at(sorted: &[Duration], share: f64) -> Duration {
         .unwrap_or_default()
 }
 
-/// What the disk does by itself.
+/// What the disk does by itself, in files of the size of a segment that are new, or written before.
 fn disk(dir: &Path) {
     println!("\nthe disk alone: write + fdatasync, space taken beforehand");
     println!(
-        "{:>10} {:>10} {:>10} {:>10} {:>12} {:>14}",
-        "bytes", "p50 us", "p99 us", "MB/s", "records/s", "cpu us/record"
+        "{:>10} {:>8} {:>10} {:>10} {:>10} {:>12} {:>14}",
+        "bytes", "space", "p50 us", "p99 us", "MB/s", "records/s", "cpu us/record"
     );
-    let path = dir.join("limit");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&path)
-        .unwrap();
-    let size = 256 << 20;
-    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).unwrap();
-    file.sync_all().unwrap();
     for records in [1, 20, 170, 680, 5440] {
-        let bytes = records * (RECORD + 56);
-        let buffer = vec![7; bytes];
-        let (mut offset, mut took) = (0, Vec::new());
-        let (begun, cpu_before) = (Instant::now(), cpu());
-        while begun.elapsed() < LEVEL {
-            let one = Instant::now();
-            file.write_all_at(&buffer, offset).unwrap();
-            file.sync_data().unwrap();
-            took.push(one.elapsed());
-            offset = (offset + bytes as u64) % (size - bytes as u64);
+        for is_new in [true, false] {
+            disk_row(dir, records, is_new);
         }
-        let (elapsed, used) = (begun.elapsed().as_secs_f64(), cpu() - cpu_before);
-        let all = (took.len() * records) as f64;
-        took.sort_unstable();
-        println!(
-            "{bytes:>10} {:>10} {:>10} {:>10.0} {:>12.0} {:>14.2}",
-            at(&took, 0.5).as_micros(),
-            at(&took, 0.99).as_micros(),
-            all * (RECORD + 56) as f64 / 1e6 / elapsed,
-            all / elapsed,
-            used / all * 1e6,
-        );
     }
+}
+
+fn disk_row(dir: &Path, records: usize, is_new: bool) {
+    let size = 64 << 20;
+    let path = dir.join("limit");
+    let open = || {
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .unwrap();
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).unwrap();
+        file.sync_all().unwrap();
+        file
+    };
+    let mut file = open();
+    let bytes = records * (RECORD + 56);
+    let buffer = vec![7; bytes];
+    if !is_new {
+        file.write_all_at(&vec![1; 64 << 20], 0).unwrap();
+        file.sync_all().unwrap();
+    }
+    let (mut offset, mut took) = (0, Vec::new());
+    let (begun, cpu_before) = (Instant::now(), cpu());
+    while begun.elapsed() < LEVEL {
+        let one = Instant::now();
+        file.write_all_at(&buffer, offset).unwrap();
+        file.sync_data().unwrap();
+        took.push(one.elapsed());
+        offset += bytes as u64;
+        if offset + bytes as u64 > size {
+            offset = 0;
+            if is_new {
+                file = open();
+            }
+        }
+    }
+    let (elapsed, used) = (begun.elapsed().as_secs_f64(), cpu() - cpu_before);
+    let all = (took.len() * records) as f64;
+    took.sort_unstable();
+    println!(
+        "{bytes:>10} {:>8} {:>10} {:>10} {:>10.0} {:>12.0} {:>14.2}",
+        if is_new { "new" } else { "again" },
+        at(&took, 0.5).as_micros(),
+        at(&took, 0.99).as_micros(),
+        all * (RECORD + 56) as f64 / 1e6 / elapsed,
+        all / elapsed,
+        used / all * 1e6,
+    );
     drop(file);
     std::fs::remove_file(path).unwrap();
 }
@@ -135,12 +157,12 @@ fn open(dir: &Path, max_bytes: u64) -> Journal {
 fn throughput(dir: &Path) {
     println!("\nappending from threads, batches of 100, queue of 32 MiB");
     println!(
-        "{:>8} {:>12} {:>10} {:>16} {:>14} {:>12}",
-        "threads", "records/s", "MB/s", "records/cpu-s", "cpu us/record", "group p50"
+        "{:>8} {:>9} {:>12} {:>10} {:>16} {:>14} {:>12}",
+        "threads", "space", "records/s", "MB/s", "records/cpu-s", "cpu us/record", "group mean"
     );
-    for threads in [1, 2, 8] {
+    for (threads, max_bytes) in [(1, 4 << 30), (2, 4 << 30), (8, 4 << 30), (2, 192 << 20)] {
         let dir = dir.join(format!("throughput-{threads}"));
-        let journal = open(&dir, 1 << 30);
+        let journal = open(&dir, max_bytes);
         let payload = vec![b'x'; RECORD];
         let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
         let (begun, before) = (Instant::now(), cpu());
@@ -153,7 +175,7 @@ fn throughput(dir: &Path) {
                             Ok(ticket) => waiting.push_back(ticket),
                             Err(rejected) => assert_eq!(rejected.reason, Reject::QueueFull),
                         }
-                        if waiting.len() >= 64 {
+                        if waiting.len() >= 128 / threads {
                             waiting.pop_front().unwrap().wait().unwrap();
                             done.fetch_add(100, Ordering::Relaxed);
                         }
@@ -171,7 +193,8 @@ fn throughput(dir: &Path) {
         let all = done.load(Ordering::Relaxed) as f64;
         let stats = journal.stats();
         println!(
-            "{threads:>8} {:>12.0} {:>10.0} {:>16.0} {:>14.2} {:>12}",
+            "{threads:>8} {:>9} {:>12.0} {:>10.0} {:>16.0} {:>14.2} {:>12}",
+            if max_bytes < 1 << 30 { "recycled" } else { "new" },
             all / elapsed,
             all * RECORD as f64 / 1e6 / elapsed,
             all / used,

@@ -178,10 +178,11 @@ pub(crate) fn load(fs: &dyn Filesystem, dir: &Path, name: &str) -> io::Result<Op
     for at in [0, COPY_AT] {
         let mut bytes = [0; BYTES];
         match read_full(file.as_ref(), &mut bytes, at) {
-            Ok(_) => match decode(&bytes) {
-                Some(position) => return Ok(Some(position)),
-                None => {}
-            },
+            Ok(_) => {
+                if let Some(position) = decode(&bytes) {
+                    return Ok(Some(position));
+                }
+            }
             Err(error) => failed = Some(error),
         }
     }

@@ -183,7 +183,8 @@ pub enum CursorError {
         /// The cursor.
         name: String,
     },
-    /// The file system refused; the cursor is where it was.
+    /// The file system refused. The cursor is where it was, but may turn out to have moved when the journal
+    /// is opened again.
     #[error("cannot write cursor {name}")]
     Io {
         /// The cursor.

@@ -14,6 +14,9 @@ use crate::{AppendError, Options, Reject, Rejected, Seq, State};
 /// How often a journal that cannot go on tries whether it can.
 const HEAL_INTERVAL: Duration = Duration::from_millis(200);
 
+/// More than a segment has beside its batch and the marks.
+const OVERHEAD: u64 = 8192;
+
 #[derive(Debug)]
 pub(crate) struct Queue {
     inner: Mutex<Inner>,
@@ -65,6 +68,10 @@ pub(crate) enum Work {
     Release,
     Heal,
     Close,
+}
+
+fn wide(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 impl Queue {
@@ -135,9 +142,9 @@ impl Queue {
             State::Broken { .. } => return Err(Reject::Broken),
             State::Closed => return Err(Reject::Closed),
         }
-        let largest = self.options.max_bytes - self.options.segment_bytes;
+        let segment = cost(batch).saturating_add(self.options.marks_bytes() + OVERHEAD);
         let is_too_large = batch.largest() > self.options.max_record_bytes.saturating_add(crate::TAG_BYTES)
-            || cost(batch).saturating_add(self.options.marks_bytes() + (64 << 10)) > largest.max(1 << 20);
+            || segment > self.options.max_bytes;
         if is_too_large {
             return Err(Reject::TooLarge);
         }
@@ -150,19 +157,19 @@ impl Queue {
             return Err(Reject::SequenceEnd);
         }
         if !batch.marks().is_empty() {
-            let new = batch
-                .marks()
-                .iter()
-                .filter(|(key, _)| !inner.marks.contains_key(key))
-                .count();
-            let added: usize = batch
-                .marks()
-                .iter()
-                .map(|(key, value)| format::mark_bytes(key, value))
-                .sum();
-            let added = u64::try_from(added).unwrap_or(u64::MAX);
-            let is_too_many = inner.marks.len() + new > MARKS
-                || inner.marks_bytes.saturating_add(added) > self.options.marks_bytes();
+            let (mut count, mut bytes) = (inner.marks.len(), inner.marks_bytes);
+            let last: BTreeMap<_, _> = batch.marks().iter().map(|(key, value)| (key, value)).collect();
+            for (key, value) in last {
+                if let Some(before) = inner.marks.get(key) {
+                    count -= 1;
+                    bytes = bytes.saturating_sub(wide(*before));
+                }
+                if !value.is_empty() {
+                    count += 1;
+                    bytes = bytes.saturating_add(wide(format::mark_bytes(key, value)));
+                }
+            }
+            let is_too_many = count > MARKS || bytes > self.options.marks_bytes();
             if is_too_many {
                 return Err(Reject::TooManyMarks);
             }
@@ -341,7 +348,6 @@ impl Inner {
     }
 
     fn note_mark(&mut self, key: &[u8], value: &[u8]) {
-        let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let before = if value.is_empty() {
             self.marks.remove(key)
         } else {

@@ -93,6 +93,10 @@ impl Reader {
     /// # Errors
     ///
     /// [`ReadError`] when the disk does not let a segment be read. The reader stays where it is.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator that ends may not begin again"
+    )]
     pub fn next(&mut self) -> Result<Option<Item>, ReadError> {
         if let Some(item) = self.found.take() {
             if let Item::Record { seq, .. } = item {

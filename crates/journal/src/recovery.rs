@@ -29,6 +29,9 @@ pub struct Recovery {
     pub cut_bytes: u64,
     /// Damaged frames in the last segment that were no records.
     pub corrupt_frames: u64,
+    /// Blocks of the last segment that could not be read, again and again. What was in them may come back: no
+    /// record there was given up, but a mark may be an older one than was acknowledged.
+    pub unreadable_blocks: u64,
     /// Records that are gone, as far as the last segment and the list of segments tell.
     pub gaps: Vec<Gap>,
     /// The marks.
@@ -62,7 +65,7 @@ struct Last {
     has_snapshot: bool,
     gaps: Vec<Gap>,
     corrupt_frames: u64,
-    is_unreadable: bool,
+    unreadable_blocks: u64,
     /// Where the frames begin that nothing says were durable.
     unproved: u64,
 }
@@ -85,6 +88,14 @@ pub(crate) fn open(
     fs.create_dir(&cursor_dir)
         .map_err(failed("create directory", &cursor_dir))?;
     let lock = lock(fs.as_ref(), dir)?;
+    // Names that a process left behind in the system's memory are made durable before anything follows
+    // from them.
+    for dir in [dir, &cursor_dir] {
+        match fs.sync_dir(dir) {
+            Err(error) if !is_full(&error) => return Err(failed("sync directory", dir)(error)),
+            _ => {}
+        }
+    }
     let mut recovery = Recovery::default();
     let mut cursors = cursors(fs.as_ref(), dir, &mut recovery)?;
     let mut found = segments(fs.as_ref(), dir)?;
@@ -118,20 +129,13 @@ pub(crate) fn open(
             marks.append(&mut recovery.marks);
             recovery.marks = marks;
         }
+        recovery.unreadable_blocks += state.unreadable_blocks;
         recovery.corrupt_frames += state.corrupt_frames;
         recovery.gaps.extend(&state.gaps);
-        if state.next == last.first {
-            // No records; its marks are, until the next segment has them too.
-            next = next.max(state.next);
-            empty = Some(last.path.clone());
-            found.pop();
-            last_end = found.last().map_or(0, |last| last.bytes);
-            break;
-        }
         last_end = state.end;
         let bytes = last.bytes;
         next = next.max(state.next);
-        if state.is_unreadable {
+        if state.unreadable_blocks > 0 {
             // What cannot be read now may be readable later: its numbers are not given again.
             next = next.max(state.next.plus(bytes / FRAME_BYTES as u64));
             last_end = bytes;
@@ -140,7 +144,12 @@ pub(crate) fn open(
                 recovery.cut_bytes += torn_bytes(last, header, state.end);
             }
             settle(last, &state).map_err(failed("make durable", &last.path))?;
-            if let Some(last) = found.last_mut() {
+            if state.next == last.first {
+                // No records; its marks are, until the next segment has them too.
+                empty = Some(last.path.clone());
+                found.pop();
+                last_end = found.last().map_or(0, |last| last.bytes);
+            } else if let Some(last) = found.last_mut() {
                 last.bytes = last_end;
             }
         }
@@ -315,7 +324,7 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
         has_snapshot: false,
         gaps: Vec::new(),
         corrupt_frames: 0,
-        is_unreadable: false,
+        unreadable_blocks: 0,
         unproved: DATA_AT,
     };
     // Marks behind damage wait for a frame that says that all before it was durable: then the damage came
@@ -324,13 +333,10 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
     let mut held: Vec<bytes::Bytes> = Vec::new();
     let mut damaged = 0;
     loop {
-        let step = match scan.step(Seq::new(0)) {
-            Ok(step) => step,
-            Err(_) => {
-                last.is_unreadable = true;
-                scan.skip_block();
-                continue;
-            }
+        let Ok(step) = scan.step(Seq::new(0)) else {
+            last.unreadable_blocks += 1;
+            scan.skip_block();
+            continue;
         };
         let (header, offset, payload) = match step {
             Step::End => return last,
@@ -440,6 +446,7 @@ fn is_blank(found: &Found) -> bool {
 /// The last byte that is not 0, from `start` on.
 fn blank_from(found: &Found, start: u64) -> Option<u64> {
     let mut buffer = vec![0; 64 << 10];
+    let zeros = [0; 4096];
     let mut at = start;
     let mut last = None;
     while at < found.bytes {
@@ -447,7 +454,10 @@ fn blank_from(found: &Found, start: u64) -> Option<u64> {
             break;
         };
         let seen = buffer.get(..read).unwrap_or_default();
-        if let Some(place) = seen.iter().rposition(|byte| *byte != 0) {
+        // Most of it is space that was never written.
+        if seen.chunks(zeros.len()).any(|chunk| !zeros.starts_with(chunk))
+            && let Some(place) = seen.iter().rposition(|byte| *byte != 0)
+        {
             last = Some(at + place as u64);
         }
         at += read as u64;

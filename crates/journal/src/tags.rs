@@ -8,7 +8,7 @@ use crate::view::View;
 use crate::{Seq, Tag};
 
 /// The end frame: its header and where the list is.
-const END: u64 = FRAME_BYTES as u64 + 8;
+const END: usize = FRAME_BYTES + 8;
 
 /// A segment and the tags of its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ fn list(view: &View, segment: &Segment, next: Seq) -> Option<Vec<(u32, Tag)>> {
     let salt = segment.header?.salt;
     let file = view.fs.open(&segment.path).ok()?;
     let bytes = file.len().ok()?;
-    let end_at = bytes.checked_sub(END)?;
-    let mut end = [0; END as usize];
+    let end_at = bytes.checked_sub(END as u64)?;
+    let mut end = [0; END];
     (read_full(file.as_ref(), &mut end, end_at).ok()? == end.len()).then_some(())?;
     let header = FrameHeader::decode(&end, salt)?;
     let (_, payload) = end.split_at_checked(FRAME_BYTES)?;

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
+use crate::collection::Collection;
 use crate::metrics;
 use crate::sinks::{Row, Sinks, State};
 
@@ -24,16 +25,23 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 #[derive(Clone, Debug)]
 pub(crate) struct Admin {
     registry: Arc<Registry>,
-    sinks: Arc<Sinks>,
+    sinks: Option<Arc<Sinks>>,
+    collection: Option<Collection>,
     stopping: CancellationToken,
 }
 
 impl Admin {
     /// `stopping` makes `/readyz` say no, so that nobody sends what is new.
-    pub(crate) fn new(registry: Registry, sinks: Arc<Sinks>, stopping: CancellationToken) -> Self {
+    pub(crate) fn new(
+        registry: Registry,
+        sinks: Option<Arc<Sinks>>,
+        collection: Option<Collection>,
+        stopping: CancellationToken,
+    ) -> Self {
         Self {
             registry: Arc::new(registry),
             sinks,
+            collection,
             stopping,
         }
     }
@@ -50,7 +58,7 @@ impl Admin {
     fn verbose(&self) -> Response<Full<Bytes>> {
         use std::fmt::Write as _;
         let mut text = String::new();
-        for row in self.sinks.list() {
+        for row in self.sinks.iter().flat_map(|sinks| sinks.list()) {
             let sign = match row.state {
                 State::Active | State::Draining => '+',
                 State::Failing | State::Invalid => '-',
@@ -79,6 +87,10 @@ impl Admin {
                 state.as_str()
             )
             .ok();
+        }
+        for check in self.collection.iter().flat_map(Collection::checks) {
+            let sign = if check.is_good { '+' } else { '-' };
+            writeln!(text, "[{sign}]{}", check.text).ok();
         }
         let (code, verdict) = if self.stopping.is_cancelled() {
             (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")

@@ -1,5 +1,6 @@
 //! The API of a running kaudit: `/api/v1/...`, for holders of its token.
 
+mod sources;
 mod token;
 
 use std::sync::Arc;
@@ -15,17 +16,25 @@ use kaudit_tower::StatusError;
 use serde_json::{Value, json};
 use tracing::info;
 
+pub(crate) use self::sources::{Signal, Sources};
 pub(crate) use self::token::Token;
+use crate::collection::Collection;
 use crate::sinks::{Refused, Row, Sinks};
 
 /// The group of the objects that the API serves.
 const GROUP: &str = "auditregistration.k8s.io";
 
 /// What the API serves.
-pub(crate) fn router(sinks: Arc<Sinks>, token: Arc<Token>) -> Router {
-    Router::new()
-        .route("/api/v1/sinks", get(list))
-        .route("/api/v1/sinks/{name}", get(read).put(put).delete(delete))
+pub(crate) fn router(sinks: Option<Arc<Sinks>>, collection: Option<Collection>, token: Arc<Token>) -> Router {
+    let sinks = sinks.map_or_else(Router::new, |sinks| {
+        Router::new()
+            .route("/api/v1/sinks", get(list))
+            .route("/api/v1/sinks/{name}", get(read).put(put).delete(delete))
+            .with_state(sinks)
+    });
+    let sources = collection.map_or_else(Router::new, sources::router);
+    sinks
+        .merge(sources)
         .fallback(async || {
             StatusError::new(
                 StatusCode::NOT_FOUND,
@@ -35,7 +44,6 @@ pub(crate) fn router(sinks: Arc<Sinks>, token: Arc<Token>) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES))
         .layer(from_fn_with_state(token, authenticated))
-        .with_state(sinks)
 }
 
 /// Lets only the token's holders through.
@@ -158,7 +166,7 @@ mod tests {
         let token = Token::read_or_make(&folder.path().join("token")).unwrap();
         let text = std::fs::read_to_string(folder.path().join("token")).unwrap();
         let secret = text.trim();
-        let mut api = router(Arc::new(sinks), Arc::new(token));
+        let mut api = router(Some(Arc::new(sinks)), None, Arc::new(token));
 
         assert_eq!(ask(&mut api, "GET", "/api/v1/sinks", "wrong", "").await.0, 401);
         let (code, row) = ask(&mut api, "PUT", "/api/v1/sinks/a", secret, OBJECT).await;

@@ -8,15 +8,58 @@ use std::sync::Arc;
 
 use kaudit_backend::Enforced;
 use kaudit_backend::dynamic::Dynamic;
+use kaudit_collect::{Intake, Name, SinkMode};
 use kaudit_policy::{MAX_POLICY_BYTES, Policy, unreadable_file};
-use kaudit_sink::{Counters, Demand, Discard, Sink, Union};
+use kaudit_sink::{Demand, Discard, Sink, Union};
 use kaudit_tower::PolicyHandle;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
-use crate::config;
+use crate::config::{self, Config};
 use crate::exit::Failure;
 use crate::sinks::{Backend, Sinks};
+
+/// The journal as a backend.
+#[derive(Clone, Debug)]
+pub(crate) struct JournalPlan {
+    pub(crate) intake: Intake,
+    /// The events' cluster and instance.
+    pub(crate) cluster: Name,
+    pub(crate) instance: Name,
+    pub(crate) mode: SinkMode,
+}
+
+impl JournalPlan {
+    /// What the configuration asks for; `None` where it does not.
+    pub(crate) fn of(config: &Config, intake: Option<&Intake>) -> Result<Option<Self>, Failure> {
+        let Some(mode) = config.audit.journal.mode.as_deref() else {
+            return Ok(None);
+        };
+        let mode = match mode {
+            "batch" => SinkMode::Batch,
+            "blocking" => SinkMode::Blocking,
+            "blocking-strict" => SinkMode::BlockingStrict,
+            other => {
+                return Err(Failure::usage(anyhow::anyhow!(
+                    "audit.journal.mode `{other}` is none of `batch`, `blocking` and `blocking-strict`"
+                )));
+            }
+        };
+        let missing = |what: &str| Failure::usage(anyhow::anyhow!("events in the journal need {what}"));
+        let intake = intake.ok_or_else(|| missing("a place: give --data-dir, or `dataDir`"))?;
+        let cluster = config
+            .cluster
+            .as_deref()
+            .ok_or_else(|| missing("the cluster's name: give --cluster, or `cluster`"))?;
+        let instance = config.audit.journal.instance.as_deref().unwrap_or("gateway");
+        Ok(Some(Self {
+            intake: intake.clone(),
+            cluster: cluster.parse().map_err(Failure::usage)?,
+            instance: instance.parse().map_err(Failure::usage)?,
+            mode,
+        }))
+    }
+}
 
 /// Policy and sinks of one audit chain.
 #[derive(Clone, Debug)]
@@ -37,9 +80,16 @@ impl Auditing {
     /// Source: k8s.io/apiserver pkg/server/options/audit.go, ApplyTo: without a policy nothing is
     /// recorded, whatever backends there are, and without a backend nothing is, whatever the policy says.
     /// Sinks that are registered have a policy of their own.
-    pub(crate) fn start(config: &config::Audit, data_dir: Option<&Path>) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        config: &config::Audit,
+        data_dir: Option<&Path>,
+        journal: Option<JournalPlan>,
+    ) -> Result<Self, Failure> {
         let runtime = Handle::current();
-        let backends = options::open(config, &runtime)?;
+        let mut backends = options::open(config, &runtime)?;
+        if let Some(journal) = journal {
+            backends.push(options::journal(journal)?);
+        }
         let has_dynamic = config.sink_dir.is_some() || data_dir.is_some();
         let policy = match (&config.policy_file, backends.is_empty()) {
             (Some(file), false) => PolicyHandle::new(load_policy(file).map_err(of_start)?),
@@ -47,7 +97,8 @@ impl Auditing {
                 load_policy(file).map_err(of_start)?;
                 if !has_dynamic {
                     warn!(
-                        "a policy without a backend records nothing: give --audit-log-path or --audit-webhook-config-file"
+                        "a policy without a backend records nothing: give --audit-log-path, --audit-webhook-config-file or \
+                         --audit-journal-mode"
                     );
                 }
                 PolicyHandle::none()
@@ -107,16 +158,13 @@ fn compose(statics: Vec<Arc<dyn Sink>>, dynamic: Option<Arc<Dynamic>>) -> Arc<dy
     Union::of(enforced.into_iter().chain([dynamic as Arc<dyn Sink>]).collect())
 }
 
-/// A log of its own, outside of any configuration.
-pub(crate) fn log_sink(path: &Path) -> Result<Arc<dyn Sink>, Failure> {
-    let options = kaudit_backend::LogOptions {
-        path: path.display().to_string(),
-        max_backup: 3,
-        ..kaudit_backend::LogOptions::default()
-    };
-    options
-        .build(&Arc::new(Counters::default()))
-        .map_err(options::refused)
+/// The backends of `config` as one sink, for a chain that has its policy from elsewhere.
+pub(crate) fn sink_of(config: &config::Audit) -> Result<Arc<dyn Sink>, Failure> {
+    let backends = options::open(config, &Handle::current())?;
+    Ok(compose(
+        backends.into_iter().map(|(_, sink)| sink).collect(),
+        None,
+    ))
 }
 
 /// In the words of kube-apiserver's start.

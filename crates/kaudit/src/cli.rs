@@ -4,7 +4,11 @@ mod config;
 mod dev;
 mod policy;
 mod run;
+mod server;
+mod setup;
 mod sink;
+mod source;
+mod table;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -39,12 +43,17 @@ enum Command {
     /// Lint, explain, format and begin audit policies
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Print what turns a cluster's audit logging on, or check what is there
+    Setup(Box<setup::Flags>),
     /// Show the configuration's schema or its effective values
     #[command(subcommand)]
     Config(config::Command),
     /// List, register and remove the sinks of a running kaudit
     #[command(subcommand)]
     Sink(sink::Command),
+    /// List where a running kaudit collects events from, and how each source is doing
+    #[command(subcommand)]
+    Source(source::Command),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -96,8 +105,10 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Dev(flags) => dev::run(flags),
         Command::Run(flags) => run::run(*flags),
         Command::Policy(command) => policy::run(command),
+        Command::Setup(flags) => setup::run(&flags),
         Command::Config(command) => config::run(command, leaf(matches)),
         Command::Sink(command) => sink::run(command),
+        Command::Source(command) => source::run(command),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kaudit", &mut script);
@@ -148,7 +159,7 @@ mod tests {
     }
 
     /// Source: k8s.io/apiserver pkg/server/options/audit.go, AddFlags of v0.36.3: name, type and default.
-    const UPSTREAM: [(&str, &str, &str); 35] = [
+    const UPSTREAM: [(&str, &str, &str); 37] = [
         ("audit-policy-file", "string", ""),
         ("audit-log-path", "string", ""),
         ("audit-log-format", "string", "json"),
@@ -181,9 +192,11 @@ mod tests {
         ("audit-webhook-truncate-enabled", "bool", "false"),
         ("audit-webhook-truncate-max-batch-size", "int", "10485760"),
         ("audit-webhook-truncate-max-event-size", "int", "102400"),
-        // These three are ours.
+        // These are ours.
         ("audit-log-batch-when-full", "string", "drop-newest"),
         ("audit-webhook-batch-when-full", "string", "drop-newest"),
+        ("audit-journal-mode", "string", ""),
+        ("audit-journal-instance", "string", "gateway"),
         ("audit-sink-dir", "string", ""),
     ];
 

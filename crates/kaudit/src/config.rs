@@ -4,9 +4,11 @@
 //! is an error that names its line and the nearest known key.
 
 pub(crate) mod audit;
+pub(crate) mod collect;
 pub(crate) mod flags;
 pub(crate) mod go;
 pub(crate) mod settings;
+pub(crate) mod size;
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::audit::{Audit, Log, Webhook};
+use self::collect::{Collect, Forward, Journal};
 use crate::exit::Failure;
 
 /// A configuration file larger than this is refused unread.
@@ -39,6 +42,15 @@ pub(crate) struct Config {
     /// The auditing reverse proxy.
     #[serde(default)]
     pub(crate) gateway: Gateway,
+    /// Where events are collected from.
+    #[serde(default)]
+    pub(crate) collect: Collect,
+    /// The journal.
+    #[serde(default)]
+    pub(crate) journal: Journal,
+    /// Where the journal is sent.
+    #[serde(default)]
+    pub(crate) forward: Forward,
     /// Metrics and health.
     #[serde(default)]
     pub(crate) metrics: Metrics,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use kaudit_collect::{Intake, SinkMode};
 use kaudit_dial::{Cluster, Server, Trust};
 use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
 use kaudit_sandbox::Sandbox;
@@ -25,10 +26,13 @@ use tracing::info;
 use self::authority::{Authority, Pem};
 use self::people::Person;
 use crate::api::Token;
-use crate::auditing::{Auditing, log_sink};
-use crate::config;
+use crate::auditing::{Auditing, JournalPlan, sink_of};
+use crate::collecting::Receiving;
+use crate::config::{self, Config};
+use crate::data::DataDir;
 use crate::exit::Failure;
-use crate::serving::{ApiPlan, Plan, Serving};
+use crate::keeping;
+use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving};
 use crate::stop::Stop;
 
 /// Requests may finish for so long after Ctrl-C.
@@ -58,6 +62,13 @@ const API: u16 = 0;
 const METRICS: u16 = 1;
 const SANDBOX: u16 = 2;
 const GATEWAY: u16 = 3;
+const COLLECTOR: u16 = 4;
+
+/// What events of the demo are about.
+const CLUSTER: &str = "dev";
+
+/// The embedded API server, as its events and its certificate name it.
+const SANDBOX_NAME: &str = "sandbox";
 
 impl Options {
     fn address(&self, offset: u16) -> Result<SocketAddr, Failure> {
@@ -98,6 +109,8 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
 /// Everything that runs.
 struct Dev {
     data: PathBuf,
+    gateway: SocketAddr,
+    collector: SocketAddr,
     sandbox: Option<RunningSandbox>,
     serving: Serving,
     traffic: Option<(CancellationToken, TaskTracker)>,
@@ -112,24 +125,38 @@ struct RunningSandbox {
 
 impl Dev {
     async fn start(options: &Options) -> Result<Self, Failure> {
-        let data = folder(&options.data_dir)?;
-        let policy_file = data.join("policy.yaml");
+        let path = folder(&options.data_dir)?;
+        let data = DataDir::take(&path).map_err(Failure::unreachable)?;
+        let policy_file = path.join("policy.yaml");
         if !policy_file.exists() {
             write(&policy_file, POLICY)?;
         }
-        let auditing = Auditing::start(&audit(&policy_file, &data), Some(&data))?;
         let authority = Authority::new("kaudit dev").map_err(Failure::unreachable)?;
         let authority_pem = authority.certificate();
-        write(&data.join("ca.crt"), &authority_pem)?;
+        write(&path.join("ca.crt"), &authority_pem)?;
         let people = people::everybody()?;
 
+        let intake = keeping::open(&data, &Config::empty())?;
+        let receiving = collector(options, &path, &authority, intake.clone()).await?;
+        let collector = receiving.listener.local_addr();
+        let journal = JournalPlan {
+            intake: intake.clone(),
+            cluster: CLUSTER.parse().map_err(Failure::usage)?,
+            instance: "gateway".parse().map_err(Failure::usage)?,
+            mode: SinkMode::Batch,
+        };
+        let auditing = Auditing::start(&audit(&policy_file, &path), Some(&path), Some(journal))?;
         let (cluster, sandbox) = match &options.upstream_kubeconfig {
             Some(file) => (Cluster::from_kubeconfig(file).map_err(Failure::usage)?, None),
             None => {
                 let address = options.address(SANDBOX)?;
+                let client = authority.client(SANDBOX_NAME).map_err(Failure::unreachable)?;
+                let url = format!("https://{collector}/v1/audit/{CLUSTER}/{SANDBOX_NAME}");
+                let webhook = kubeconfig::of_webhook(&url, &authority_pem, &client);
+                write(&path.join("webhook.kubeconfig"), &webhook)?;
                 let tls = tls(&authority, "sandbox")?;
                 let sandbox =
-                    RunningSandbox::start(address, tls, &authority_pem, &people, &auditing.policy, &data)
+                    RunningSandbox::start(address, tls, &authority_pem, &people, &auditing.policy, &path)
                         .await?;
                 let server: Server = format!("https://{}", sandbox.addr)
                     .parse()
@@ -140,30 +167,43 @@ impl Dev {
         };
 
         let serving = Serving::start(Plan {
-            cluster,
-            auditing,
-            listen: options.address(GATEWAY)?,
-            tls: tls(&authority, "gateway")?,
+            gateway: Some(GatewayPlan {
+                cluster,
+                auditing,
+                listen: options.address(GATEWAY)?,
+                tls: tls(&authority, "gateway")?,
+            }),
+            collect: Some(CollectPlan {
+                intake,
+                receiving: Some(receiving),
+                tails: Vec::new(),
+            }),
+            data: Some(data),
             metrics: options.address(METRICS)?,
             api: Some(ApiPlan {
                 listen: options.address(API)?,
-                token: Token::read_or_make(&data.join("token")).map_err(Failure::usage)?,
+                token: Token::read_or_make(&path.join("token")).map_err(Failure::usage)?,
             }),
             grace: GRACE,
         })
         .await?;
+        let gateway = serving
+            .gateway
+            .ok_or_else(|| Failure::unreachable(anyhow!("the gateway does not serve")))?;
         let kubeconfig = match &options.upstream_kubeconfig {
-            Some(file) => kubeconfig::of_cluster(file, serving.addr, &authority_pem)?,
-            None => kubeconfig::of_people(serving.addr, &authority_pem, &people),
+            Some(file) => kubeconfig::of_cluster(file, gateway, &authority_pem)?,
+            None => kubeconfig::of_people(gateway, &authority_pem, &people),
         };
-        write(&data.join("kubeconfig"), &kubeconfig)?;
+        write(&path.join("kubeconfig"), &kubeconfig)?;
 
         let traffic = match (options.traffic, &sandbox) {
-            (Traffic::On, Some(_)) => Some(start_traffic(serving.addr, &authority_pem, people)?),
+            (Traffic::On, Some(_)) => Some(start_traffic(gateway, &authority_pem, people)?),
             _ => None,
         };
         Ok(Self {
-            data,
+            data: path,
+            gateway,
+            collector,
             sandbox,
             serving,
             traffic,
@@ -177,7 +217,7 @@ impl Dev {
             .sandbox
             .as_ref()
             .map_or_else(|| "-".to_owned(), |sandbox| format!("https://{}", sandbox.addr));
-        let (gateway, metrics) = (self.serving.addr, self.serving.metrics);
+        let (gateway, collector, metrics) = (self.gateway, self.collector, self.serving.metrics);
         let api = self
             .serving
             .api
@@ -188,7 +228,7 @@ impl Dev {
             "\nOther people: --context kaudit-developer, kaudit-viewer, kaudit-intern."
         };
         let text = format!(
-            "kaudit ready: api={api} metrics=http://{metrics} sandbox={sandbox} gateway=https://{gateway} collector=- \
+            "kaudit ready: api={api} metrics=http://{metrics} sandbox={sandbox} gateway=https://{gateway} collector=https://{collector} \
              kubeconfig={data}/kubeconfig data={data}\n\n\
              Three things to try:\n  \
              export KUBECONFIG={data}/kubeconfig\n  \
@@ -204,20 +244,25 @@ impl Dev {
     }
 
     /// Ends clients first and servers last, so that every request has its final event.
-    async fn stop(self, now: CancellationToken) {
+    async fn stop(mut self, now: CancellationToken) {
         if let Some((stop, task)) = self.traffic {
             stop.cancel();
             task.close();
             task.wait().await;
         }
-        self.serving.stop(now).await;
+        self.serving.stop_gateway(&now).await;
         if let Some(sandbox) = self.sandbox {
             sandbox.stop.cancel();
             sandbox.task.close();
             sandbox.task.wait().await;
             // A panic of the sink was reported by its own thread.
-            drop(tokio::task::spawn_blocking(move || sandbox.sink.shutdown()).await);
+            let flushed = tokio::task::spawn_blocking(move || sandbox.sink.shutdown());
+            tokio::select! {
+                flushed = flushed => drop(flushed),
+                () = now.cancelled() => {}
+            }
         }
+        self.serving.stop(now).await;
     }
 }
 
@@ -230,7 +275,7 @@ impl RunningSandbox {
         policy: &PolicyHandle,
         data: &Path,
     ) -> Result<Self, Failure> {
-        let sink = log_sink(&data.join("sandbox-audit.log"))?;
+        let sink = sink_of(&sandbox_audit(data))?;
         let mut builder = Sandbox::builder()
             .certificate_authority(authority)
             .audit(policy.clone(), Arc::clone(&sink));
@@ -288,6 +333,47 @@ fn audit(policy_file: &Path, data: &Path) -> config::Audit {
         },
         ..config::Audit::default()
     }
+}
+
+/// The sandbox's own auditing: a log, and the audit webhook to the collector, faster than kube-apiserver's
+/// defaults so that one sees what one did.
+fn sandbox_audit(data: &Path) -> config::Audit {
+    let mut audit = config::Audit::default();
+    audit.log.path = Some(data.join("sandbox-audit.log").display().to_string());
+    audit.log.max_backup = Some(3);
+    audit.webhook.config_file = Some(data.join("webhook.kubeconfig"));
+    audit.webhook.initial_backoff = Some(config::go::Duration(Duration::from_millis(500)));
+    audit.webhook.batch.max_wait = Some(config::go::Duration(Duration::from_millis(200)));
+    audit
+}
+
+/// The receiver of audit webhooks, for the sandbox and for whoever holds `webhook.kubeconfig`.
+async fn collector(
+    options: &Options,
+    data: &Path,
+    authority: &Authority,
+    intake: Intake,
+) -> Result<Receiving, Failure> {
+    let Pem { certificate, key } = authority.server("collector").map_err(Failure::unreachable)?;
+    write(&data.join("collector.crt"), &certificate)?;
+    write(&data.join("collector.key"), &key)?;
+    let webhook = config::collect::CollectWebhook {
+        listen: Some(options.address(COLLECTOR)?.to_string()),
+        tls: config::collect::CollectTls {
+            cert_file: Some(data.join("collector.crt")),
+            key_file: Some(data.join("collector.key")),
+            client_ca_file: Some(data.join("ca.crt")),
+        },
+        sources: vec![config::collect::CollectSource {
+            cluster: CLUSTER.to_owned(),
+            certificate_name: Some(SANDBOX_NAME.to_owned()),
+            ..config::collect::CollectSource::default()
+        }],
+        ..config::collect::CollectWebhook::default()
+    };
+    Receiving::bind(&webhook, intake)
+        .await?
+        .ok_or_else(|| Failure::unreachable(anyhow!("the collector has no address")))
 }
 
 /// The data directory, made if it is not there, as an absolute path.

@@ -4,13 +4,18 @@ mod admin;
 mod api;
 mod auditing;
 mod cli;
+mod collecting;
+mod collection;
 mod config;
+mod data;
 mod dev;
 mod exit;
+mod keeping;
 mod logging;
 mod metrics;
 mod reload;
 mod serving;
+mod setup;
 mod sinks;
 mod stop;
 

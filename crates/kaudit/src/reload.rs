@@ -1,4 +1,4 @@
-//! Files that change while the program runs: the policy, AuditSink objects, the serving certificate.
+//! Files that change while the program runs: the policy, AuditSink objects, serving certificates, senders' tokens.
 //!
 //! Contents are compared, not times: a ConfigMap's files are links that are swapped, and editors replace
 //! files in many ways.
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::auditing::read_policy;
+use crate::collecting::WatchedAccess;
 use crate::sinks::Sinks;
 
 /// How often files are looked at.
@@ -27,14 +28,29 @@ pub(crate) struct Reloads {
     pub(crate) policy_failed: AtomicU64,
     pub(crate) certificate_ok: AtomicU64,
     pub(crate) certificate_failed: AtomicU64,
+    pub(crate) tokens_ok: AtomicU64,
+    pub(crate) tokens_failed: AtomicU64,
+}
+
+impl Reloads {
+    /// Counts what became of a changed token file of a sender.
+    pub(crate) fn tokens(&self, is_good: bool) {
+        let counter = if is_good {
+            &self.tokens_ok
+        } else {
+            &self.tokens_failed
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// What is watched.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Watched {
     pub(crate) policies: Vec<WatchedPolicy>,
-    pub(crate) certificate: Option<ServerTls>,
-    pub(crate) sinks: Arc<Sinks>,
+    pub(crate) certificates: Vec<ServerTls>,
+    pub(crate) sinks: Option<Arc<Sinks>>,
+    pub(crate) access: Option<WatchedAccess>,
     pub(crate) reloads: Arc<Reloads>,
 }
 
@@ -122,17 +138,24 @@ impl Watched {
         for policy in &mut self.policies {
             policy.look(&self.reloads);
         }
-        self.sinks.look();
-        match self.certificate.as_ref().map(ServerTls::reload) {
-            Some(Ok(true)) => {
-                info!("a new serving certificate is in use");
-                self.reloads.certificate_ok.fetch_add(1, Ordering::Relaxed);
+        if let Some(sinks) = &self.sinks {
+            sinks.look();
+        }
+        if let Some(access) = &mut self.access {
+            access.look(&self.reloads);
+        }
+        for certificate in &self.certificates {
+            match certificate.reload() {
+                Ok(true) => {
+                    info!("a new serving certificate is in use");
+                    self.reloads.certificate_ok.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(false) => {}
+                Err(problem) => {
+                    warn!(error = %problem, "cannot use the changed serving certificate: the old one stays in use");
+                    self.reloads.certificate_failed.fetch_add(1, Ordering::Relaxed);
+                }
             }
-            Some(Err(problem)) => {
-                warn!(error = %problem, "cannot use the changed serving certificate: the old one stays in use");
-                self.reloads.certificate_failed.fetch_add(1, Ordering::Relaxed);
-            }
-            Some(Ok(false)) | None => {}
         }
     }
 }

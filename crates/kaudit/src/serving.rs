@@ -1,9 +1,11 @@
-//! The gateway with what belongs to it: metrics and health, files that change, an orderly end.
+//! What serves, whatever its roles are: metrics and health, files that change, the API, an orderly end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::anyhow;
+use kaudit_collect::{Intake, Tailing};
 use kaudit_dial::{Cluster, Upstream};
 use kaudit_gateway::Gateway;
 use kaudit_listen::{ListenConfig, Listener, ServerTls};
@@ -13,24 +15,44 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Admin;
 use crate::api::{self, Token};
 use crate::auditing::Auditing;
+use crate::collecting::Receiving;
+use crate::collection::Collection;
+use crate::data::DataDir;
 use crate::exit::Failure;
 use crate::metrics::{self, Sources};
-use crate::reload::{Reloads, Watched, WatchedPolicy};
+use crate::reload::{Watched, WatchedPolicy};
 
 /// Requests of the API may finish for so long after the stop.
 const API_GRACE: Duration = Duration::from_secs(1);
 
-/// What a serving gateway is made of.
+/// What a serving process is made of.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) cluster: Cluster,
-    pub(crate) auditing: Auditing,
-    pub(crate) listen: SocketAddr,
-    pub(crate) tls: ServerTls,
+    pub(crate) gateway: Option<GatewayPlan>,
+    pub(crate) collect: Option<CollectPlan>,
+    /// Held until the end.
+    pub(crate) data: Option<DataDir>,
     pub(crate) metrics: SocketAddr,
     pub(crate) api: Option<ApiPlan>,
     /// Requests may finish for so long after the stop.
     pub(crate) grace: Duration,
+}
+
+/// A gateway.
+#[derive(Debug)]
+pub(crate) struct GatewayPlan {
+    pub(crate) cluster: Cluster,
+    pub(crate) auditing: Auditing,
+    pub(crate) listen: SocketAddr,
+    pub(crate) tls: ServerTls,
+}
+
+/// A journal, and what fills it from outside.
+#[derive(Debug)]
+pub(crate) struct CollectPlan {
+    pub(crate) intake: Intake,
+    pub(crate) receiving: Option<Receiving>,
+    pub(crate) tails: Vec<Tailing>,
 }
 
 /// Where the API is, and who may use it.
@@ -40,16 +62,22 @@ pub(crate) struct ApiPlan {
     pub(crate) token: Token,
 }
 
-/// A gateway that serves.
+/// A process that serves.
 #[derive(Debug)]
 pub(crate) struct Serving {
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// Ends what must outlive the gateway: metrics and the watch over files.
+    gateways: TaskTracker,
+    /// Ends the receiver, which takes what gateways deliver while they end.
+    stop_receiving: CancellationToken,
+    receivers: TaskTracker,
+    /// Ends what must outlive them: metrics and the watch over files.
     last: CancellationToken,
-    gateway: TaskTracker,
-    auditing: Auditing,
-    pub(crate) addr: SocketAddr,
+    auditing: Option<Auditing>,
+    collection: Option<Collection>,
+    _data: Option<DataDir>,
+    pub(crate) gateway: Option<SocketAddr>,
+    pub(crate) collector: Option<SocketAddr>,
     pub(crate) metrics: SocketAddr,
     pub(crate) api: Option<SocketAddr>,
 }
@@ -58,13 +86,148 @@ impl Serving {
     /// Binds the sockets and serves.
     pub(crate) async fn start(plan: Plan) -> Result<Self, Failure> {
         let Plan {
+            gateway,
+            collect,
+            data,
+            metrics,
+            api,
+            grace,
+        } = plan;
+        let stop = CancellationToken::new();
+        let mut watched = Watched::default();
+
+        // Everything is bound before anything serves.
+        let admin_listener = bind(ListenConfig::plain(metrics)).await?;
+        let api_listener = match &api {
+            Some(api) => Some(bind(ListenConfig::plain(api.listen)).await?),
+            None => None,
+        };
+        let gateway = match gateway {
+            Some(plan) => Some(BoundGateway::bind(plan, &mut watched).await?),
+            None => None,
+        };
+        let (collection, receiving) = match collect {
+            Some(plan) => {
+                let receiver = plan
+                    .receiving
+                    .as_ref()
+                    .map(|receiving| receiving.receiver.clone());
+                let collection = Collection::new(plan.intake, receiver, plan.tails);
+                (Some(collection), plan.receiving)
+            }
+            None => (None, None),
+        };
+
+        let sinks = gateway
+            .as_ref()
+            .map(|gateway| Arc::clone(&gateway.auditing.sinks));
+        let registry = metrics::registry(Sources {
+            gateway: gateway
+                .as_ref()
+                .map(|bound| (bound.gateway.clone(), bound.upstream.clone())),
+            sinks: sinks.clone(),
+            collection: collection.clone(),
+            reloads: Arc::clone(&watched.reloads),
+        });
+        let admin = Admin::new(registry, sinks.clone(), collection.clone(), stop.clone());
+        let mut serving = Self {
+            tasks: TaskTracker::new(),
+            stop,
+            gateways: TaskTracker::new(),
+            stop_receiving: CancellationToken::new(),
+            receivers: TaskTracker::new(),
+            last: CancellationToken::new(),
+            auditing: None,
+            collection: collection.clone(),
+            _data: data,
+            gateway: None,
+            collector: None,
+            metrics: admin_listener.local_addr(),
+            api: api_listener.as_ref().map(Listener::local_addr),
+        };
+        if let (Some(listener), Some(api)) = (api_listener, api) {
+            let router = api::router(sinks, collection, Arc::new(api.token));
+            let stop = serving.last.clone();
+            serving
+                .tasks
+                .spawn(listener.serve(move |_| router.clone(), stop, API_GRACE));
+        }
+        serving
+            .tasks
+            .spawn(admin.serve(admin_listener, serving.last.clone()));
+        if let Some(bound) = gateway {
+            serving.gateway = Some(bound.listener.local_addr());
+            let stop = serving.stop.clone();
+            let (gateway, listener) = (bound.gateway, bound.listener);
+            serving
+                .gateways
+                .spawn(async move { gateway.serve(listener, stop, grace).await });
+            serving.auditing = Some(bound.auditing);
+        }
+        if let Some(receiving) = receiving {
+            serving.collector = Some(receiving.listener.local_addr());
+            let stop = serving.stop_receiving.clone();
+            watched.certificates.push(receiving.tls);
+            watched.access = Some(receiving.access);
+            serving
+                .receivers
+                .spawn(receiving.receiver.serve(receiving.listener, stop, grace));
+        }
+        serving.tasks.spawn(watched.run(serving.last.clone()));
+        Ok(serving)
+    }
+
+    /// Takes no more requests of clients, lets those in flight end, then writes and delivers what is queued.
+    /// `now` cuts short.
+    pub(crate) async fn stop_gateway(&mut self, now: &CancellationToken) {
+        self.stop.cancel();
+        self.gateways.close();
+        tokio::select! {
+            () = self.gateways.wait() => {}
+            () = now.cancelled() => {}
+        }
+        if let Some(auditing) = self.auditing.take() {
+            // Cut short, what is still under way ends with the runtime, and is counted and reported as lost.
+            tokio::select! {
+                () = auditing.shutdown() => {}
+                () = now.cancelled() => {}
+            }
+        }
+    }
+
+    /// Ends everything, the journal after those who write into it. `now` cuts short.
+    pub(crate) async fn stop(mut self, now: CancellationToken) {
+        self.stop_gateway(&now).await;
+        self.stop_receiving.cancel();
+        self.receivers.close();
+        tokio::select! {
+            () = self.receivers.wait() => {}
+            () = now.cancelled() => {}
+        }
+        if let Some(collection) = self.collection.take() {
+            // A panic of the threads that end here was reported by themselves.
+            drop(tokio::task::spawn_blocking(move || collection.close()).await);
+        }
+        self.last.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+struct BoundGateway {
+    gateway: Gateway,
+    upstream: Upstream,
+    listener: Listener,
+    auditing: Auditing,
+}
+
+impl BoundGateway {
+    async fn bind(plan: GatewayPlan, watched: &mut Watched) -> Result<Self, Failure> {
+        let GatewayPlan {
             cluster,
             auditing,
             listen,
             tls,
-            metrics,
-            api,
-            grace,
         } = plan;
         let upstream = Upstream::new(&cluster, false).map_err(Failure::usage)?;
         let gateway = Gateway::builder(
@@ -75,84 +238,33 @@ impl Serving {
         .demand(auditing.demand.clone())
         .build()
         .map_err(Failure::unreachable)?;
-        let listener = Listener::bind(ListenConfig::https(listen, tls.clone()))
-            .await
-            .map_err(Failure::unreachable)?;
-        let admin_listener = Listener::bind(ListenConfig::plain(metrics))
-            .await
-            .map_err(Failure::unreachable)?;
-        let (addr, metrics) = (listener.local_addr(), admin_listener.local_addr());
-        let tasks = TaskTracker::new();
-        let (stop, last) = (CancellationToken::new(), CancellationToken::new());
-        let reloads = Arc::new(Reloads::default());
-        let watched = Watched {
-            policies: auditing
+        let listener = bind(ListenConfig::https(listen, tls.clone())).await?;
+        watched.policies.extend(
+            auditing
                 .policy_file
                 .iter()
-                .map(|file| WatchedPolicy::new(file.clone(), auditing.policy.clone()))
-                .collect(),
-            certificate: Some(tls),
-            sinks: Arc::clone(&auditing.sinks),
-            reloads: Arc::clone(&reloads),
-        };
-        let registry = metrics::registry(Sources {
-            gateway: gateway.clone(),
-            upstream,
-            sinks: Arc::clone(&auditing.sinks),
-            reloads,
-        });
-        let admin = Admin::new(registry, Arc::clone(&auditing.sinks), stop.clone());
-        let api = match api {
-            Some(api) => Some(serve_api(api, &auditing, &tasks, last.clone()).await?),
-            None => None,
-        };
-        tasks.spawn(admin.serve(admin_listener, last.clone()));
-        tasks.spawn(watched.run(last.clone()));
-        let gateway_task = TaskTracker::new();
-        let stopped = stop.clone();
-        gateway_task.spawn(async move { gateway.serve(listener, stopped, grace).await });
+                .map(|file| WatchedPolicy::new(file.clone(), auditing.policy.clone())),
+        );
+        watched.certificates.push(tls);
+        watched.sinks = Some(Arc::clone(&auditing.sinks));
         Ok(Self {
-            tasks,
-            stop,
-            last,
-            gateway: gateway_task,
+            gateway,
+            upstream,
+            listener,
             auditing,
-            addr,
-            metrics,
-            api,
         })
-    }
-
-    /// Takes no more requests, lets those in flight end, then writes what is queued. `now` cuts short.
-    pub(crate) async fn stop(self, now: CancellationToken) {
-        self.stop.cancel();
-        self.gateway.close();
-        tokio::select! {
-            () = self.gateway.wait() => {}
-            () = now.cancelled() => {}
-        }
-        // Cut short, what is still under way ends with the runtime, and is counted and reported as lost.
-        tokio::select! {
-            () = self.auditing.shutdown() => {}
-            () = now.cancelled() => {}
-        }
-        self.last.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
     }
 }
 
-async fn serve_api(
-    plan: ApiPlan,
-    auditing: &Auditing,
-    tasks: &TaskTracker,
-    stop: CancellationToken,
-) -> Result<SocketAddr, Failure> {
-    let listener = Listener::bind(ListenConfig::plain(plan.listen))
-        .await
-        .map_err(Failure::unreachable)?;
-    let address = listener.local_addr();
-    let router = api::router(Arc::clone(&auditing.sinks), Arc::new(plan.token));
-    tasks.spawn(listener.serve(move |_| router.clone(), stop, API_GRACE));
-    Ok(address)
+async fn bind(config: ListenConfig) -> Result<Listener, Failure> {
+    Listener::bind(config).await.map_err(Failure::unreachable)
+}
+
+/// An address to listen on.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, Failure> {
+    text.parse().map_err(|_| {
+        Failure::usage(anyhow!(
+            "`{text}` is not an address: write for example `0.0.0.0:6443`"
+        ))
+    })
 }

@@ -83,7 +83,12 @@ async fn an_attempt_of_a_caller_that_keeps_its_events_loses_none() {
     };
     let (webhook, counters) = webhook(&format!("http://{}", server.address), config);
     let event = conformance::event(0, 0);
-    let batch = || vec![Emission::new(&event).keep_line(), Emission::new(&event).keep_line()];
+    let batch = || {
+        vec![
+            Emission::new(&event).keep_line(),
+            Emission::new(&event).keep_line(),
+        ]
+    };
     let failed = webhook.attempt(batch()).await.unwrap_err();
     assert_eq!(failed.class, FailureClass::Server);
     assert_eq!(server.arrived().len(), 1);

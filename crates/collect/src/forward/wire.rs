@@ -296,7 +296,14 @@ mod tests {
     fn what_is_no_body_is_refused_before_it_is_held() {
         assert_eq!(read(&[b"kaudfwd\x02"]), Err(WireError::Magic));
         let large = u32::try_from(MAX_RECORD_BYTES + 1).unwrap();
-        for (kind, length) in [(RECORD, large), (RECORD, u32::MAX), (GAP, 16), (END, 5), (0, 0), (4, 1)] {
+        for (kind, length) in [
+            (RECORD, large),
+            (RECORD, u32::MAX),
+            (GAP, 16),
+            (END, 5),
+            (0, 0),
+            (4, 1),
+        ] {
             let mut body = MAGIC.to_vec();
             body.push(kind);
             body.extend_from_slice(&length.to_le_bytes());
@@ -309,7 +316,10 @@ mod tests {
         short[count] = 2;
         assert_eq!(read(&[&short]), Err(WireError::Count { frames: 3, said: 2 }));
         let mut backwards = FrameWriter::new();
-        backwards.gap(Gap { to: HOLE.from, ..HOLE });
+        backwards.gap(Gap {
+            to: HOLE.from,
+            ..HOLE
+        });
         assert_eq!(read(&[&backwards.finish()]), Err(WireError::Gap));
     }
 

@@ -47,17 +47,25 @@ impl Edges {
         edges.get(edge).map(|edge| edge.source.clone())
     }
 
-    /// Notes what came, and counts the gaps that are new.
-    fn came(&self, name: &Name, source: &Source, gaps: &[Gap]) -> u64 {
+    /// Notes what came, and counts the gaps that are new: how many, and of how many records.
+    fn came(&self, name: &Name, source: &Source, gaps: &[Gap]) -> (u64, u64) {
         let mut edges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let counted = edges.get(name).map_or(Seq::default(), |edge| edge.counted);
-        let records = gaps.iter().map(|gap| gap.to.since(gap.from.max(counted))).sum();
-        let counted = gaps.iter().map(|gap| gap.to).max().map_or(counted, |to| to.max(counted));
+        let (mut new, mut records) = (0, 0);
+        for gap in gaps.iter().filter(|gap| gap.to > counted) {
+            new += 1;
+            records += gap.to.since(gap.from.max(counted));
+        }
+        let counted = gaps
+            .iter()
+            .map(|gap| gap.to)
+            .max()
+            .map_or(counted, |to| to.max(counted));
         if edges.len() < EDGES || edges.contains_key(name) {
             let source = source.clone();
             edges.insert(name.clone(), Edge { source, counted });
         }
-        records
+        (new, records)
     }
 }
 
@@ -111,7 +119,8 @@ pub(super) async fn receive(
 /// The source of what does not say where it is from.
 fn unknown(intake: &Intake, edge: &Name) -> Result<Source, Refused> {
     let cluster = UNKNOWN.parse::<Name>();
-    let cluster = cluster.map_err(|error| Refused::never(StatusCode::BAD_REQUEST, "name", error.to_string()))?;
+    let cluster =
+        cluster.map_err(|error| Refused::never(StatusCode::BAD_REQUEST, "name", error.to_string()))?;
     let origin = Origin {
         cluster,
         instance: edge.clone(),
@@ -167,7 +176,8 @@ impl<'a> Receiving<'a> {
                 origin.cluster.as_str() == record.cluster && origin.instance.as_str() == record.instance
             });
         if !is_same {
-            let (cluster, instance) = match (record.cluster.parse::<Name>(), record.instance.parse::<Name>()) {
+            let (cluster, instance) = match (record.cluster.parse::<Name>(), record.instance.parse::<Name>())
+            {
                 (Ok(cluster), Ok(instance)) => (cluster, instance),
                 (Err(error), _) | (_, Err(error)) => return self.stray(bytes, error.to_string()).await,
             };
@@ -238,15 +248,20 @@ impl<'a> Receiving<'a> {
             None if self.gaps.is_empty() => return Ok(()),
             None => unknown(self.intake, self.from.edge)?,
         };
-        let gaps = self.from.edges.came(self.from.edge, &source, &self.gaps);
+        let (gaps, records) = self.from.edges.came(self.from.edge, &source, &self.gaps);
         if gaps > 0 {
-            source.counting().gaps += gaps;
+            {
+                let mut counts = source.counting();
+                counts.gaps += gaps;
+                counts.missing += records;
+            }
             let origin = source.origin();
             tracing::error!(
                 edge = %self.from.edge,
                 cluster = %origin.cluster,
                 instance = %origin.instance,
-                records = gaps,
+                gaps,
+                records,
                 first = self.gaps.first().map(|gap| gap.from.get()),
                 reason = self.gaps.first().map(|gap| format!("{:?}", gap.reason)),
                 "another kaudit cannot read records any more that it was to forward"

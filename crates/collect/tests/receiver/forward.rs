@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{
-    Central, Plan, TOKEN, certificate, grant, intake, item, journal_options, line, origin, padded, post, records,
-    until,
+    Central, Plan, TOKEN, certificate, grant, intake, item, journal_options, line, origin, padded, post,
+    records, until,
 };
 
 /// A kaudit that forwards.
@@ -74,11 +74,19 @@ impl Edge {
             ..About::default()
         };
         parcel.push(&arrival, about).unwrap();
-        drop(self.intake.take(&parcel, Beside::default(), received_micros).unwrap());
+        drop(
+            self.intake
+                .take(&parcel, Beside::default(), received_micros)
+                .unwrap(),
+        );
     }
 
     async fn durable(&self) {
-        let barrier = self.intake.journal().append(kaudit_journal::Batch::new()).unwrap();
+        let barrier = self
+            .intake
+            .journal()
+            .append(kaudit_journal::Batch::new())
+            .unwrap();
         barrier.await.unwrap();
     }
 
@@ -133,7 +141,13 @@ fn numbers(central: &Central) -> Vec<usize> {
 
 fn number(record: &Record) -> usize {
     let event = kaudit_event::Event::from_json_line(&record.event).unwrap();
-    event.audit_id.to_string().strip_prefix("id-").unwrap().parse().unwrap()
+    event
+        .audit_id
+        .to_string()
+        .strip_prefix("id-")
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 fn apiserver(central: &Central) -> kaudit_dial::Cluster {
@@ -142,13 +156,20 @@ fn apiserver(central: &Central) -> kaudit_dial::Cluster {
 
 /// Between the two; cuts a connection when an answer would come after more records became durable, so that it
 /// is lost. So often as `cuts` says.
-async fn lossy(to: SocketAddr, journal: Journal, cuts: Arc<AtomicU64>, tasks: &mut JoinSet<()>) -> SocketAddr {
+async fn lossy(
+    to: SocketAddr,
+    journal: Journal,
+    cuts: Arc<AtomicU64>,
+    tasks: &mut JoinSet<()>,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tasks.spawn(async move {
         let mut connections = JoinSet::new();
         while let Ok((client, _)) = listener.accept().await {
-            let Ok(server) = TcpStream::connect(to).await else { continue };
+            let Ok(server) = TcpStream::connect(to).await else {
+                continue;
+            };
             let (journal, cuts) = (journal.clone(), Arc::clone(&cuts));
             connections.spawn(async move {
                 let (mut client_read, mut client_write) = client.into_split();
@@ -206,13 +227,19 @@ async fn records_arrive_in_order_as_they_are_with_where_they_came_from() {
                 format!("{}/{} {}", origin.cluster, origin.instance, origin.source())
             })
             .collect();
-        assert_eq!(sources, ["prod/cp-1 forward:edge-7f3a", "prod/cp-2 forward:edge-7f3a"]);
+        assert_eq!(
+            sources,
+            ["prod/cp-1 forward:edge-7f3a", "prod/cp-2 forward:edge-7f3a"]
+        );
         let status = edge.status();
         assert_eq!((status.forwarded, status.duplicates, status.gaps), (600, 0, 0));
         assert!(status.last_success_micros.is_some());
         edge.stop().await;
         let at = edge.intake.journal().cursors();
-        assert_eq!(at, [("forward".to_owned(), edge.intake.journal().durable(), Hold::Yes)]);
+        assert_eq!(
+            at,
+            [("forward".to_owned(), edge.intake.journal().durable(), Hold::Yes)]
+        );
     }
 }
 
@@ -275,7 +302,13 @@ async fn either_side_may_lose_its_power_in_the_middle() {
 #[tokio::test]
 async fn a_record_that_its_sender_may_not_bring_stays_at_the_edge() {
     let central = Plan::new().start().await;
-    let only = |instance: &str| Arc::new(Access::new(vec![grant("prod", instance, certificate("apiserver"))]));
+    let only = |instance: &str| {
+        Arc::new(Access::new(vec![grant(
+            "prod",
+            instance,
+            certificate("apiserver"),
+        )]))
+    };
     central.access.store(only("cp-1"));
     let mut edge = Edge::new();
     edge.take_line("cp-1", Way::Webhook, "", &line(&item(0)), 1);
@@ -285,9 +318,18 @@ async fn a_record_that_its_sender_may_not_bring_stays_at_the_edge() {
     edge.run(&apiserver(&central), |_| {});
     until(|| edge.status().failures_in_a_row > 3).await;
     let status = edge.status();
-    assert!(matches!(status.state, ForwardState::Refused | ForwardState::Sending), "{status:?}");
-    assert!(status.last_error.as_ref().unwrap().1.contains("403"), "{status:?}");
-    assert!(status.last_error.as_ref().unwrap().1.contains("cp-2"), "{status:?}");
+    assert!(
+        matches!(status.state, ForwardState::Refused | ForwardState::Sending),
+        "{status:?}"
+    );
+    assert!(
+        status.last_error.as_ref().unwrap().1.contains("403"),
+        "{status:?}"
+    );
+    assert!(
+        status.last_error.as_ref().unwrap().1.contains("cp-2"),
+        "{status:?}"
+    );
     assert_eq!(status.backlog_records, 3);
     // What came before it is there, and is known when it comes again.
     assert_eq!(numbers(&central), [0]);
@@ -306,11 +348,22 @@ async fn a_centre_that_is_full_makes_the_edge_wait_and_loses_nothing() {
     let store = central.intake.journal().cursor("store", Hold::Yes).unwrap();
     let mut edge = Edge::new();
     for number in 0..200 {
-        edge.take_line("cp-1", Way::Webhook, "", &line(&padded(number, &"x".repeat(2000))), 1);
+        edge.take_line(
+            "cp-1",
+            Way::Webhook,
+            "",
+            &line(&padded(number, &"x".repeat(2000))),
+            1,
+        );
     }
     edge.durable().await;
     edge.run(&apiserver(&central), |_| {});
-    until(|| edge.status().last_error.is_some_and(|(_, error)| error.contains("429"))).await;
+    until(|| {
+        edge.status()
+            .last_error
+            .is_some_and(|(_, error)| error.contains("429"))
+    })
+    .await;
     let mut kept = Vec::new();
     while edge.status().state != ForwardState::CaughtUp || edge.status().backlog_records > 0 {
         let mut reader = central.intake.journal().reader(store.position());
@@ -335,16 +388,34 @@ async fn a_centre_that_is_slow_is_asked_again_and_nothing_is_taken_for_durable()
     plan.journal.linger = Duration::from_secs(60);
     plan.receiver.forward_deadline = Duration::from_millis(50);
     let central = plan.start().await;
-    central.intake.journal().append(kaudit_journal::Batch::new()).unwrap().await.unwrap();
+    central
+        .intake
+        .journal()
+        .append(kaudit_journal::Batch::new())
+        .unwrap()
+        .await
+        .unwrap();
     let mut edge = Edge::new();
     edge.take(0..10).await;
     // The centre answers in time that it does not know.
     edge.run(&apiserver(&central), |_| {});
-    until(|| edge.status().last_error.is_some_and(|(_, error)| error.contains("429"))).await;
+    until(|| {
+        edge.status()
+            .last_error
+            .is_some_and(|(_, error)| error.contains("429"))
+    })
+    .await;
     edge.stop().await;
     // It does not answer in time.
-    edge.run(&apiserver(&central), |options| options.timeout = Duration::from_millis(5));
-    until(|| edge.status().last_error.is_some_and(|(_, error)| error.contains("no answer"))).await;
+    edge.run(&apiserver(&central), |options| {
+        options.timeout = Duration::from_millis(5)
+    });
+    until(|| {
+        edge.status()
+            .last_error
+            .is_some_and(|(_, error)| error.contains("no answer"))
+    })
+    .await;
     assert_eq!(edge.status().backlog_records, 10);
     edge.stop().await;
     assert_eq!(edge.status_position(), 1);
@@ -363,9 +434,15 @@ async fn what_the_edge_cannot_read_any_more_is_a_gap_at_the_centre() {
     edge.take(0..100).await;
     edge.intake.journal().close();
     let paths = edge.disk.paths();
-    let segment = paths.iter().find(|path| path.extension().is_some_and(|end| end == "kaj")).unwrap();
+    let segment = paths
+        .iter()
+        .find(|path| path.extension().is_some_and(|end| end == "kaj"))
+        .unwrap();
     let content = edge.disk.content(segment).unwrap();
-    let at = content.windows(7).position(|window| window == b"\"id-50\"").unwrap();
+    let at = content
+        .windows(7)
+        .position(|window| window == b"\"id-50\"")
+        .unwrap();
     assert!(edge.disk.flip(segment, u64::try_from(8 * at).unwrap()));
     let disk = edge.disk.clone();
     drop(edge);
@@ -375,7 +452,12 @@ async fn what_the_edge_cannot_read_any_more_is_a_gap_at_the_centre() {
     let expected: Vec<usize> = (0..100).filter(|number| *number != 50).collect();
     assert_eq!(numbers(&central), expected);
     assert_eq!(edge.status().gaps, 1);
-    let gaps: u64 = central.intake.sources().iter().map(|source| source.counts().gaps).sum();
+    let gaps: u64 = central
+        .intake
+        .sources()
+        .iter()
+        .map(|source| source.counts().gaps)
+        .sum();
     assert_eq!(gaps, 1);
     edge.stop().await;
 }
@@ -443,9 +525,21 @@ async fn requests_that_are_not_those_of_an_edge_are_refused() {
         (None, Some(TOKEN), vec![kind, edge], &good, 403),
         (Some("apiserver"), None, vec![edge], &good, 415),
         (Some("apiserver"), None, vec![kind], &good, 400),
-        (Some("apiserver"), None, vec![kind, ("kaudit-edge", "/")], &good, 400),
+        (
+            Some("apiserver"),
+            None,
+            vec![kind, ("kaudit-edge", "/")],
+            &good,
+            400,
+        ),
         (Some("apiserver"), None, vec![kind, edge], &cut, 400),
-        (Some("apiserver"), None, vec![kind, edge], &b"{}{}{}{}{}".to_vec(), 400),
+        (
+            Some("apiserver"),
+            None,
+            vec![kind, edge],
+            &b"{}{}{}{}{}".to_vec(),
+            400,
+        ),
     ] {
         let client = central.client(name, token);
         let answer = post(&client, "/v1/forward", &headers, body).await;
@@ -467,7 +561,10 @@ async fn what_is_no_event_or_no_record_goes_to_quarantine_and_the_rest_is_kept()
         frame("cp-1", &line(&item(0))),
     ];
     let client = central.client(Some("apiserver"), None);
-    let headers = [("content-type", "application/vnd.kaudit.forward"), ("kaudit-edge", "edge-1")];
+    let headers = [
+        ("content-type", "application/vnd.kaudit.forward"),
+        ("kaudit-edge", "edge-1"),
+    ];
     let answer = post(&client, "/v1/forward", &headers, &body(&frames)).await;
     assert_eq!(
         (answer.status.as_u16(), &answer.body[..]),
@@ -475,7 +572,10 @@ async fn what_is_no_event_or_no_record_goes_to_quarantine_and_the_rest_is_kept()
     );
     assert_eq!(numbers(&central), [0, 1]);
     let quarantine = central.quarantine();
-    assert!(quarantine.contains("no event") && quarantine.contains("no record"), "{quarantine}");
+    assert!(
+        quarantine.contains("no event") && quarantine.contains("no record"),
+        "{quarantine}"
+    );
     client.close().await;
 }
 
@@ -484,16 +584,27 @@ async fn a_gap_that_is_told_twice_is_counted_once() {
     let central = Plan::new().start().await;
     let gap = |from: u64, to: u64| (2, [&from.to_le_bytes()[..], &to.to_le_bytes(), &[1]].concat());
     let client = central.client(Some("apiserver"), None);
-    let headers = [("content-type", "application/vnd.kaudit.forward"), ("kaudit-edge", "edge-1")];
+    let headers = [
+        ("content-type", "application/vnd.kaudit.forward"),
+        ("kaudit-edge", "edge-1"),
+    ];
     for frames in [
         vec![frame("cp-1", &line(&item(0))), gap(5, 8)],
         vec![gap(5, 8)],
         vec![gap(5, 8), gap(10, 11)],
     ] {
-        assert_eq!(post(&client, "/v1/forward", &headers, &body(&frames)).await.status, 200);
+        assert_eq!(
+            post(&client, "/v1/forward", &headers, &body(&frames))
+                .await
+                .status,
+            200
+        );
     }
-    let source = central.intake.source(&origin("prod", "cp-1", Way::Forward, "edge-1")).unwrap();
-    assert_eq!(source.counts().gaps, 4);
+    let source = central
+        .intake
+        .source(&origin("prod", "cp-1", Way::Forward, "edge-1"))
+        .unwrap();
+    assert_eq!((source.counts().gaps, source.counts().missing), (2, 4));
     client.close().await;
 }
 
@@ -505,7 +616,8 @@ async fn an_outage_is_held_by_the_edge_until_its_journal_is_full_and_then_it_ref
     options.max_bytes = 128 << 10;
     let disk = SimulatedDisk::new(11);
     let edge = intake(&disk, options, folder.path());
-    let nowhere = kaudit_dial::Cluster::new("http://127.0.0.1:1".parse().unwrap(), kaudit_dial::Trust::Public);
+    let nowhere =
+        kaudit_dial::Cluster::new("http://127.0.0.1:1".parse().unwrap(), kaudit_dial::Trust::Public);
     let options = ForwardOptions::new("edge-1".parse().unwrap());
     let forward = Forward::new(edge.journal().clone(), &nowhere, options).unwrap();
     let source = edge.source(&origin("prod", "cp-1", Way::Webhook, "")).unwrap();

@@ -34,7 +34,13 @@ fn lines(intake: &kaudit_collect::Intake) -> Vec<String> {
 async fn a_list_is_kept_as_lines_over_http2_and_over_http1() {
     let central = Plan::new().start().await;
     let client = central.client(Some("apiserver"), None);
-    let answer = post(&client, PATH, &[("content-type", "application/json")], &list(&[item(0), item(1)])).await;
+    let answer = post(
+        &client,
+        PATH,
+        &[("content-type", "application/json")],
+        &list(&[item(0), item(1)]),
+    )
+    .await;
     assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0));
     let (status, _) = central
         .post_http1(Some("apiserver"), PATH, "", &list(&[item(1), item(2)]))
@@ -44,11 +50,20 @@ async fn a_list_is_kept_as_lines_over_http2_and_over_http1() {
     assert_eq!(lines(&central.intake), expected);
     let record = &records(&central.intake)[0];
     assert_eq!(
-        (record.cluster.as_str(), record.instance.as_str(), record.source.as_str(), record.transport),
+        (
+            record.cluster.as_str(),
+            record.instance.as_str(),
+            record.source.as_str(),
+            record.transport
+        ),
         ("prod", "cp-1", "webhook", Transport::Webhook)
     );
     drop(central.intake.sources());
-    let counts = central.intake.source(&origin("prod", "cp-1", Way::Webhook, "")).unwrap().counts();
+    let counts = central
+        .intake
+        .source(&origin("prod", "cp-1", Way::Webhook, ""))
+        .unwrap()
+        .counts();
     assert_eq!((counts.events, counts.duplicates), (3, 1));
     assert!(counts.certificate_not_after.is_some());
     client.close().await;
@@ -65,19 +80,34 @@ async fn a_source_is_bound_to_a_certificate_or_a_token_and_everything_else_is_re
         (Some("somebody"), Some(TOKEN), "/v1/audit/dev/cp-1", &[], 200),
         (None, None, "/v1/audit/prod/cp-1", &json, 401),
         (Some("somebody"), None, "/v1/audit/prod/cp-1", &json, 401),
-        (None, Some("another-token-than-that"), "/v1/audit/dev/cp-1", &json, 401),
+        (
+            None,
+            Some("another-token-than-that"),
+            "/v1/audit/dev/cp-1",
+            &json,
+            401,
+        ),
         (Some("apiserver"), None, "/v1/audit/dev/cp-1", &json, 403),
         (None, Some(TOKEN), "/v1/audit/dev/cp-2", &json, 403),
         (Some("apiserver"), None, "/", &json, 404),
         (Some("apiserver"), None, "/v1/audit/prod", &json, 404),
         (Some("apiserver"), None, "/v1/audit/prod/cp-1/x", &json, 404),
         (Some("apiserver"), None, "/v1/audit/prod/%2e%2e", &json, 404),
-        (Some("apiserver"), None, "/v1/audit/prod/cp-1", &[("content-type", "text/plain")], 415),
         (
             Some("apiserver"),
             None,
             "/v1/audit/prod/cp-1",
-            &[("content-encoding", "br"), ("content-type", "application/json; charset=utf-8")],
+            &[("content-type", "text/plain")],
+            415,
+        ),
+        (
+            Some("apiserver"),
+            None,
+            "/v1/audit/prod/cp-1",
+            &[
+                ("content-encoding", "br"),
+                ("content-type", "application/json; charset=utf-8"),
+            ],
             415,
         ),
     ] {
@@ -94,7 +124,10 @@ async fn a_source_is_bound_to_a_certificate_or_a_token_and_everything_else_is_re
         .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: POST"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: POST"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -114,7 +147,10 @@ async fn a_compressed_list_is_inflated_and_a_bomb_is_not() {
     let client = central.client(Some("apiserver"), None);
     let coding = [("content-encoding", "gzip")];
     let items: Vec<String> = (0..2000).map(item).collect();
-    assert_eq!(post(&client, PATH, &coding, &gzip(&list(&items))).await.status, 200);
+    assert_eq!(
+        post(&client, PATH, &coding, &gzip(&list(&items))).await.status,
+        200
+    );
     assert_eq!(lines(&central.intake).len(), 2000);
     let bomb = gzip(&list(&[padded(9999, &"x".repeat(20 << 20))]));
     let answer = post(&client, PATH, &coding, &bomb).await;
@@ -132,15 +168,35 @@ async fn a_compressed_list_is_inflated_and_a_bomb_is_not() {
 async fn what_is_no_event_goes_to_quarantine_and_costs_no_neighbour() {
     let central = Plan::new().start().await;
     let client = central.client(Some("apiserver"), None);
-    let items = [item(0), r#"{"level":"Metadata","stage":7}"#.to_owned(), "17".to_owned(), item(1)];
+    let items = [
+        item(0),
+        r#"{"level":"Metadata","stage":7}"#.to_owned(),
+        "17".to_owned(),
+        item(1),
+    ];
     assert_eq!(post(&client, PATH, &[], &list(&items)).await.status, 200);
     assert_eq!(lines(&central.intake), [line(&item(0)), line(&item(1))]);
     let quarantine = central.quarantine();
-    assert!(quarantine.contains(r#"{"level":"Metadata","stage":7}"#), "{quarantine}");
-    let source = central.intake.source(&origin("prod", "cp-1", Way::Webhook, "")).unwrap();
+    assert!(
+        quarantine.contains(r#"{"level":"Metadata","stage":7}"#),
+        "{quarantine}"
+    );
+    let source = central
+        .intake
+        .source(&origin("prod", "cp-1", Way::Webhook, ""))
+        .unwrap();
     assert_eq!(source.counts().quarantined, 2);
-    for body in ["", "hello", r#"{"kind":"PodList","apiVersion":"v1","items":[]}"#, "[1]"] {
-        assert_eq!(post(&client, PATH, &[], body.as_bytes()).await.status, 400, "{body}");
+    for body in [
+        "",
+        "hello",
+        r#"{"kind":"PodList","apiVersion":"v1","items":[]}"#,
+        "[1]",
+    ] {
+        assert_eq!(
+            post(&client, PATH, &[], body.as_bytes()).await.status,
+            400,
+            "{body}"
+        );
     }
     assert!(central.quarantine().contains("hello"));
     // What came before the fault stays.
@@ -155,7 +211,9 @@ async fn what_is_no_event_goes_to_quarantine_and_costs_no_neighbour() {
 async fn a_list_of_the_beta_version_is_kept_as_lines_of_the_version() {
     let central = Plan::new().start().await;
     let client = central.client(Some("apiserver"), None);
-    let body = String::from_utf8(list(&[item(0)])).unwrap().replace("audit.k8s.io/v1", "audit.k8s.io/v1beta1");
+    let body = String::from_utf8(list(&[item(0)]))
+        .unwrap()
+        .replace("audit.k8s.io/v1", "audit.k8s.io/v1beta1");
     assert_eq!(post(&client, PATH, &[], body.as_bytes()).await.status, 200);
     assert_eq!(lines(&central.intake), [line(&item(0))]);
     client.close().await;
@@ -170,10 +228,20 @@ async fn an_event_that_is_too_large_is_kept_without_bodies() {
     let items = [item(0), padded(1, &"x".repeat(50_000)), item(2)];
     assert_eq!(post(&client, PATH, &[], &list(&items)).await.status, 200);
     let lines = lines(&central.intake);
-    assert_eq!((lines.len(), &lines[0], &lines[2]), (3, &line(&item(0)), &line(&item(2))));
-    assert!(lines[1].contains("kaudit.dev/bodies-omitted") && !lines[1].contains("xxx"), "{}", lines[1]);
+    assert_eq!(
+        (lines.len(), &lines[0], &lines[2]),
+        (3, &line(&item(0)), &line(&item(2)))
+    );
+    assert!(
+        lines[1].contains("kaudit.dev/bodies-omitted") && !lines[1].contains("xxx"),
+        "{}",
+        lines[1]
+    );
     assert!(lines[1].contains("\"auditID\":\"id-1\""));
-    let source = central.intake.source(&origin("prod", "cp-1", Way::Webhook, "")).unwrap();
+    let source = central
+        .intake
+        .source(&origin("prod", "cp-1", Way::Webhook, ""))
+        .unwrap();
     assert_eq!(source.counts().oversized, 1);
     client.close().await;
 }
@@ -187,8 +255,14 @@ async fn when_the_memory_is_used_up_a_sender_is_told_to_come_again() {
     let central = plan.start().await;
     // One that holds most of it and does not go on.
     let mut holder = central.connect(Some("apiserver")).await;
-    let body = list(&[padded(0, &"x".repeat(1_000_000)), padded(1, &"x".repeat(1_000_000))]);
-    let head = format!("POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    let body = list(&[
+        padded(0, &"x".repeat(1_000_000)),
+        padded(1, &"x".repeat(1_000_000)),
+    ]);
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     holder.write_all(head.as_bytes()).await.unwrap();
     holder.write_all(&body[..1_900_000]).await.unwrap();
     holder.flush().await.unwrap();
@@ -206,7 +280,10 @@ async fn when_the_memory_is_used_up_a_sender_is_told_to_come_again() {
     let refused: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
     assert!(!refused.is_empty());
     assert!(refused.iter().all(|answer| answer.headers["retry-after"] == "1"));
-    let source = central.intake.source(&origin("prod", "cp-1", Way::Webhook, "")).unwrap();
+    let source = central
+        .intake
+        .source(&origin("prod", "cp-1", Way::Webhook, ""))
+        .unwrap();
     assert!(source.counts().held_back["memory"] > 0);
     // And when it is free again, all is taken.
     drop(holder);
@@ -273,10 +350,16 @@ async fn what_a_real_apiserver_posted_is_kept_byte_by_byte() {
     let client = central.client(Some("apiserver"), None);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/real/webhook");
     let mut expected = Vec::new();
-    for name in ["1-http1-mixed.http", "2-http1-mixed-small.http", "3-http2-rr-nomf.body.json"] {
+    for name in [
+        "1-http1-mixed.http",
+        "2-http1-mixed-small.http",
+        "3-http2-rr-nomf.body.json",
+    ] {
         let bytes = std::fs::read(folder.join(name)).unwrap();
         let at = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-        let body = at.filter(|_| name.ends_with(".http")).map_or(&bytes[..], |at| &bytes[at + 4..]);
+        let body = at
+            .filter(|_| name.ends_with(".http"))
+            .map_or(&bytes[..], |at| &bytes[at + 4..]);
         let answer = post(&client, PATH, &[("content-type", "application/json")], body).await;
         assert_eq!(answer.status, 200, "{name}");
         let text = std::str::from_utf8(body).unwrap();

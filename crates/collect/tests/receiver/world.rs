@@ -9,7 +9,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, header};
 use kaudit_collect::{
-    Access, Credential, Grant, Intake, IntakeOptions, Keys, Origin, Quarantine, Receiver, ReceiverOptions, Way,
+    Access, Credential, Grant, Intake, IntakeOptions, Keys, Origin, Quarantine, Receiver, ReceiverOptions,
+    Way,
 };
 use kaudit_dial::{Answer, Client, Cluster, Identity, Pem, Trust};
 use kaudit_event::record::Record;
@@ -99,7 +100,9 @@ impl Plan {
         let pair = self.authority.issue("kaudit");
         let clients = ClientCertificates::Asked(self.authority.0.pem().into_bytes());
         let tls = ServerTls::from_pem(pair.certificate.as_bytes(), pair.key.as_bytes(), &clients).unwrap();
-        let listener = Listener::bind(ListenConfig::https(self.address, tls)).await.unwrap();
+        let listener = Listener::bind(ListenConfig::https(self.address, tls))
+            .await
+            .unwrap();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let address = listener.local_addr();
         tasks.spawn(receiver.clone().serve(listener, stop.clone(), Duration::ZERO));
@@ -177,7 +180,9 @@ pub(crate) async fn until(what: impl Fn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), waiting)
+        .await
+        .unwrap();
 }
 
 impl Central {
@@ -225,11 +230,20 @@ impl Central {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let stream = TcpStream::connect(self.address).await.unwrap();
         let server = ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        TlsConnector::from(Arc::new(config)).connect(server, stream).await.unwrap()
+        TlsConnector::from(Arc::new(config))
+            .connect(server, stream)
+            .await
+            .unwrap()
     }
 
     /// Posts over HTTP/1.1; status and the whole answer.
-    pub(crate) async fn post_http1(&self, name: Option<&str>, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
+    pub(crate) async fn post_http1(
+        &self,
+        name: Option<&str>,
+        path: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> (u16, String) {
         let mut stream = self.connect(name).await;
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",

@@ -200,7 +200,8 @@ impl Core {
                 Err(_) => {}
             }
         }
-        if let Some(size) = self.wanted {
+        // The group that wanted more is gone.
+        if let Some(size) = self.wanted.map(|size| size.min(self.options.segment_bytes)) {
             self.make_room(size)?;
             self.have_spare(size)?;
         }

@@ -123,11 +123,10 @@ impl Core {
         self.fs
             .rename(&self.spare_path(), &path)
             .map_err(failed("name a segment"))?;
-        if let Err(error) = self.fs.sync_dir(&self.dir) {
-            // What is left of it holds nothing, and the next attempt takes its name.
-            drop(self.fs.remove(&path));
-            return Err(Failure::sync("sync the journal's directory", error));
-        }
+        // If this fails the file stays, without records and with all marks, which those it may have replaced
+        // had; the next attempt takes its name.
+        let synced = self.fs.sync_dir(&self.dir);
+        synced.map_err(|error| Failure::sync("sync the journal's directory", error))?;
         let durable = COPY_AT + written;
         Ok(Tail {
             segment: Arc::new(Segment::new(self.next, path, Some(header), durable, spare.size)),

@@ -99,7 +99,7 @@ struct Inner {
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
     /// Changes of names that are not durable: where, and what each name then leads to.
-    pending: Vec<(PathBuf, Vec<(PathBuf, Option<u64>)>)>,
+    pending: Vec<(PathBuf, Vec<Change>)>,
     locks: BTreeSet<PathBuf>,
     capacity: Option<u64>,
     calls: Vec<Call>,
@@ -110,6 +110,9 @@ struct Inner {
     is_off: bool,
     seconds: u64,
 }
+
+/// A name and the file that it then leads to.
+type Change = (PathBuf, Option<u64>);
 
 /// Faults that were taken away for a while.
 #[derive(Debug)]
@@ -126,6 +129,8 @@ struct Content {
     durable: Vec<u8>,
     dirty: BTreeSet<usize>,
     allocated: u64,
+    /// Pages that cannot be read.
+    bad: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -207,6 +212,14 @@ impl SimulatedDisk {
         };
         Self {
             inner: Arc::new(Mutex::new(after)),
+        }
+    }
+
+    /// Makes the block of 4 KiB that holds byte `at` of a file unreadable, until the next crash.
+    pub fn spoil(&self, path: &Path, at: u64) {
+        let mut inner = self.lock();
+        if let Some(file) = inner.names.get(path).copied() {
+            inner.content(file).bad.insert(at / PAGE);
         }
     }
 
@@ -298,6 +311,7 @@ impl SimulatedDisk {
             durable: bytes.to_vec(),
             dirty: BTreeSet::new(),
             allocated: pages(bytes.len() as u64),
+            bad: BTreeSet::new(),
         };
         inner.files.insert(file, content);
     }
@@ -375,7 +389,7 @@ impl Inner {
             .map_or(1 << 50, |capacity| capacity.saturating_sub(self.used()))
     }
 
-    fn change(&mut self, directory: &Path, changes: Vec<(PathBuf, Option<u64>)>) {
+    fn change(&mut self, directory: &Path, changes: Vec<Change>) {
         apply(&mut self.names, &changes);
         self.pending.push((directory.to_owned(), changes));
     }
@@ -385,12 +399,20 @@ impl Inner {
     }
 }
 
-fn apply(names: &mut BTreeMap<PathBuf, u64>, changes: &[(PathBuf, Option<u64>)]) {
+fn apply(names: &mut BTreeMap<PathBuf, u64>, changes: &[Change]) {
     for (path, file) in changes {
         match file {
             Some(file) => names.insert(path.clone(), *file),
             None => names.remove(path),
         };
+    }
+}
+
+/// Cuts, or extends with zeros; faster than `Vec::resize` in builds without optimisation.
+fn resize(bytes: &mut Vec<u8>, length: usize) {
+    match length.checked_sub(bytes.len()) {
+        Some(more) => bytes.extend_from_slice(&vec![0; more]),
+        None => bytes.truncate(length),
     }
 }
 
@@ -406,7 +428,7 @@ impl Content {
     fn put(&mut self, offset: usize, bytes: &[u8]) {
         let end = offset + bytes.len();
         if self.seen.len() < end {
-            self.seen.resize(end, 0);
+            resize(&mut self.seen, end);
         }
         if let Some(place) = self.seen.get_mut(offset..end) {
             place.copy_from_slice(bytes);
@@ -416,7 +438,7 @@ impl Content {
 
     fn resize(&mut self, bytes: usize) {
         let before = self.seen.len();
-        self.seen.resize(bytes, 0);
+        resize(&mut self.seen, bytes);
         if bytes < before {
             self.touch(bytes, before);
         }
@@ -428,7 +450,7 @@ impl Content {
             let from = block * BLOCK;
             let to = (from + BLOCK).min(self.seen.len());
             if self.durable.len() < to {
-                self.durable.resize(to, 0);
+                resize(&mut self.durable, to);
             }
             if let (Some(seen), Some(durable)) = (self.seen.get(from..to), self.durable.get_mut(from..to)) {
                 durable.copy_from_slice(seen);
@@ -438,7 +460,7 @@ impl Content {
 
     fn sync(&mut self) {
         let dirty = std::mem::take(&mut self.dirty);
-        self.durable.resize(self.seen.len(), 0);
+        resize(&mut self.durable, self.seen.len());
         self.persist(dirty.into_iter());
     }
 
@@ -472,7 +494,7 @@ impl Content {
             self.durable.len()
         };
         let mut bytes = self.durable.clone();
-        bytes.resize(length, 0);
+        resize(&mut bytes, length);
         let mut kept = (usize::MAX, false);
         for block in &self.dirty {
             if kept.0 != block / tear {
@@ -491,6 +513,7 @@ impl Content {
             allocated: pages(bytes.len() as u64),
             durable: bytes,
             dirty: BTreeSet::new(),
+            bad: BTreeSet::new(),
         }
     }
 }
@@ -532,6 +555,10 @@ impl FileHandle for SimulatedFile {
         let (mut inner, fault) = self.disk.call(Call::Read);
         check(fault)?;
         let content = inner.content(self.file);
+        let last = (offset + buffer.len() as u64).saturating_sub(1) / PAGE;
+        if content.bad.range(offset / PAGE..=last).next().is_some() {
+            return Err(eio());
+        }
         let there = content.seen.get(wide(offset)..).unwrap_or_default();
         let length = there.len().min(buffer.len());
         if let (Some(to), Some(from)) = (buffer.get_mut(..length), there.get(..length)) {

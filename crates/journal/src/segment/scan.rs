@@ -38,6 +38,8 @@ pub(crate) struct Scan {
     /// Bytes passed over since the last frame.
     passed: u64,
     is_searching: bool,
+    /// Up to here a read of a whole chunk failed, so blocks are read one by one.
+    careful_until: u64,
 }
 
 /// What was found next.
@@ -71,6 +73,7 @@ impl Scan {
             bound,
             passed: 0,
             is_searching: false,
+            careful_until: 0,
         }
     }
 
@@ -222,8 +225,7 @@ impl Scan {
     /// `length` bytes at `offset`, or fewer where the file ends.
     fn bytes(&mut self, offset: u64, length: u64) -> io::Result<Bytes> {
         let window = self.window(offset, length)?;
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let length = length.min(window.len());
+        let length = wide(length).min(window.len());
         Ok(window.slice(..length))
     }
 
@@ -232,16 +234,30 @@ impl Scan {
         let skip = offset
             .checked_sub(self.window_at)
             .and_then(|skip| usize::try_from(skip).ok());
-        let wanted = usize::try_from(length).unwrap_or(usize::MAX);
+        let wanted = wide(length);
         if let Some(skip) = skip
             && skip <= self.window.len()
             && self.window.len() - skip >= wanted
         {
             return Ok(self.window.slice(skip..));
         }
-        let size = length.max(CHUNK).min(self.end.saturating_sub(offset));
-        let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
-        let read = read_full(self.file.as_ref(), &mut buffer, offset)?;
+        let left = self.end.saturating_sub(offset);
+        // To the end of the block in which the wanted bytes end: a bad block costs nothing before it.
+        let block = (offset.saturating_add(length)).next_multiple_of(BLOCK) - offset;
+        let chunk = if offset < self.careful_until {
+            block
+        } else {
+            block.max(CHUNK)
+        };
+        let mut buffer = vec![0; wide(chunk.min(left))];
+        let read = match read_full(self.file.as_ref(), &mut buffer, offset) {
+            Err(_) if chunk > block => {
+                self.careful_until = offset + chunk;
+                buffer.truncate(wide(block));
+                read_full(self.file.as_ref(), &mut buffer, offset)?
+            }
+            read => read?,
+        };
         if read < buffer.len() {
             buffer.truncate(read);
             self.end = offset + read as u64;
@@ -250,4 +266,8 @@ impl Scan {
         self.window_at = offset;
         Ok(self.window.clone())
     }
+}
+
+fn wide(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -20,6 +20,10 @@ pub(super) fn payload(id: u64, length: usize) -> Vec<u8> {
     out
 }
 
+fn pick<T: Copy>(dice: &mut Dice, choices: &[T]) -> T {
+    choices[usize::try_from(dice.below(choices.len() as u64)).expect("small")]
+}
+
 pub(super) fn tag_of(id: u64) -> Tag {
     let mut tag = [7; TAG_BYTES];
     tag[..8].copy_from_slice(&id.to_le_bytes());
@@ -72,9 +76,12 @@ pub(super) struct World {
     unsure_ids: BTreeSet<u64>,
     /// The last mark that was acknowledged.
     mark: u64,
+    /// One that could not be read at an opening.
+    hidden_mark: u64,
     cursors: BTreeMap<&'static str, (u64, Hold)>,
     is_faulty: bool,
     trace: u64,
+    pub(super) is_talking: bool,
 }
 
 impl World {
@@ -105,9 +112,11 @@ impl World {
             unsure: BTreeMap::new(),
             unsure_ids: BTreeSet::new(),
             mark: 0,
+            hidden_mark: 0,
             cursors: BTreeMap::new(),
             is_faulty: false,
             trace: 0,
+            is_talking: false,
         }
     }
 
@@ -144,12 +153,21 @@ impl World {
                 && self.cursors.values().any(|(_, hold)| *hold == Hold::Yes)
     }
 
+    /// Tells what happens when one life alone is looked at.
+    fn say(&self, what: impl FnOnce(&Self) -> String) {
+        if self.is_talking {
+            eprintln!("{} calls: {}", self.disk.calls().len(), what(self));
+        }
+    }
+
     fn core(&mut self) -> &mut Core {
         self.core.as_mut().expect("open")
     }
 
     fn step(&mut self) {
-        match self.dice.below(24) {
+        let what = self.dice.below(24);
+        self.say(|world| format!("step {what}, next {}, mark {}", world.next, world.mark));
+        match what {
             0..=10 => self.append(),
             11 => drop(self.core().rest()),
             12 => drop(self.core().heal()),
@@ -158,7 +176,7 @@ impl World {
             15 => self.reopen(2),
             16 => {
                 let number = self.disk.calls().len() as u64 + self.dice.below(30);
-                let fault = [Fault::Io, Fault::NoSpace, Fault::PowerOff][self.dice.below(3) as usize];
+                let fault = pick(&mut self.dice, &[Fault::Io, Fault::NoSpace, Fault::PowerOff]);
                 self.disk.fail_call(number, fault);
                 self.is_faulty = true;
             }
@@ -218,7 +236,7 @@ impl World {
             let id = self.next_id;
             self.next_id += 1;
             let tag = self.dice.hits(2).then(|| tag_of(id));
-            batch.push(tag, &payload(id, length as usize));
+            batch.push(tag, &payload(id, usize::try_from(length).expect("small")));
             sent.ids.push(id);
         }
         if is_marked {
@@ -256,9 +274,10 @@ impl World {
                     let ids = sent.iter().flat_map(|sent| &sent.ids);
                     self.durable.extend((first..).zip(ids.copied()));
                     let marks = sent.iter().filter_map(|sent| sent.mark);
-                    self.mark = marks.last().unwrap_or(self.mark);
+                    self.mark = marks.max().unwrap_or(self.mark);
                 }
                 Err(failure) => {
+                    self.say(|world| format!("{failure:?}, {:?}", world.core.as_ref().map(Core::state)));
                     let is_io = matches!(failure, Failure::Io { .. });
                     assert!(self.is_faulty || !is_io, "{failure:?} for no reason");
                     // Unless the journal is broken, what failed never comes back.
@@ -278,12 +297,16 @@ impl World {
     }
 
     fn move_cursor(&mut self) {
-        let name = ["a", "b"][self.dice.below(2) as usize];
+        let name = pick(&mut self.dice, &["a", "b"]);
         let view = Arc::clone(self.core().view());
         if !self.cursors.contains_key(name) || self.dice.hits(4) {
             let hold = if self.dice.hits(2) { Hold::Yes } else { Hold::No };
-            if let Ok(cursor) = cursor::open(&view, &self.queue, name, hold) {
-                self.cursors.insert(name, (cursor.position().get(), hold));
+            match cursor::open(&view, &self.queue, name, hold) {
+                Ok(cursor) => drop(self.cursors.insert(name, (cursor.position().get(), hold))),
+                // Whether it holds from the next opening on is not known.
+                Err(_) => {
+                    self.cursors.entry(name).and_modify(|there| there.1 = Hold::No);
+                }
             }
             return;
         }
@@ -331,12 +354,14 @@ impl World {
     fn open(&mut self) {
         let recovery = self.try_open();
         self.forget_what_was_dropped();
-        for (name, (at, _)) in &self.cursors {
+        for (name, (at, _)) in &mut self.cursors {
             let cursors = &self.core.as_ref().expect("open").view().lock().cursors;
             let there = cursors.get(*name).map(|there| there.at.get());
             let is_there = there.is_some_and(|there| there >= *at)
                 || recovery.lost_cursors.contains(&(*name).to_owned());
             assert!(is_there, "cursor {name} was at {at} and is at {there:?}");
+            // One that failed to move may have moved all the same.
+            *at = there.unwrap_or(*at);
         }
         let was_faulty = self.is_faulty;
         self.calm_reads(|world| world.check_all(true));
@@ -344,6 +369,13 @@ impl World {
         let found = recovery.marks.get(b"at".as_slice()).map_or(0, |mark| {
             u64::from_le_bytes(mark.as_slice().try_into().expect("8 bytes"))
         });
+        if found < self.mark && recovery.unreadable_blocks > 0 {
+            self.hidden_mark = self.hidden_mark.max(self.mark);
+            self.mark = found;
+        }
+        if found > self.mark && found == self.hidden_mark {
+            self.mark = found;
+        }
         if found != self.mark {
             assert!(
                 found > self.mark,

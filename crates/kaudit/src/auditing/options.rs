@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use kaudit_backend::{BackendOptions, LogOptions, OptionsError, WebhookOptions};
+use kaudit_collect::{JournalSink, JournalSinkOptions, Origin, Way};
 use kaudit_sink::{Counters, Sink};
 use serde_json::Value;
 use tokio::runtime::Handle;
 
+use super::JournalPlan;
 use crate::config::{self, Log, Webhook};
 use crate::exit::Failure;
 use crate::sinks::Backend;
@@ -45,6 +47,23 @@ pub(super) fn open(config: &config::Audit, runtime: &Handle) -> Result<Vec<Opene
         backends.push(opened("webhook", webhook.server().to_string(), sink, counters));
     }
     Ok(backends)
+}
+
+/// The journal of this process as a backend.
+pub(super) fn journal(plan: JournalPlan) -> Result<Opened, Failure> {
+    let counters = Arc::new(Counters::default());
+    let origin = Origin {
+        cluster: plan.cluster,
+        instance: plan.instance,
+        transport: Way::Gateway,
+        path: String::new(),
+    };
+    let mut options = JournalSinkOptions::default();
+    options.mode = plan.mode;
+    let sink = JournalSink::new(plan.intake, &origin, Arc::clone(&counters), options)
+        .map_err(Failure::unreachable)?;
+    let target = format!("{}/{}", origin.cluster, origin.instance);
+    Ok(opened("journal", target, Arc::new(sink), counters))
 }
 
 fn opened(name: &'static str, target: String, sink: Arc<dyn Sink>, counters: Arc<Counters>) -> Opened {

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args, Subcommand, ValueEnum};
 
 use super::print;
 use crate::config::Config;
-use crate::config::flags::{AuditFlags, GatewayFlags};
+use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags};
 use crate::config::settings::{self, Effective};
 use crate::exit::{Exit, Failure};
 
@@ -34,6 +34,8 @@ pub(super) struct View {
     audit: AuditFlags,
     #[command(flatten)]
     gateway: GatewayFlags,
+    #[command(flatten)]
+    collect: CollectFlags,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
@@ -65,6 +67,7 @@ pub(super) fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failur
                 .map_or_else(|| Ok(Config::empty()), Config::read)?;
             view.audit.apply(&mut config);
             view.gateway.apply(&mut config);
+            view.collect.apply(&mut config);
             let effective = settings::effective(&config, matches, view.config.as_deref());
             let text = match view.output {
                 Form::Text => table(&effective),

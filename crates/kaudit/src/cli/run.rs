@@ -1,22 +1,25 @@
 //! `kaudit run`.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
+use kaudit_collect::Intake;
 use kaudit_dial::Cluster;
 use kaudit_listen::{ClientCertificates, ServerTls};
 use tracing::{info, warn};
 
 use crate::api::Token;
-use crate::auditing::Auditing;
+use crate::auditing::{Auditing, JournalPlan};
+use crate::collecting::{self, Receiving};
 use crate::config::Config;
-use crate::config::flags::{AuditFlags, GatewayFlags};
+use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags};
+use crate::data::DataDir;
 use crate::exit::{Exit, Failure};
-use crate::serving::{ApiPlan, Plan, Serving};
+use crate::keeping;
+use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving, address};
 use crate::stop::Stop;
 
 /// Requests may finish for so long after a stop, as kube-apiserver's requests may.
@@ -37,6 +40,8 @@ pub(super) struct Flags {
     audit: AuditFlags,
     #[command(flatten)]
     gateway: GatewayFlags,
+    #[command(flatten)]
+    collect: CollectFlags,
 }
 
 /// What a process can be.
@@ -44,6 +49,8 @@ pub(super) struct Flags {
 enum Role {
     /// An auditing reverse proxy in front of a cluster
     Gateway,
+    /// Collects events from audit webhooks and log files into a journal
+    Collect,
 }
 
 pub(super) fn run(flags: Flags) -> Result<Exit, Failure> {
@@ -53,20 +60,27 @@ pub(super) fn run(flags: Flags) -> Result<Exit, Failure> {
         .map_or_else(|| Ok(Config::empty()), Config::read)?;
     flags.audit.apply(&mut config);
     flags.gateway.apply(&mut config);
+    flags.collect.apply(&mut config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start")
         .map_err(Failure::unreachable)?;
-    runtime.block_on(gateway(config))
+    runtime.block_on(serve(config, &flags.role))
 }
 
-async fn gateway(config: Config) -> Result<Exit, Failure> {
+async fn serve(config: Config, roles: &[Role]) -> Result<Exit, Failure> {
     let stop = Stop::default();
     let signals = stop.listen()?;
-    let serving = Serving::start(plan(&config)?).await?;
-    let api = serving.api.map(tracing::field::display);
-    info!(gateway = %serving.addr, metrics = %serving.metrics, api, "serving");
+    let serving = Serving::start(plan(&config, roles).await?).await?;
+    let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
+    info!(
+        gateway = shown(serving.gateway),
+        collector = shown(serving.collector),
+        metrics = %serving.metrics,
+        api = shown(serving.api),
+        "serving"
+    );
     tokio::pin!(signals);
     tokio::select! {
         () = &mut signals => {}
@@ -81,13 +95,52 @@ async fn gateway(config: Config) -> Result<Exit, Failure> {
 }
 
 /// The configuration as a plan, or what is missing in it.
-fn plan(config: &Config) -> Result<Plan, Failure> {
-    let gateway = &config.gateway;
-    let missing = |what: &str, flag: &str, key: &str| {
-        Failure::usage(anyhow!(
-            "{what} is missing: give {flag}, or `{key}` in the configuration file"
-        ))
+async fn plan(config: &Config, roles: &[Role]) -> Result<Plan, Failure> {
+    let data = config
+        .data_dir
+        .as_deref()
+        .map(DataDir::take)
+        .transpose()
+        .map_err(Failure::unreachable)?;
+    let api = api(config, data.as_ref())?;
+    let collects = roles.contains(&Role::Collect);
+    let intake = match &data {
+        Some(data) if collects || config.audit.journal.mode.is_some() => Some(keeping::open(data, config)?),
+        None if collects => return Err(missing("a place for the journal", "--data-dir", "dataDir")),
+        _ => None,
     };
+    let gateway = if roles.contains(&Role::Gateway) {
+        Some(gateway(config, JournalPlan::of(config, intake.as_ref())?)?)
+    } else {
+        None
+    };
+    let collect = match intake {
+        Some(intake) if collects => Some(collect(config, intake).await?),
+        Some(intake) => Some(CollectPlan {
+            intake,
+            receiving: None,
+            tails: Vec::new(),
+        }),
+        None => None,
+    };
+    Ok(Plan {
+        gateway,
+        collect,
+        data,
+        metrics: address(config.metrics.listen.as_deref().unwrap_or(METRICS))?,
+        api,
+        grace: GRACE,
+    })
+}
+
+fn missing(what: &str, flag: &str, key: &str) -> Failure {
+    Failure::usage(anyhow!(
+        "{what} is missing: give {flag}, or `{key}` in the configuration file"
+    ))
+}
+
+fn gateway(config: &Config, journal: Option<JournalPlan>) -> Result<GatewayPlan, Failure> {
+    let gateway = &config.gateway;
     let listen = gateway
         .listen
         .as_deref()
@@ -119,19 +172,33 @@ fn plan(config: &Config) -> Result<Plan, Failure> {
     for warning in &cluster.warnings {
         warn!(file = %kubeconfig.display(), "{warning}");
     }
-    Ok(Plan {
+    Ok(GatewayPlan {
         cluster,
         listen: address(listen)?,
         tls,
-        metrics: address(config.metrics.listen.as_deref().unwrap_or(METRICS))?,
-        api: api(config)?,
-        grace: GRACE,
-        auditing: Auditing::start(&config.audit, config.data_dir.as_deref())?,
+        auditing: Auditing::start(&config.audit, config.data_dir.as_deref(), journal)?,
+    })
+}
+
+async fn collect(config: &Config, intake: Intake) -> Result<CollectPlan, Failure> {
+    let collect = &config.collect;
+    if collect.webhook.listen.is_none() && collect.files.is_empty() {
+        return Err(Failure::usage(anyhow!(
+            "role collect has nothing to collect from: give --collect-listen, or `collect.webhook.listen` or \
+             `collect.files` in the configuration file"
+        )));
+    }
+    let receiving = Receiving::bind(&collect.webhook, intake.clone()).await?;
+    let tails = collecting::tails(config, &intake)?;
+    Ok(CollectPlan {
+        intake,
+        receiving,
+        tails,
     })
 }
 
 /// The API, where it is asked for.
-fn api(config: &Config) -> Result<Option<ApiPlan>, Failure> {
+fn api(config: &Config, data: Option<&DataDir>) -> Result<Option<ApiPlan>, Failure> {
     let Some(listen) = config.api.listen.as_deref() else {
         return Ok(None);
     };
@@ -141,25 +208,7 @@ fn api(config: &Config) -> Result<Option<ApiPlan>, Failure> {
             "the API speaks plain HTTP and `{listen}` is no loopback address: write for example `127.0.0.1:7440`"
         )));
     }
-    let data_dir = config.data_dir.as_deref().ok_or_else(|| {
-        Failure::usage(anyhow!(
-            "the API needs a place for its token: give --data-dir, or `dataDir` in the configuration file"
-        ))
-    })?;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data_dir)
-        .with_context(|| format!("cannot make the data directory `{}`", data_dir.display()))
-        .map_err(Failure::unreachable)?;
-    let token = Token::read_or_make(&data_dir.join("token")).map_err(Failure::usage)?;
+    let data = data.ok_or_else(|| missing("a place for the API's token", "--data-dir", "dataDir"))?;
+    let token = Token::read_or_make(&data.path().join("token")).map_err(Failure::usage)?;
     Ok(Some(ApiPlan { listen, token }))
-}
-
-fn address(text: &str) -> Result<SocketAddr, Failure> {
-    text.parse().map_err(|_| {
-        Failure::usage(anyhow!(
-            "`{text}` is not an address: write for example `0.0.0.0:6443`"
-        ))
-    })
 }

@@ -2,30 +2,19 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use clap::{Args, Subcommand};
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use clap::Subcommand;
+use http::Method;
 use kaudit_backend::dynamic::{AuditSink, MAX_FILE_BYTES, Surroundings};
-use kaudit_dial::{Cluster, Trust, Upstream};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::server::Server;
+use super::table::table_of;
 use super::{Output, print};
-use crate::api::Token;
 use crate::exit::{Exit, Failure};
 use crate::sinks::Row;
-
-/// An answer that is longer is not read.
-const MAX_ANSWER_BYTES: usize = 16 << 20;
-
-/// An answer that takes longer is not awaited.
-const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Where a kaudit that serves keeps its token, unless it was told otherwise.
-const TOKEN_FILES: [&str; 2] = [".kaudit/dev/token", "/var/lib/kaudit/token"];
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -54,22 +43,6 @@ pub(super) enum Command {
         #[command(flatten)]
         server: Server,
     },
-}
-
-/// Which kaudit is asked.
-#[derive(Debug, Args)]
-pub(super) struct Server {
-    /// Address of its API
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:7440",
-        env = "KAUDIT_SERVER"
-    )]
-    server: String,
-    /// File with the API's token [default: .kaudit/dev/token, or else /var/lib/kaudit/token]
-    #[arg(long, value_name = "FILE", env = "KAUDIT_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
 }
 
 pub(super) fn run(command: Command) -> Result<Exit, Failure> {
@@ -127,25 +100,10 @@ fn table(rows: &[Row]) -> String {
             ]
         })
         .collect();
-    let width = |column: usize| {
-        let of_cells = cells.iter().filter_map(|row| row.get(column));
-        let widths = of_cells.map(|cell| cell.chars().count());
-        widths
-            .chain(heads.get(column).map(|head| head.len()))
-            .max()
-            .unwrap_or_default()
-    };
-    let line = |row: &[&str]| {
-        let padded = row
-            .iter()
-            .enumerate()
-            .map(|(column, cell)| format!("{cell:width$}", width = width(column)));
-        let line: Vec<String> = padded.collect();
-        format!("{}\n", line.join("  ").trim_end())
-    };
-    let mut text = line(&heads);
-    for (row, cells) in rows.iter().zip(&cells) {
-        text += &line(&cells.each_ref().map(String::as_str));
+    let mut lines = table_of(&heads, &cells).into_iter();
+    let mut text = lines.next().unwrap_or_default();
+    for (row, line) in rows.iter().zip(lines) {
+        text += &line;
         for (by, count) in &row.dropped_by {
             text += &format!("  dropped by {by}: {count}\n");
         }
@@ -213,63 +171,4 @@ async fn delete(server: &Server, names: &[String]) -> Result<Exit, Failure> {
         print(format!("auditsink.auditregistration.k8s.io/{name} deleted\n").as_bytes())?;
     }
     Ok(Exit::Done)
-}
-
-impl Server {
-    fn token(&self) -> Result<Token, Failure> {
-        let file = self.token_file.clone().or_else(|| {
-            let mut known = TOKEN_FILES.iter().map(PathBuf::from);
-            known.find(|file| file.exists())
-        });
-        let file = file.ok_or_else(|| {
-            Failure::usage(anyhow!(
-                "the API's token is missing: give --token-file, it is the file `token` in the data directory"
-            ))
-        })?;
-        Token::read(&file).map_err(Failure::usage)
-    }
-
-    /// The body of a good answer.
-    async fn ask(&self, method: Method, path: &str, body: String) -> Result<Vec<u8>, Failure> {
-        let address = self
-            .server
-            .parse()
-            .map_err(|why| Failure::usage(anyhow!("--server `{}`: {why}", self.server)))?;
-        let token = self.token()?;
-        let upstream = Upstream::new(&Cluster::new(address, Trust::Public), false).map_err(Failure::usage)?;
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .body(Full::from(body).map_err(|never| match never {}).boxed_unsync())
-            .map_err(Failure::usage)?;
-        if let Some(header) = token.header() {
-            request.headers_mut().insert(header::AUTHORIZATION, header);
-        }
-        let answered = tokio::time::timeout(TIMEOUT, async {
-            let response = upstream.send(request).await.map_err(Failure::unreachable)?;
-            let code = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
-                .collect()
-                .await;
-            let body = body.map_err(|error| Failure::unreachable(anyhow!(error)))?;
-            Ok((code, body.to_bytes().to_vec()))
-        });
-        let (code, body) = answered
-            .await
-            .map_err(|_| Failure::unreachable(anyhow!("{} did not answer in time", self.server)))??;
-        if code.is_success() {
-            return Ok(body);
-        }
-        let status: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let message = status.get("message").and_then(Value::as_str);
-        let message = message.unwrap_or("no reason given").to_owned();
-        Err(match code {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::not_allowed(anyhow!(
-                "{} does not accept the token: give --token-file",
-                self.server
-            )),
-            code if code.is_client_error() => Failure::usage(anyhow!(message)),
-            _ => Failure::unreachable(anyhow!("{}: {message}", self.server)),
-        })
-    }
 }

@@ -20,10 +20,26 @@ pub(crate) struct Audit {
     /// The webhook backend.
     #[serde(default)]
     pub(crate) webhook: Webhook,
+    /// The journal of this process as a backend.
+    #[serde(default)]
+    pub(crate) journal: AuditJournal,
     /// Folder of AuditSink objects (`auditregistration.k8s.io/v1alpha1`), one or more in each `*.yaml`, `*.yml` or
     /// `*.json`; watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sink_dir: Option<PathBuf>,
+}
+
+/// The journal of this process as a backend: what the gateway records is kept as what is collected is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct AuditJournal {
+    /// `batch` (a request does not wait), `blocking` (it waits until its event is durable) or `blocking-strict` (and
+    /// is refused if it does not become durable). Without it nothing is recorded in the journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mode: Option<String>,
+    /// The name under which the events are kept, beside `cluster`. Default `gateway`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) instance: Option<String>,
 }
 
 /// The log backend.

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::size::Size;
 use super::{Config, go};
 
-/// kube-apiserver's audit flags, and `--audit-*-batch-when-full` and `--audit-sink-dir` of our own. A flag
+/// kube-apiserver's audit flags, and `--audit-*-batch-when-full`, `--audit-journal-*` and `--audit-sink-dir` of our own. A flag
 /// that is not given leaves the file's value or the default.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Auditing (names, types and defaults of kube-apiserver)")]
@@ -125,6 +126,12 @@ pub(crate) struct AuditFlags {
     /// Bytes of an event [default: 102400]
     #[arg(long, value_name = "BYTES", env = "KAUDIT_AUDIT_WEBHOOK_TRUNCATE_MAX_EVENT_SIZE", allow_hyphen_values = true, value_parser = go::parse_int)]
     pub(crate) audit_webhook_truncate_max_event_size: Option<i64>,
+    /// Keep events in the journal too: batch, blocking or blocking-strict; without it they are not
+    #[arg(long, value_name = "MODE", env = "KAUDIT_AUDIT_JOURNAL_MODE")]
+    pub(crate) audit_journal_mode: Option<String>,
+    /// Name under which events are kept in the journal, beside the cluster's [default: gateway]
+    #[arg(long, value_name = "NAME", env = "KAUDIT_AUDIT_JOURNAL_INSTANCE")]
+    pub(crate) audit_journal_instance: Option<String>,
     /// Folder of AuditSink objects, watched; each is a webhook with a policy of its own
     #[arg(long, value_name = "DIR", env = "KAUDIT_AUDIT_SINK_DIR")]
     pub(crate) audit_sink_dir: Option<PathBuf>,
@@ -152,9 +159,70 @@ pub(crate) struct GatewayFlags {
     /// Loopback address for the API, for example 127.0.0.1:7440; without it there is none
     #[arg(long, value_name = "ADDRESS", env = "KAUDIT_API_LISTEN")]
     pub(crate) api_listen: Option<String>,
-    /// Where the API's token and the sinks that it registers are kept
+    /// Where the journal, the quarantine, keys, the API's token and the sinks that it registers are kept
     #[arg(long, value_name = "DIR", env = "KAUDIT_DATA_DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// Flags of the roles collect and forward, and of the journal.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Collecting (files, and who may post, are in the configuration file)")]
+pub(crate) struct CollectFlags {
+    /// Name of the cluster that events are about, where nothing else says it
+    #[arg(long, value_name = "NAME", env = "KAUDIT_CLUSTER")]
+    pub(crate) cluster: Option<String>,
+    /// Address to receive audit webhooks and other kaudits on, for example 0.0.0.0:7444
+    #[arg(long, value_name = "ADDRESS", env = "KAUDIT_COLLECT_LISTEN")]
+    pub(crate) collect_listen: Option<String>,
+    /// Serving certificate of the receiver, PEM, leaf first; watched and reloaded
+    #[arg(long, value_name = "FILE", env = "KAUDIT_COLLECT_TLS_CERT_FILE")]
+    pub(crate) collect_tls_cert_file: Option<PathBuf>,
+    /// Key of the receiver's certificate, PEM
+    #[arg(long, value_name = "FILE", env = "KAUDIT_COLLECT_TLS_PRIVATE_KEY_FILE")]
+    pub(crate) collect_tls_private_key_file: Option<PathBuf>,
+    /// Authority of the senders' certificates, PEM
+    #[arg(long, value_name = "FILE", env = "KAUDIT_COLLECT_CLIENT_CA_FILE")]
+    pub(crate) collect_client_ca_file: Option<PathBuf>,
+    /// Text that all requests of the receiver together may hold [default: 192Mi]
+    #[arg(long, value_name = "SIZE", env = "KAUDIT_COLLECT_MEMORY")]
+    pub(crate) collect_memory: Option<Size>,
+    /// The newest events of which duplicates are recognised [default: 4000000]
+    #[arg(long, value_name = "COUNT", env = "KAUDIT_COLLECT_DEDUP_EVENTS")]
+    pub(crate) collect_dedup_events: Option<u64>,
+    /// Room for what was no event; the oldest makes room for the newest [default: 1Gi]
+    #[arg(long, value_name = "SIZE", env = "KAUDIT_QUARANTINE_MAX_SIZE")]
+    pub(crate) quarantine_max_size: Option<Size>,
+    /// Room for the journal [default: 10Gi]
+    #[arg(long, value_name = "SIZE", env = "KAUDIT_JOURNAL_MAX_SIZE")]
+    pub(crate) journal_max_size: Option<Size>,
+    /// So much of the journal's disk stays free [default: 64Mi]
+    #[arg(long, value_name = "SIZE", env = "KAUDIT_JOURNAL_MIN_FREE")]
+    pub(crate) journal_min_free: Option<Size>,
+    /// Events that come within this time share one write to the disk [default: 5ms]
+    #[arg(long, value_name = "DURATION", env = "KAUDIT_JOURNAL_LINGER")]
+    pub(crate) journal_linger: Option<go::Duration>,
+    /// Kubeconfig whose current context is the central kaudit that role forward sends to
+    #[arg(long, value_name = "FILE", env = "KAUDIT_FORWARD_KUBECONFIG")]
+    pub(crate) forward_kubeconfig: Option<PathBuf>,
+}
+
+impl CollectFlags {
+    /// Lays what was given over `config`.
+    pub(crate) fn apply(self, config: &mut Config) {
+        let webhook = &mut config.collect.webhook;
+        over(&mut config.cluster, self.cluster);
+        over(&mut webhook.listen, self.collect_listen);
+        over(&mut webhook.tls.cert_file, self.collect_tls_cert_file);
+        over(&mut webhook.tls.key_file, self.collect_tls_private_key_file);
+        over(&mut webhook.tls.client_ca_file, self.collect_client_ca_file);
+        over(&mut webhook.memory, self.collect_memory);
+        over(&mut config.collect.dedup_events, self.collect_dedup_events);
+        over(&mut config.collect.quarantine_max_size, self.quarantine_max_size);
+        over(&mut config.journal.max_size, self.journal_max_size);
+        over(&mut config.journal.min_free, self.journal_min_free);
+        over(&mut config.journal.linger, self.journal_linger);
+        over(&mut config.forward.kubeconfig, self.forward_kubeconfig);
+    }
 }
 
 impl AuditFlags {
@@ -242,6 +310,8 @@ impl AuditFlags {
             &mut audit.webhook.truncate.max_event_size,
             self.audit_webhook_truncate_max_event_size,
         );
+        over(&mut audit.journal.mode, self.audit_journal_mode);
+        over(&mut audit.journal.instance, self.audit_journal_instance);
         over(&mut audit.sink_dir, self.audit_sink_dir);
     }
 }

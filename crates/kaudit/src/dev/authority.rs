@@ -50,6 +50,14 @@ impl Authority {
         self.issue(params)
     }
 
+    /// A certificate for a client that is known by `name`.
+    pub(crate) fn client(&self, name: &str) -> Result<Pem, rcgen::Error> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = subject(name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue(params)
+    }
+
     fn issue(&self, params: CertificateParams) -> Result<Pem, rcgen::Error> {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::authority::Pem;
 use super::people::Person;
 use crate::exit::Failure;
 
@@ -31,6 +32,21 @@ pub(crate) fn of_people(gateway: SocketAddr, authority: &str, people: &[Person])
         "clusters": [{"name": "kaudit", "cluster": cluster(gateway, authority)}],
         "users": users,
         "contexts": contexts,
+    }))
+}
+
+/// A webhook's kubeconfig: `server` is the whole URL that events are posted to.
+pub(crate) fn of_webhook(server: &str, authority: &str, client: &Pem) -> String {
+    let encode = |pem: &str| STANDARD.encode(pem);
+    document(&json!({
+        "apiVersion": "v1", "kind": "Config",
+        "current-context": "kaudit",
+        "clusters": [{"name": "kaudit", "cluster": {"server": server, "certificate-authority-data": encode(authority)}}],
+        "users": [{"name": "apiserver", "user": {
+            "client-certificate-data": encode(&client.certificate),
+            "client-key-data": encode(&client.key),
+        }}],
+        "contexts": [{"name": "kaudit", "context": {"cluster": "kaudit", "user": "apiserver"}}],
     }))
 }
 

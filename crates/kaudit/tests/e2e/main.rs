@@ -13,5 +13,6 @@ mod dev;
 mod kubectl;
 mod metrics;
 mod policy;
+mod setup;
 mod stop;
 mod webhook;

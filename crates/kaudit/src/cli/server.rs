@@ -1,0 +1,98 @@
+//! The API of a running kaudit, asked from the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use kaudit_dial::{Cluster, Trust, Upstream};
+use serde_json::Value;
+
+use crate::api::Token;
+use crate::exit::Failure;
+
+/// An answer that is longer is not read.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+
+/// An answer that takes longer is not awaited.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where a kaudit that serves keeps its token, unless it was told otherwise.
+const TOKEN_FILES: [&str; 2] = [".kaudit/dev/token", "/var/lib/kaudit/token"];
+
+/// Which kaudit is asked.
+#[derive(Debug, Args)]
+pub(super) struct Server {
+    /// Address of its API
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7440",
+        env = "KAUDIT_SERVER"
+    )]
+    server: String,
+    /// File with the API's token [default: .kaudit/dev/token, or else /var/lib/kaudit/token]
+    #[arg(long, value_name = "FILE", env = "KAUDIT_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl Server {
+    fn token(&self) -> Result<Token, Failure> {
+        let file = self.token_file.clone().or_else(|| {
+            let mut known = TOKEN_FILES.iter().map(PathBuf::from);
+            known.find(|file| file.exists())
+        });
+        let file = file.ok_or_else(|| {
+            Failure::usage(anyhow!(
+                "the API's token is missing: give --token-file, it is the file `token` in the data directory"
+            ))
+        })?;
+        Token::read(&file).map_err(Failure::usage)
+    }
+
+    /// The body of a good answer.
+    pub(super) async fn ask(&self, method: Method, path: &str, body: String) -> Result<Vec<u8>, Failure> {
+        let address = self
+            .server
+            .parse()
+            .map_err(|why| Failure::usage(anyhow!("--server `{}`: {why}", self.server)))?;
+        let token = self.token()?;
+        let upstream = Upstream::new(&Cluster::new(address, Trust::Public), false).map_err(Failure::usage)?;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(Full::from(body).map_err(|never| match never {}).boxed_unsync())
+            .map_err(Failure::usage)?;
+        if let Some(header) = token.header() {
+            request.headers_mut().insert(header::AUTHORIZATION, header);
+        }
+        let answered = tokio::time::timeout(TIMEOUT, async {
+            let response = upstream.send(request).await.map_err(Failure::unreachable)?;
+            let code = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+                .collect()
+                .await;
+            let body = body.map_err(|error| Failure::unreachable(anyhow!(error)))?;
+            Ok((code, body.to_bytes().to_vec()))
+        });
+        let (code, body) = answered
+            .await
+            .map_err(|_| Failure::unreachable(anyhow!("{} did not answer in time", self.server)))??;
+        if code.is_success() {
+            return Ok(body);
+        }
+        let status: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let message = status.get("message").and_then(Value::as_str);
+        let message = message.unwrap_or("no reason given").to_owned();
+        Err(match code {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::not_allowed(anyhow!(
+                "{} does not accept the token: give --token-file",
+                self.server
+            )),
+            code if code.is_client_error() => Failure::usage(anyhow!(message)),
+            _ => Failure::unreachable(anyhow!("{}: {message}", self.server)),
+        })
+    }
+}

@@ -1,0 +1,64 @@
+//! The journal and the way into it, as a configuration asks for them.
+
+use anyhow::Context as _;
+use kaudit_collect::{Intake, IntakeOptions, Keys, Quarantine};
+use kaudit_journal::{Journal, Options};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::data::DataDir;
+use crate::exit::Failure;
+
+const QUARANTINE_BYTES: u64 = 1 << 30;
+
+/// Opens the journal in the data directory; what was left by a crash is put right.
+pub(crate) fn open(data: &DataDir, config: &Config) -> Result<Intake, Failure> {
+    let folder = data.path().join("journal");
+    let options = options(config);
+    let (journal, recovery) = Journal::open(&folder, options)
+        .with_context(|| format!("cannot open the journal `{}`", folder.display()))
+        .map_err(Failure::unreachable)?;
+    info!(
+        segments = recovery.segments,
+        bytes = recovery.bytes,
+        oldest = %recovery.oldest,
+        next = %recovery.next,
+        cut_bytes = recovery.cut_bytes,
+        elapsed = ?recovery.elapsed,
+        "journal open"
+    );
+    for gap in &recovery.gaps {
+        warn!(from = %gap.from, to = %gap.to, reason = ?gap.reason, "records of the journal are lost");
+    }
+    let folder = data.path().join("quarantine");
+    let bytes = config
+        .collect
+        .quarantine_max_size
+        .map_or(QUARANTINE_BYTES, |size| size.0);
+    let quarantine = Quarantine::open(&folder, bytes)
+        .with_context(|| format!("cannot open the quarantine `{}`", folder.display()))
+        .map_err(Failure::unreachable)?;
+    let mut options = IntakeOptions::default();
+    if let Some(events) = config.collect.dedup_events {
+        options.dedup_events = usize::try_from(events).unwrap_or(usize::MAX);
+    }
+    let keys = Keys::new(data.key().map_err(Failure::unreachable)?);
+    Intake::new(journal, keys, quarantine, options).map_err(Failure::unreachable)
+}
+
+fn options(config: &Config) -> Options {
+    let mut options = Options::default();
+    let journal = &config.journal;
+    if let Some(size) = journal.max_size {
+        options.max_bytes = size.0;
+        // A small journal has small segments: what is given up for want of room is one of them.
+        options.segment_bytes = options.segment_bytes.min(size.0 / 8).max(64 << 10);
+    }
+    if let Some(size) = journal.min_free {
+        options.min_free_bytes = size.0;
+    }
+    if let Some(linger) = journal.linger {
+        options.linger = linger.0;
+    }
+    options
+}

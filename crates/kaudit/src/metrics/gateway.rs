@@ -1,0 +1,177 @@
+//! What a gateway counts.
+
+use std::fmt;
+
+use kaudit_dial::Upstream;
+use kaudit_gateway::Gateway;
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::{Labels, counter, family, gauge};
+
+/// Everything of one gateway; `unprintable_at_sinks` are bodies that its sinks left out.
+pub(super) fn encode(
+    gateway: &Gateway,
+    upstream: &Upstream,
+    unprintable_at_sinks: u64,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    audit(gateway, encoder)?;
+    bodies(gateway, unprintable_at_sinks, encoder)?;
+    forwarding(gateway, upstream, encoder)?;
+    reviews(gateway, encoder)
+}
+
+/// Source of the names: k8s.io/apiserver pkg/audit/metrics.go.
+fn audit(gateway: &Gateway, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let audit = gateway.audit_metrics();
+    counter(
+        encoder,
+        "apiserver_audit_event",
+        "Audit events generated and sent to the audit backend",
+        audit.events,
+    )?;
+    counter(
+        encoder,
+        "apiserver_audit_requests_rejected",
+        "Requests rejected because of an error in the audit backend",
+        audit.rejected,
+    )?;
+    let [none, metadata, request, request_response] = audit.levels;
+    family(
+        encoder,
+        "apiserver_audit_level",
+        "Requests by the level at which the policy records them",
+        [
+            (&[("level", "None")] as &Labels, none),
+            (&[("level", "Metadata")], metadata),
+            (&[("level", "Request")], request),
+            (&[("level", "RequestResponse")], request_response),
+        ],
+    )?;
+    counter(
+        encoder,
+        "kaudit_audited_requests",
+        "Audited requests that began",
+        audit.received,
+    )?;
+    counter(
+        encoder,
+        "kaudit_audited_requests_ended",
+        "Audited requests that had their final event",
+        audit.finals,
+    )?;
+    family(
+        encoder,
+        "kaudit_audited_requests_aborted",
+        "Audited requests that did not end by themselves",
+        [
+            (&[("by", "client")] as &Labels, audit.client_gone),
+            (&[("by", "upstream")], audit.upstream_errors),
+            (&[("by", "panic")], audit.panics),
+        ],
+    )
+}
+
+fn bodies(gateway: &Gateway, unprintable_at_sinks: u64, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let audit = gateway.audit_metrics();
+    family(
+        encoder,
+        "kaudit_audit_bodies_left_out",
+        "Bodies that events lack, by reason",
+        [
+            (&[("reason", "over_limit")] as &Labels, audit.bodies_over_limit),
+            (&[("reason", "over_budget")], audit.bodies_over_budget),
+            (
+                &[("reason", "unprintable")],
+                audit.bodies_unprintable + unprintable_at_sinks,
+            ),
+        ],
+    )
+}
+
+fn forwarding(gateway: &Gateway, upstream: &Upstream, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let gateway = gateway.metrics();
+    counter(
+        encoder,
+        "kaudit_gateway_forwarded_requests",
+        "Requests sent on to the cluster",
+        gateway.forwarded,
+    )?;
+    family(
+        encoder,
+        "kaudit_gateway_failed_requests",
+        "Requests that the gateway answered itself, by reason",
+        [
+            (&[("reason", "unreachable")] as &Labels, gateway.unreachable),
+            (&[("reason", "broken")], gateway.broken),
+            (&[("reason", "path")], gateway.refused_paths),
+            (&[("reason", "identity")], gateway.identity_failures),
+        ],
+    )?;
+    counter(
+        encoder,
+        "kaudit_gateway_tunnels",
+        "Connections that became tunnels (exec, attach, port-forward)",
+        gateway.tunnels,
+    )?;
+    gauge(
+        encoder,
+        "kaudit_gateway_tunnels_open",
+        "Tunnels that are open",
+        gateway.tunnels_open,
+    )?;
+    let upstream = upstream.metrics();
+    counter(
+        encoder,
+        "kaudit_gateway_upstream_connections_opened",
+        "Connections opened to the cluster",
+        upstream.opened,
+    )?;
+    counter(
+        encoder,
+        "kaudit_gateway_upstream_connections_reused",
+        "Requests that found an idle connection",
+        upstream.reused,
+    )?;
+    gauge(
+        encoder,
+        "kaudit_gateway_upstream_connections_idle",
+        "Connections to the cluster that are idle",
+        upstream.idle,
+    )
+}
+
+fn reviews(gateway: &Gateway, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let gateway = gateway.metrics();
+    family(
+        encoder,
+        "kaudit_gateway_reviews",
+        "Questions about identity and decision: answered from memory, asked of the cluster, failed",
+        [
+            (
+                &[("about", "identity"), ("result", "known")] as &Labels,
+                gateway.identity_hits,
+            ),
+            (
+                &[("about", "identity"), ("result", "asked")],
+                gateway.identity_reviews,
+            ),
+            (
+                &[("about", "identity"), ("result", "failed")],
+                gateway.identity_failures,
+            ),
+            (
+                &[("about", "decision"), ("result", "known")],
+                gateway.decision_hits,
+            ),
+            (
+                &[("about", "decision"), ("result", "asked")],
+                gateway.decision_reviews,
+            ),
+            (
+                &[("about", "decision"), ("result", "failed")],
+                gateway.decision_failures,
+            ),
+        ],
+    )
+}
