@@ -28,4 +28,4 @@ pub use options::{BackendOptions, Backends, LogOptions, OptionsError};
 pub use rotate::{Rotation, RotationError};
 pub use truncate::{Truncate, TruncateConfig};
 #[cfg(feature = "webhook")]
-pub use webhook::{Webhook, WebhookConfig};
+pub use webhook::{AttemptFailed, Webhook, WebhookConfig};

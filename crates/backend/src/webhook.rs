@@ -96,6 +96,26 @@ pub enum WebhookError {
     Path(#[from] PathError),
 }
 
+/// Why one attempt did not deliver.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+#[non_exhaustive]
+pub struct AttemptFailed {
+    /// The class.
+    pub class: FailureClass,
+    /// The error's text, upstream's where upstream has one.
+    pub message: String,
+}
+
+/// Which attempt failed.
+#[derive(Clone, Copy)]
+enum Attempt {
+    /// One of those of a delivery.
+    Of { number: u32, attempts: u32 },
+    /// One whose caller may try again for as long as it likes.
+    OfCaller,
+}
+
 /// What the webhook did so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -201,6 +221,37 @@ impl Webhook {
         }
     }
 
+    /// One attempt to deliver `batch`, for a caller that keeps the events and tries again itself: a failure is
+    /// counted and logged as a failed attempt and loses nothing. What is kept is the caller's to count, too.
+    ///
+    /// # Errors
+    ///
+    /// [`AttemptFailed`].
+    pub fn attempt(
+        &self,
+        batch: Vec<Emission<'static>>,
+    ) -> impl Future<Output = Result<(), AttemptFailed>> + Send + use<> {
+        let shared = Arc::clone(&self.0);
+        let body = EventListBody::of(batch, &shared.counters);
+        let (bytes, events) = (body.bytes, body.events.len());
+        async move {
+            let timeout = shared.config.timeout;
+            match post::attempt(&shared.client, &shared.target, &bytes, timeout).await {
+                Ok(()) => {
+                    shared.delivered(events);
+                    Ok(())
+                }
+                Err(failure) => {
+                    shared.failed(&failure, Attempt::OfCaller, events);
+                    Err(AttemptFailed {
+                        class: failure.class,
+                        message: failure.message,
+                    })
+                }
+            }
+        }
+    }
+
     /// Begins the delivery of events that are in `batch`, which holds their place, if they need one.
     fn begin(&self, batch: Vec<Emission<'_>>, place: Option<OwnedSemaphorePermit>) -> Outcome {
         let body = EventListBody::of(batch, &self.0.counters);
@@ -269,16 +320,17 @@ impl Delivery {
             let failure = match post::attempt(&shared.client, &shared.target, &self.body, timeout).await {
                 Ok(()) => {
                     self.is_over = true;
-                    shared.delivered_batches.fetch_add(1, Ordering::Relaxed);
-                    shared
-                        .delivered_events
-                        .fetch_add(self.events.len() as u64, Ordering::Relaxed);
+                    shared.delivered(self.events.len());
                     shared.counters.kept(self.events.len());
                     return Ok(());
                 }
                 Err(failure) => failure,
             };
-            shared.failed(&failure, attempt, self.events.len());
+            let number = Attempt::Of {
+                number: attempt,
+                attempts,
+            };
+            shared.failed(&failure, number, self.events.len());
             if attempt >= attempts {
                 self.is_over = true;
                 let refusal = Refusal {
@@ -311,7 +363,12 @@ impl Drop for Delivery {
 }
 
 impl Shared {
-    fn failed(&self, failure: &Failure, attempt: u32, events: usize) {
+    fn delivered(&self, events: usize) {
+        self.delivered_batches.fetch_add(1, Ordering::Relaxed);
+        self.delivered_events.fetch_add(events as u64, Ordering::Relaxed);
+    }
+
+    fn failed(&self, failure: &Failure, attempt: Attempt, events: usize) {
         self.counters.attempt_failed(failure.class.as_str());
         let at = FailureClass::ALL.iter().position(|class| *class == failure.class);
         if let Some(counter) = at.and_then(|at| self.failures.get(at)) {
@@ -325,9 +382,13 @@ impl Shared {
         logged.last = Some(Instant::now());
         let suppressed = std::mem::take(&mut logged.suppressed);
         drop(logged);
+        let (attempt, of) = match attempt {
+            Attempt::Of { number, attempts } => (Some(number), Some(attempts)),
+            Attempt::OfCaller => (None, None),
+        };
         warn!(
             attempt,
-            of = self.config.attempts,
+            of,
             events,
             class = failure.class.as_str(),
             answer = failure.quoted,

@@ -153,7 +153,7 @@ impl Access {
         names: &[String],
         authorization: Option<&[u8]>,
     ) -> Result<Sender<'_>, Denied> {
-        let token = authorization.and_then(bearer).map(|token| blake3::hash(token));
+        let token = authorization.and_then(bearer).map(blake3::hash);
         // Every token is compared, so that time does not tell which one was nearly right.
         let grants: Vec<&Grant> = self
             .grants

@@ -84,7 +84,9 @@ impl JournalSink {
     }
 
     fn push(&self, parcel: &mut Parcel, emission: &Emission<'_>) -> Result<(), (Reason, String)> {
-        let line = emission.line().map_err(|error| (Reason::Encode, error.to_string()))?;
+        let line = emission
+            .line()
+            .map_err(|error| (Reason::Encode, error.to_string()))?;
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let cluster = self.source.origin().cluster.as_str();
         let arrival = Arrival::of_line(line, cluster, self.intake.keys())
@@ -168,11 +170,7 @@ impl Sink for JournalSink {
                 Ok(taken) => return outcome.and(begun.settle(Appended::Taken(taken), kept)),
                 // This thread may block.
                 Err(NotKept::Rejected(Reject::QueueFull))
-                    if self
-                        .intake
-                        .journal()
-                        .wait_durable_timeout(durable, self.patience)
-                        > durable => {}
+                    if self.intake.journal().wait_durable_timeout(durable, self.patience) > durable => {}
                 Err(error) => {
                     let events = kept.iter().map(Emission::event);
                     return outcome.and(self.settler.refuse(reason(&error), with_cause(&error), events));

@@ -8,21 +8,22 @@ mod chunk;
 mod clock;
 pub mod completeness;
 mod dedup;
+mod forward;
 mod import;
 mod inflate;
 mod intake;
-pub mod lines;
 mod journal_sink;
+pub mod lines;
 mod parcel;
 mod quarantine;
 mod receiver;
 mod rooms;
 mod settler;
 mod source;
+mod spool;
 mod tail;
 mod tailing;
 mod unpack;
-mod spool;
 
 pub use access::{Access, Credential, Grant, InvalidPattern, InvalidToken, Pattern, TokenHash};
 pub use arrival::{Arrival, Keys, NotAnEvent};
@@ -31,6 +32,7 @@ pub use chunk::{
     TornReason,
 };
 pub use clock::now_micros;
+pub use forward::{Forward, ForwardError, ForwardOptions, ForwardState, ForwardStatus};
 pub use import::{ImportConfig, ImportError, ImportFile, ImportIdentity, Progress};
 pub use inflate::{Bounded, InflateError, Limits};
 pub use intake::{AuditIdReused, Beside, Intake, IntakeOptions, NotKept, Taken};
@@ -40,9 +42,9 @@ pub use quarantine::{Piece, Quarantine, QuarantineStats};
 pub use receiver::{Receiver, ReceiverOptions};
 pub use settler::SinkMode;
 pub use source::{InvalidName, Name, Origin, Source, SourceCounts, Way};
+pub use spool::{Deliver, Delivery, Spool, SpoolError, SpoolMetrics, SpoolOptions};
 pub use tail::{
     LogFormat, MAX_POSITION_BYTES, Poll, PositionError, SourceState, SourceStatus, Start, Tail, TailConfig,
     TailError, TailStatus,
 };
 pub use tailing::{StartError, Tailing};
-pub use spool::{Deliver, Delivery, Spool, SpoolError, SpoolMetrics, SpoolOptions};

@@ -3,6 +3,7 @@
 //! | request | meaning |
 //! | --- | --- |
 //! | `POST /v1/audit/<cluster>/<instance>` | an EventList, as kube-apiserver's webhook backend posts it |
+//! | `POST /v1/forward` | records of another kaudit's journal, as [`Forward`](crate::Forward) sends them |
 //!
 //! What stands behind `?` is passed over: client-go puts its timeout there. The answers:
 //!
@@ -16,6 +17,8 @@
 //! | 429 with `Retry-After` | not now: memory, journal or disk is full; nothing is kept that is not already here |
 
 mod body;
+mod forwarded;
+mod gathered;
 mod list;
 mod split;
 
@@ -26,6 +29,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -34,9 +38,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Denied, PeerCertificate};
 use crate::budget::Budget;
+use crate::forward::wire;
 use crate::intake::{Intake, NotKept};
 use crate::source::{Name, Origin, Source, Way};
-use body::BodyReader;
+use body::{BodyReader, drain};
+use forwarded::Edges;
 
 /// Bounds of a [`Receiver`].
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +58,8 @@ pub struct ReceiverOptions {
     pub idle: Duration,
     /// From a request's head to its answer. kube-apiserver gives up after 30 s.
     pub deadline: Duration,
+    /// The same for records of another kaudit.
+    pub forward_deadline: Duration,
 }
 
 impl Default for ReceiverOptions {
@@ -62,6 +70,7 @@ impl Default for ReceiverOptions {
             patience: Duration::from_secs(5),
             idle: Duration::from_secs(10),
             deadline: Duration::from_secs(25),
+            forward_deadline: Duration::from_secs(60),
         }
     }
 }
@@ -77,6 +86,15 @@ struct Inner {
     budget: Budget,
     options: ReceiverOptions,
     answers: Mutex<BTreeMap<(u16, &'static str), u64>>,
+    edges: Edges,
+}
+
+/// What a request that was taken is answered with.
+enum Taken {
+    /// Nothing; whoever sends EventLists does not read it.
+    List,
+    /// JSON.
+    Records(String),
 }
 
 /// Why a request was not answered with 200.
@@ -143,6 +161,7 @@ impl Receiver {
             budget: Budget::new(memory, options.patience),
             options,
             answers: Mutex::default(),
+            edges: Edges::default(),
         }))
     }
 
@@ -175,8 +194,11 @@ impl Receiver {
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: &PeerCertificate) -> Response<Full<Bytes>> {
-        let (status, reason, text) = match self.handle(request, peer).await {
-            Ok(()) => (StatusCode::OK, "ok", String::new()),
+        let (head, mut body) = request.into_parts();
+        let handled = self.handle(&head, &mut body, peer).await;
+        let (status, reason, text) = match handled {
+            Ok(Taken::List) => (StatusCode::OK, "ok", String::new()),
+            Ok(Taken::Records(text)) => (StatusCode::OK, "ok", text),
             Err(Refused::Never { status, reason, text }) => (status, reason, text),
             Err(Refused::Later { reason, text }) => (StatusCode::TOO_MANY_REQUESTS, reason, text),
         };
@@ -186,7 +208,15 @@ impl Receiver {
         }
         if status != StatusCode::OK {
             tracing::debug!(%status, reason, text, "refused a request");
+            if status != StatusCode::REQUEST_TIMEOUT {
+                drain(&mut body).await;
+            }
         }
+        let content_type = match status {
+            StatusCode::OK => "application/json",
+            _ => "text/plain; charset=utf-8",
+        };
+        let has_text = !text.is_empty();
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -203,17 +233,22 @@ impl Receiver {
             }
             _ => {}
         }
-        if status != StatusCode::OK {
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("text/plain; charset=utf-8"),
-            );
+        if has_text {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
         response
     }
 
-    async fn handle(&self, request: Request<Incoming>, peer: &PeerCertificate) -> Result<(), Refused> {
-        let path = request.uri().path().to_owned();
+    async fn handle(
+        &self,
+        head: &Parts,
+        body: &mut Incoming,
+        peer: &PeerCertificate,
+    ) -> Result<Taken, Refused> {
+        let path = head.uri.path();
+        if path == "/v1/forward" {
+            return self.forwarded(head, body, peer).await.map(Taken::Records);
+        }
         let Some(target) = path.strip_prefix("/v1/audit/") else {
             return Err(Refused::never(
                 StatusCode::NOT_FOUND,
@@ -222,15 +257,9 @@ impl Receiver {
             ));
         };
         let (cluster, instance) = names(target)?;
-        if request.method() != Method::POST {
-            return Err(Refused::never(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "events are posted",
-            ));
-        }
+        is_post(head)?;
         let access = self.0.access.load_full();
-        let authorization = request.headers().get(header::AUTHORIZATION);
+        let authorization = head.headers.get(header::AUTHORIZATION);
         access
             .sender(&peer.names, authorization.map(HeaderValue::as_bytes))?
             .may_bring(&cluster, &instance)?;
@@ -241,18 +270,56 @@ impl Receiver {
             path: String::new(),
         })?;
         source.shown(peer.not_after);
-        is_json(&request)?;
-        let body = BodyReader::new(request, self.0.budget.clone(), self.0.options)?;
+        if head.headers.contains_key(header::CONTENT_TYPE) {
+            is_of_type(head, "application/json", "an EventList is application/json")?;
+        }
+        let body = BodyReader::new(head, body, self.0.budget.clone(), self.0.options)?;
         let received = tokio::time::timeout(self.0.options.deadline, self.receive(&source, body)).await;
         let outcome = received
             .unwrap_or_else(|_| Err(Refused::later("deadline", "the events are not durable in time")));
         if let Err(Refused::Later { reason, .. }) = &outcome {
             source.held_back(reason);
         }
+        outcome.map(|()| Taken::List)
+    }
+
+    async fn forwarded(
+        &self,
+        head: &Parts,
+        body: &mut Incoming,
+        peer: &PeerCertificate,
+    ) -> Result<String, Refused> {
+        is_post(head)?;
+        let access = self.0.access.load_full();
+        let authorization = head.headers.get(header::AUTHORIZATION);
+        let sender = access.sender(&peer.names, authorization.map(HeaderValue::as_bytes))?;
+        is_of_type(head, wire::MEDIA_TYPE, "another kaudit's records are expected")?;
+        let edge = head.headers.get(wire::EDGE_HEADER);
+        let edge = edge.and_then(|edge| edge.to_str().ok()?.parse::<Name>().ok());
+        let edge = edge.ok_or_else(|| {
+            let text = format!("the header `{}` names no edge", wire::EDGE_HEADER);
+            Refused::never(StatusCode::BAD_REQUEST, "no_edge", text)
+        })?;
+        let body = BodyReader::new(head, body, self.0.budget.clone(), self.0.options)?;
+        let from = forwarded::From {
+            edge: &edge,
+            sender: &sender,
+            certificate_not_after: peer.not_after,
+            edges: &self.0.edges,
+        };
+        let receiving = forwarded::receive(&self.0.intake, &from, body, &self.0.options);
+        let outcome = tokio::time::timeout(self.0.options.forward_deadline, receiving)
+            .await
+            .unwrap_or_else(|_| Err(Refused::later("deadline", "the records are not durable in time")));
+        if let Err(Refused::Later { reason, .. }) = &outcome
+            && let Some(source) = self.0.edges.source(&edge)
+        {
+            source.held_back(reason);
+        }
         outcome
     }
 
-    async fn receive(&self, source: &Source, body: BodyReader) -> Result<(), Refused> {
+    async fn receive(&self, source: &Source, body: BodyReader<'_>) -> Result<(), Refused> {
         list::receive(&self.0.intake, source, body, &self.0.options).await
     }
 }
@@ -266,21 +333,27 @@ fn names(target: &str) -> Result<(Name, Name), Refused> {
     Ok((name(cluster)?, name(instance)?))
 }
 
-fn is_json(request: &Request<Incoming>) -> Result<(), Refused> {
-    let Some(value) = request.headers().get(header::CONTENT_TYPE) else {
+fn is_post(head: &Parts) -> Result<(), Refused> {
+    if head.method == Method::POST {
         return Ok(());
-    };
-    let media_type = value
-        .as_bytes()
-        .split(|byte| *byte == b';')
-        .next()
-        .unwrap_or_default();
-    if media_type.trim_ascii().eq_ignore_ascii_case(b"application/json") {
+    }
+    Err(Refused::never(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "events are posted",
+    ))
+}
+
+fn is_of_type(head: &Parts, wanted: &str, text: &'static str) -> Result<(), Refused> {
+    let value = head.headers.get(header::CONTENT_TYPE);
+    let value = value.map(HeaderValue::as_bytes).unwrap_or_default();
+    let media_type = value.split(|byte| *byte == b';').next().unwrap_or_default();
+    if media_type.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()) {
         return Ok(());
     }
     Err(Refused::never(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "unsupported_media_type",
-        "an EventList is application/json",
+        text,
     ))
 }

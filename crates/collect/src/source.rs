@@ -143,6 +143,9 @@ pub struct SourceCounts {
     pub oversized: u64,
     /// Times that events are known to be missing.
     pub gaps: u64,
+    /// Records that the kaudit which forwards this source could not read any more, as it said itself. They may
+    /// have been of any source that it forwards; they are counted where the records around them were from.
+    pub missing: u64,
     /// Times that the source was told to come again later, by reason.
     pub held_back: BTreeMap<&'static str, u64>,
     /// When an event was taken in last, microseconds since 1970 in UTC.

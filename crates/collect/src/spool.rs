@@ -295,7 +295,11 @@ impl Spool {
             oldest_age: age,
             delivered_batches: status.delivered_batches,
             delivered_events: status.delivered_events,
-            evicted: status.evicted.iter().map(|(reason, events)| (*reason, *events)).collect(),
+            evicted: status
+                .evicted
+                .iter()
+                .map(|(reason, events)| (*reason, *events))
+                .collect(),
             failures_in_a_row: status.failures_in_a_row,
             last_error: status.last_error.clone(),
         }

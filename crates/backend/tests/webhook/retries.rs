@@ -73,6 +73,36 @@ async fn a_server_that_says_when_to_come_back_is_asked_ten_times_more_within_an_
 }
 
 #[tokio::test]
+async fn an_attempt_of_a_caller_that_keeps_its_events_loses_none() {
+    let tasks = TaskTracker::new();
+    let server = Server::start(&tasks).await;
+    server.answer(b"HTTP/1.1 503 \r\nContent-Length: 4\r\n\r\nbusy".to_vec());
+    let config = WebhookConfig {
+        attempts: 5,
+        ..once()
+    };
+    let (webhook, counters) = webhook(&format!("http://{}", server.address), config);
+    let event = conformance::event(0, 0);
+    let batch = || {
+        vec![
+            Emission::new(&event).keep_line(),
+            Emission::new(&event).keep_line(),
+        ]
+    };
+    let failed = webhook.attempt(batch()).await.unwrap_err();
+    assert_eq!(failed.class, FailureClass::Server);
+    assert_eq!(server.arrived().len(), 1);
+    assert_eq!(counters.snapshot().total_lost(), 0);
+    assert_eq!(counters.snapshot().failed_attempts, [("server_error", 1)]);
+    server.answer(b"HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n".to_vec());
+    webhook.attempt(batch()).await.unwrap();
+    assert_eq!(server.arrived().len(), 1);
+    assert_eq!(webhook.metrics().delivered_events, 2);
+    // Whoever keeps the events counts them.
+    assert_eq!(counters.snapshot().kept, 0);
+}
+
+#[tokio::test]
 async fn redirects_are_followed_with_the_body_on_the_same_origin_only() {
     let tasks = TaskTracker::new();
     let server = Server::start(&tasks).await;

@@ -105,7 +105,11 @@ fn an_event_is_kept_as_the_line_of_the_gateway() {
     let record = &records[0];
     assert_eq!(record.transport, Transport::Gateway);
     assert_eq!(
-        (record.cluster.as_str(), record.instance.as_str(), record.source.as_str()),
+        (
+            record.cluster.as_str(),
+            record.instance.as_str(),
+            record.source.as_str()
+        ),
         ("prod", "gw-1", "gateway")
     );
     assert_eq!([&record.event[..], b"\n"].concat(), emission.line().unwrap());
@@ -120,7 +124,11 @@ fn submitting_returns_although_the_disk_is_stuck() {
     // Nothing is committed for a minute.
     options.linger = Duration::from_secs(60);
     let world = world(options);
-    let first = world.intake.journal().append(kaudit_journal::Batch::new()).unwrap();
+    let first = world
+        .intake
+        .journal()
+        .append(kaudit_journal::Batch::new())
+        .unwrap();
     first.wait().unwrap();
     conformance::check_never_blocks(Arc::new(world.sink(SinkMode::BlockingStrict)));
 }
@@ -136,7 +144,9 @@ fn a_disk_that_fails_refuses_in_strict_mode_and_is_counted_in_all() {
         let sink = world.sink(mode);
         world.disk.fail_at_random(Some((1, Fault::Io)));
         let event = conformance::event(0, 0);
-        let end = sink.submit(&Emission::new(&event), &mut Reservation::none()).wait();
+        let end = sink
+            .submit(&Emission::new(&event), &mut Reservation::none())
+            .wait();
         assert_eq!(end.is_err(), is_refused, "{mode:?}");
         sink.shutdown();
         let snapshot = world.counters.snapshot();

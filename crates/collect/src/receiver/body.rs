@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
-use http::{Request, StatusCode, header};
+use http::request::Parts;
+use http::{StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
@@ -21,9 +22,15 @@ const MAX_RATIO: u64 = 100;
 /// Below this the ratio does not matter.
 const RATIO_FREE_BYTES: u64 = 1 << 20;
 
+/// Of a body that is not wanted, so much is read.
+const DRAINED_BYTES: usize = 16 << 20;
+
+/// And for so long.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
 /// Reads a body, inflates it if it is compressed, and accounts for the memory that its reader holds.
-pub(crate) struct BodyReader {
-    body: Incoming,
+pub(crate) struct BodyReader<'a> {
+    body: &'a mut Incoming,
     idle: Duration,
     share: Share,
     coding: Coding,
@@ -40,14 +47,15 @@ enum Coding {
     },
 }
 
-impl BodyReader {
+impl<'a> BodyReader<'a> {
     pub(super) fn new(
-        request: Request<Incoming>,
+        head: &Parts,
+        body: &'a mut Incoming,
         budget: Budget,
         options: ReceiverOptions,
     ) -> Result<Self, Refused> {
-        let coding = match request
-            .headers()
+        let coding = match head
+            .headers
             .get(header::CONTENT_ENCODING)
             .map(|value| value.as_bytes())
         {
@@ -67,7 +75,7 @@ impl BodyReader {
             }
         };
         Ok(Self {
-            body: request.into_body(),
+            body,
             idle: options.idle,
             share: budget.share(),
             coding,
@@ -166,6 +174,21 @@ impl BodyReader {
         self.coding = Coding::Identity;
         Ok((!inflated.is_empty()).then(|| Bytes::from(inflated)))
     }
+}
+
+/// Reads on without keeping anything, so that a sender that is still writing comes to read its answer: where a
+/// connection is closed under it, it may see that instead.
+pub(super) async fn drain(body: &mut Incoming) {
+    let draining = async {
+        let mut left = DRAINED_BYTES;
+        while left > 0
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    // Whoever is slower sees what it sees.
+    tokio::time::timeout(DRAIN_TIME, draining).await.ok();
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]

@@ -1,47 +1,32 @@
 //! An EventList from a request's body into the journal.
 
-use std::time::Duration;
-
 use http::StatusCode;
 use kaudit_event::{Event, Text};
-use kaudit_journal::Reject;
 
 use super::body::BodyReader;
+use super::gathered::Gathered;
 use super::split::{Item, SplitError, Splitter};
 use super::{ReceiverOptions, Refused};
 use crate::arrival::{Arrival, NotAnEvent};
 use crate::clock;
-use crate::intake::{Beside, Intake, NotKept, Taken};
-use crate::parcel::{About, Parcel};
-use crate::quarantine::Piece;
+use crate::intake::{Intake, NotKept};
+use crate::parcel::About;
 use crate::source::Source;
-
-/// A parcel of so many bytes goes into the journal.
-const PARCEL_BYTES: usize = 512 << 10;
 
 /// So much of a body that is no list is put into quarantine.
 const MAX_REST_BYTES: usize = 1 << 20;
-
-/// What was no event, until it is put away.
-struct Stray {
-    bytes: Vec<u8>,
-    reason: String,
-}
 
 /// Reads a list to its end and waits until its events are durable.
 pub(super) async fn receive(
     intake: &Intake,
     source: &Source,
-    mut body: BodyReader,
+    mut body: BodyReader<'_>,
     options: &ReceiverOptions,
 ) -> Result<(), Refused> {
     let mut receiving = Receiving {
         intake,
         source,
-        patience: options.patience,
-        parcel: Parcel::new(source.clone()),
-        strays: Vec::new(),
-        taken: Vec::new(),
+        gathered: Gathered::new(intake, source.clone(), options.patience),
     };
     let mut splitter = Splitter::new(options.max_event_bytes);
     let fault = loop {
@@ -50,11 +35,11 @@ pub(super) async fn receive(
             Ok(None) => break splitter.finish().err(),
             Err(refused) => {
                 // What came before is kept: the sender brings it again and it is known then.
-                receiving.finish().await?;
+                receiving.gathered.finish().await?;
                 return Err(refused);
             }
         };
-        body.hold(splitter.held() + piece.len() + receiving.held())
+        body.hold(splitter.held() + piece.len() + receiving.gathered.held())
             .await?;
         splitter.push(&piece);
         drop(piece);
@@ -73,14 +58,11 @@ pub(super) async fn receive(
         }
         rest.truncate(MAX_REST_BYTES);
         let reason = error.to_string();
-        receiving.strays.push(Stray {
-            bytes: rest,
-            reason: reason.clone(),
-        });
-        receiving.finish().await?;
+        receiving.gathered.stray(rest, reason.clone());
+        receiving.gathered.finish().await?;
         return Err(Refused::never(StatusCode::BAD_REQUEST, "no_event_list", reason));
     }
-    receiving.finish().await?;
+    receiving.gathered.finish().await?;
     Ok(())
 }
 
@@ -92,24 +74,15 @@ enum Fault {
 struct Receiving<'a> {
     intake: &'a Intake,
     source: &'a Source,
-    patience: Duration,
-    parcel: Parcel,
-    strays: Vec<Stray>,
-    taken: Vec<Taken>,
+    gathered: Gathered<'a>,
 }
 
 impl Receiving<'_> {
-    fn held(&self) -> usize {
-        self.parcel.bytes() + self.strays.iter().map(|stray| stray.bytes.len()).sum::<usize>()
-    }
-
     /// Takes the items that are whole.
     async fn items(&mut self, splitter: &mut Splitter) -> Result<(), Fault> {
         while let Some(item) = splitter.next().map_err(Fault::List)? {
             self.item(item);
-            if self.held() >= PARCEL_BYTES {
-                self.flush().await.map_err(Fault::Kept)?;
-            }
+            self.gathered.flush_if_large().await.map_err(Fault::Kept)?;
         }
         Ok(())
     }
@@ -138,10 +111,7 @@ impl Receiving<'_> {
             }
         };
         if let Err(reason) = outcome {
-            self.strays.push(Stray {
-                bytes: text.to_vec(),
-                reason,
-            });
+            self.gathered.stray(text.to_vec(), reason);
         }
     }
 
@@ -150,67 +120,7 @@ impl Receiving<'_> {
             received_micros: clock::now_micros(),
             ..About::default()
         };
-        self.parcel
-            .push(arrival, about)
-            .map_err(|error| error.to_string())
-    }
-
-    /// Hands over what was gathered; waits while the journal's queue is full.
-    async fn flush(&mut self) -> Result<(), NotKept> {
-        if !self.strays.is_empty() {
-            let (intake, source) = (self.intake.clone(), self.source.clone());
-            let strays = std::mem::take(&mut self.strays);
-            let put = tokio::task::spawn_blocking(move || {
-                let pieces: Vec<Piece<'_>> = strays
-                    .iter()
-                    .map(|stray| Piece {
-                        bytes: &stray.bytes,
-                        reason: stray.reason.clone(),
-                        place: None,
-                    })
-                    .collect();
-                intake.put_away(&source, &pieces, clock::now_micros())
-            });
-            put.await
-                .map_err(|error| NotKept::Quarantine(std::sync::Arc::new(std::io::Error::other(error))))??;
-        }
-        if self.parcel.is_empty() {
-            return Ok(());
-        }
-        let taken = take_when_there_is_room(self.intake, &self.parcel, self.patience).await?;
-        self.taken.push(taken);
-        self.parcel.clear();
-        Ok(())
-    }
-
-    /// Hands over the rest and waits until all is durable.
-    async fn finish(&mut self) -> Result<(), NotKept> {
-        self.flush().await?;
-        for taken in std::mem::take(&mut self.taken) {
-            taken.durable().await?;
-        }
-        Ok(())
-    }
-}
-
-/// As [`Intake::take`]; waits for the journal's queue to have room again.
-pub(super) async fn take_when_there_is_room(
-    intake: &Intake,
-    parcel: &Parcel,
-    patience: Duration,
-) -> Result<Taken, NotKept> {
-    let until = tokio::time::Instant::now() + patience;
-    loop {
-        let durable = intake.journal().durable();
-        match intake.take(parcel, Beside::default(), clock::now_micros()) {
-            Err(NotKept::Rejected(Reject::QueueFull)) => {
-                let progress = intake.journal().wait_durable(durable);
-                if tokio::time::timeout_at(until, progress).await.is_err() {
-                    return Err(Reject::QueueFull.into());
-                }
-            }
-            outcome => return outcome,
-        }
+        self.gathered.push(arrival, about)
     }
 }
 

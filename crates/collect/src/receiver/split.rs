@@ -34,7 +34,7 @@ enum Phase {
     /// Inside `items`, between two.
     Items,
     /// Inside an item.
-    Item(ItemScan),
+    Item(Box<ItemScan>),
     /// Behind the closing brace.
     End,
 }
@@ -135,7 +135,7 @@ impl Splitter {
                         self.phase = Phase::Members;
                         continue;
                     }
-                    self.phase = Phase::Item(ItemScan::default());
+                    self.phase = Phase::Item(Box::default());
                 }
                 Phase::Item(_) => return self.item(),
                 Phase::End => {
@@ -569,7 +569,7 @@ mod tests {
                     Ok(Some(Item::Oversized { rest, bytes, hash })) => out.push(format!(
                         "{} of {bytes}, {}",
                         String::from_utf8(rest.to_vec()).unwrap(),
-                        &hash.to_hex()[..6]
+                        hash.to_hex().get(..6).unwrap()
                     )),
                     Err(error) => return (out, Err(error)),
                 }
@@ -650,7 +650,7 @@ mod tests {
                 format!(
                     r#"{{"level":"Request","verb":"get","annotations":{{"a":"b"}}}} of {}, {}"#,
                     item.len(),
-                    &hash[..6]
+                    hash.get(..6).unwrap()
                 ),
                 "pieces of {size}"
             );

@@ -136,7 +136,9 @@ async fn until(what: impl Fn() -> bool) {
 }
 
 fn numbers(ids: &[String]) -> Vec<usize> {
-    ids.iter().map(|id| id.strip_prefix("0/").unwrap().parse().unwrap()).collect()
+    ids.iter()
+        .map(|id| id.strip_prefix("0/").unwrap().parse().unwrap())
+        .collect()
 }
 
 #[test]
@@ -278,10 +280,15 @@ async fn damaged_records_are_counted_and_their_neighbours_delivered() {
     submit(&spool, 0..100, 0).await;
     shut_down(spool).await;
     let paths = world.disk.paths();
-    let segment = paths.iter().find(|path| path.extension().is_some_and(|end| end == "kaj"));
+    let segment = paths
+        .iter()
+        .find(|path| path.extension().is_some_and(|end| end == "kaj"));
     let segment = segment.unwrap();
     let content = world.disk.content(segment).unwrap();
-    let at = content.windows(6).position(|window| window == b"\"0/50\"").unwrap();
+    let at = content
+        .windows(6)
+        .position(|window| window == b"\"0/50\"")
+        .unwrap();
     assert!(world.disk.flip(segment, u64::try_from(8 * at).unwrap()));
     world.receiver.set_down(false);
     let spool = world.open();

@@ -206,7 +206,11 @@ impl Worker {
 
     async fn cannot_read(&mut self, error: &ReadError) {
         self.read_failures += 1;
-        tracing::warn!(tries = self.read_failures, "cannot read the spool: {}", with_cause(error));
+        tracing::warn!(
+            tries = self.read_failures,
+            "cannot read the spool: {}",
+            with_cause(error)
+        );
         if self.read_failures >= READ_TRIES {
             self.read_failures = 0;
             if let Some(reader) = &mut self.reader {
@@ -221,15 +225,25 @@ impl Worker {
         let events = gap.to.since(gap.from);
         match gap.reason {
             GapReason::Expired => {
-                self.lost_unnamed(Reason::SpoolFull, events, "the spool is full: its oldest events made room");
+                self.lost_unnamed(
+                    Reason::SpoolFull,
+                    events,
+                    "the spool is full: its oldest events made room",
+                );
             }
-            _ => self.lost_unnamed(Reason::Corrupt, events, "events of the spool cannot be read any more"),
+            _ => self.lost_unnamed(
+                Reason::Corrupt,
+                events,
+                "events of the spool cannot be read any more",
+            ),
         }
     }
 
     fn lost_unnamed(&self, reason: Reason, events: u64, message: &str) {
         *self.shared.status().evicted.entry(reason).or_default() += events;
-        self.shared.counters.lost_unnamed(&refusal(reason, message), events);
+        self.shared
+            .counters
+            .lost_unnamed(&refusal(reason, message), events);
     }
 
     fn lost(&self, reason: Reason, message: &str, events: &[Waiting]) {
@@ -270,10 +284,14 @@ impl Worker {
             if lost.is_empty() {
                 break;
             }
-            let message = format!("it waited longer than {} s", self.shared.options.max_age.as_secs());
+            let message = format!(
+                "it waited longer than {} s",
+                self.shared.options.max_age.as_secs()
+            );
             self.lost(Reason::SpoolAge, &message, &lost);
             if self.batch.is_empty() {
-                self.read(REPORTED, self.shared.options.max_batch_bytes.max(1)).await;
+                self.read(REPORTED, self.shared.options.max_batch_bytes.max(1))
+                    .await;
             }
         }
         if self.position() > before {
@@ -287,7 +305,10 @@ impl Worker {
         let max_age = i64::try_from(self.shared.options.max_age.as_micros()).unwrap_or(i64::MAX);
         let oldest = (self.shared.options.clock)().saturating_sub(max_age);
         let mut old = Vec::new();
-        while let Some((_, waiting)) = self.batch.pop_front_if(|(_, waiting)| waiting.queued_micros < oldest) {
+        while let Some((_, waiting)) = self
+            .batch
+            .pop_front_if(|(_, waiting)| waiting.queued_micros < oldest)
+        {
             old.push(waiting);
         }
         old
@@ -404,7 +425,10 @@ impl Worker {
         match tokio::task::spawn_blocking(move || cursor.advance(to)).await {
             Ok(Ok(())) => self.shared.journal.release(),
             Ok(Err(error)) => {
-                tracing::warn!("what was delivered may be delivered again: {}", with_cause(&error));
+                tracing::warn!(
+                    "what was delivered may be delivered again: {}",
+                    with_cause(&error)
+                );
             }
             // The runtime ends.
             Err(_) => {}
