@@ -169,6 +169,11 @@ impl Common<'_> {
             "blocking-strict" => plugin,
             _ => Arc::new(IgnoreErrors::new(plugin)),
         };
+        self.truncated(sink, counters)
+    }
+
+    /// Truncation, if there is any, around a sink that knows its mode by itself.
+    fn truncated(&self, sink: Arc<dyn Sink>, counters: &Arc<Counters>) -> Arc<dyn Sink> {
         if !self.truncate.enabled {
             return sink;
         }

@@ -86,7 +86,7 @@ impl Auditing {
         journal: Option<JournalPlan>,
     ) -> Result<Self, Failure> {
         let runtime = Handle::current();
-        let mut backends = options::open(config, &runtime)?;
+        let mut backends = options::open(config, data_dir, &runtime)?;
         if let Some(journal) = journal {
             backends.push(options::journal(journal)?);
         }
@@ -160,7 +160,7 @@ fn compose(statics: Vec<Arc<dyn Sink>>, dynamic: Option<Arc<Dynamic>>) -> Arc<dy
 
 /// The backends of `config` as one sink, for a chain that has its policy from elsewhere.
 pub(crate) fn sink_of(config: &config::Audit) -> Result<Arc<dyn Sink>, Failure> {
-    let backends = options::open(config, &Handle::current())?;
+    let backends = options::open(config, None, &Handle::current())?;
     Ok(compose(
         backends.into_iter().map(|(_, sink)| sink).collect(),
         None,

@@ -159,7 +159,7 @@ mod tests {
     }
 
     /// Source: k8s.io/apiserver pkg/server/options/audit.go, AddFlags of v0.36.3: name, type and default.
-    const UPSTREAM: [(&str, &str, &str); 37] = [
+    const UPSTREAM: [(&str, &str, &str); 39] = [
         ("audit-policy-file", "string", ""),
         ("audit-log-path", "string", ""),
         ("audit-log-format", "string", "json"),
@@ -195,6 +195,8 @@ mod tests {
         // These are ours.
         ("audit-log-batch-when-full", "string", "drop-newest"),
         ("audit-webhook-batch-when-full", "string", "drop-newest"),
+        ("audit-webhook-spool-max-size", "size", ""),
+        ("audit-webhook-spool-max-age", "duration", ""),
         ("audit-journal-mode", "string", ""),
         ("audit-journal-instance", "string", "gateway"),
         ("audit-sink-dir", "string", ""),
@@ -233,6 +235,7 @@ mod tests {
                 "bool" => ("T", "yes"),
                 "duration" => ("1m0.5s", "5"),
                 "float32" => ("1.5", "x"),
+                "size" => ("1Gi", "1.5"),
                 _ => ("any text", ""),
             };
             assert!(parses(good), "--{name}={good}");

@@ -5,7 +5,7 @@ mod files;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kaudit_collect::{Intake, QuarantineStats, Receiver, Source, Tailing};
+use kaudit_collect::{Forward, ForwardState, Intake, QuarantineStats, Receiver, Source, Tailing};
 use kaudit_journal::{Journal, State};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,7 @@ struct Inner {
     intake: Intake,
     receiver: Option<Receiver>,
     tails: Vec<Tailing>,
+    forward: Option<Forward>,
 }
 
 /// One source: a row of `kaudit source status`, an item of the API's answer.
@@ -69,6 +70,27 @@ pub(crate) struct SourceRow {
     pub(crate) completeness: Vec<String>,
 }
 
+/// How sending to the central kaudit goes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ForwardRow {
+    pub(crate) state: String,
+    /// What is wrong, for a person; absent when nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) problem: Option<String>,
+    /// Records that were not taken yet, and what they take of the journal.
+    pub(crate) backlog_records: u64,
+    pub(crate) backlog_bytes: u64,
+    /// Since the process started: records that were taken, those of them that were there already or were no event,
+    /// and records that could not be read here any more.
+    pub(crate) forwarded: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) quarantined: u64,
+    pub(crate) gaps: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_success_micros: Option<i64>,
+}
+
 /// The journal and what lies beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -96,11 +118,17 @@ pub(crate) struct Check {
 }
 
 impl Collection {
-    pub(crate) fn new(intake: Intake, receiver: Option<Receiver>, tails: Vec<Tailing>) -> Self {
+    pub(crate) fn new(
+        intake: Intake,
+        receiver: Option<Receiver>,
+        tails: Vec<Tailing>,
+        forward: Option<Forward>,
+    ) -> Self {
         Self(Arc::new(Inner {
             intake,
             receiver,
             tails,
+            forward,
         }))
     }
 
@@ -159,6 +187,41 @@ impl Collection {
             .collect()
     }
 
+    pub(crate) fn forward(&self) -> Option<Forward> {
+        self.0.forward.clone()
+    }
+
+    /// How sending to the central kaudit goes.
+    pub(crate) fn forward_row(&self) -> Option<ForwardRow> {
+        let status = self.0.forward.as_ref()?.status();
+        let problem = match status.state {
+            ForwardState::Waiting | ForwardState::Refused => {
+                let error = status.last_error.as_ref().map(|(_, error)| error.as_str());
+                Some(error.unwrap_or("it waits").to_owned())
+            }
+            _ => None,
+        };
+        Some(ForwardRow {
+            state: match status.state {
+                ForwardState::Stopped => "stopped",
+                ForwardState::CaughtUp => "caught up",
+                ForwardState::Sending => "sending",
+                ForwardState::Waiting => "waiting",
+                ForwardState::Refused => "refused",
+                _ => "unknown",
+            }
+            .to_owned(),
+            problem,
+            backlog_records: status.backlog_records,
+            backlog_bytes: status.backlog_bytes,
+            forwarded: status.forwarded,
+            duplicates: status.duplicates,
+            quarantined: status.quarantined,
+            gaps: status.gaps,
+            last_success_micros: status.last_success_micros,
+        })
+    }
+
     pub(crate) fn journal_row(&self) -> JournalRow {
         let stats = self.journal().stats();
         let quarantine = self.quarantine();
@@ -209,7 +272,18 @@ impl Collection {
                 row.problem.unwrap_or_else(|| format!("{} events", row.events))
             ),
         });
-        [journal].into_iter().chain(sources).collect()
+        let forward = self.forward_row().map(|row| Check {
+            is_good: row.problem.is_none(),
+            text: format!(
+                "forward {}, {} records to go{}",
+                row.state,
+                row.backlog_records,
+                row.problem
+                    .map(|problem| format!(": {problem}"))
+                    .unwrap_or_default()
+            ),
+        });
+        [journal].into_iter().chain(forward).chain(sources).collect()
     }
 }
 

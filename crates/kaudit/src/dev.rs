@@ -174,9 +174,8 @@ impl Dev {
                 tls: tls(&authority, "gateway")?,
             }),
             collect: Some(CollectPlan {
-                intake,
                 receiving: Some(receiving),
-                tails: Vec::new(),
+                ..CollectPlan::of(intake)
             }),
             data: Some(data),
             metrics: options.address(METRICS)?,

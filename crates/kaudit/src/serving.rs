@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use kaudit_collect::{Intake, Tailing};
+use kaudit_collect::{Forward, Intake, Tailing};
 use kaudit_dial::{Cluster, Upstream};
 use kaudit_gateway::Gateway;
 use kaudit_listen::{ListenConfig, Listener, ServerTls};
@@ -53,6 +53,19 @@ pub(crate) struct CollectPlan {
     pub(crate) intake: Intake,
     pub(crate) receiving: Option<Receiving>,
     pub(crate) tails: Vec<Tailing>,
+    pub(crate) forward: Option<Forward>,
+}
+
+impl CollectPlan {
+    /// A journal that is filled from inside alone.
+    pub(crate) const fn of(intake: Intake) -> Self {
+        Self {
+            intake,
+            receiving: None,
+            tails: Vec::new(),
+            forward: None,
+        }
+    }
 }
 
 /// Where the API is, and who may use it.
@@ -71,6 +84,8 @@ pub(crate) struct Serving {
     /// Ends the receiver, which takes what gateways deliver while they end.
     stop_receiving: CancellationToken,
     receivers: TaskTracker,
+    stop_forwarding: CancellationToken,
+    forwards: TaskTracker,
     /// Ends what must outlive them: metrics and the watch over files.
     last: CancellationToken,
     auditing: Option<Auditing>,
@@ -112,7 +127,7 @@ impl Serving {
                     .receiving
                     .as_ref()
                     .map(|receiving| receiving.receiver.clone());
-                let collection = Collection::new(plan.intake, receiver, plan.tails);
+                let collection = Collection::new(plan.intake, receiver, plan.tails, plan.forward);
                 (Some(collection), plan.receiving)
             }
             None => (None, None),
@@ -136,6 +151,8 @@ impl Serving {
             gateways: TaskTracker::new(),
             stop_receiving: CancellationToken::new(),
             receivers: TaskTracker::new(),
+            stop_forwarding: CancellationToken::new(),
+            forwards: TaskTracker::new(),
             last: CancellationToken::new(),
             auditing: None,
             collection: collection.clone(),
@@ -146,7 +163,7 @@ impl Serving {
             api: api_listener.as_ref().map(Listener::local_addr),
         };
         if let (Some(listener), Some(api)) = (api_listener, api) {
-            let router = api::router(sinks, collection, Arc::new(api.token));
+            let router = api::router(sinks, collection.clone(), Arc::new(api.token));
             let stop = serving.last.clone();
             serving
                 .tasks
@@ -172,6 +189,10 @@ impl Serving {
             serving
                 .receivers
                 .spawn(receiving.receiver.serve(receiving.listener, stop, grace));
+        }
+        if let Some(forward) = collection.as_ref().and_then(Collection::forward) {
+            let stop = serving.stop_forwarding.clone();
+            serving.forwards.spawn(async move { forward.run(stop).await });
         }
         serving.tasks.spawn(watched.run(serving.last.clone()));
         Ok(serving)
@@ -204,6 +225,10 @@ impl Serving {
             () = self.receivers.wait() => {}
             () = now.cancelled() => {}
         }
+        // What is not sent yet stays in the journal.
+        self.stop_forwarding.cancel();
+        self.forwards.close();
+        self.forwards.wait().await;
         if let Some(collection) = self.collection.take() {
             // A panic of the threads that end here was reported by themselves.
             drop(tokio::task::spawn_blocking(move || collection.close()).await);

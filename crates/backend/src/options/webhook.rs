@@ -87,6 +87,25 @@ impl WebhookOptions {
         Ok((self.common().decorate(plugin, counters), webhook))
     }
 
+    /// The bare webhook, for a queue of one's own before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`WebhookOptions::build`].
+    pub fn bare(&self, counters: &Arc<Counters>, runtime: &Handle) -> Result<Webhook, OptionsError> {
+        let errors = self.validate();
+        if !errors.is_empty() {
+            return Err(OptionsError::Invalid(errors));
+        }
+        self.webhook(counters, runtime).map_err(OptionsError::Webhook)
+    }
+
+    /// Truncation, if it is on, around a queue of one's own that knows its mode by itself.
+    #[must_use]
+    pub fn truncated(&self, queue: Arc<dyn Sink>, counters: &Arc<Counters>) -> Arc<dyn Sink> {
+        self.common().truncated(queue, counters)
+    }
+
     fn webhook(&self, counters: &Arc<Counters>, runtime: &Handle) -> Result<Webhook, WebhookError> {
         let file = Path::new(&self.config_file);
         if !file.exists() {

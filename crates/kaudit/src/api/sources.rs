@@ -5,13 +5,15 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use crate::collection::{Collection, JournalRow, SourceRow};
+use crate::collection::{Collection, ForwardRow, JournalRow, SourceRow};
 
 /// The answer of `/api/v1/sources`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Sources {
     pub(crate) items: Vec<SourceRow>,
     pub(crate) journal: JournalRow,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) forward: Option<ForwardRow>,
     pub(crate) signals: Vec<Signal>,
 }
 
@@ -37,6 +39,7 @@ async fn list(State(collection): State<Collection>) -> Json<Sources> {
     Json(Sources {
         items: collection.rows(),
         journal: collection.journal_row(),
+        forward: collection.forward_row(),
         signals: collection.signals(),
     })
 }

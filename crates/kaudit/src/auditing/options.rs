@@ -1,13 +1,16 @@
 //! From the configuration to the backends, with what to write in the place of mistakes that people make.
 
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::anyhow;
 use kaudit_backend::{BackendOptions, LogOptions, OptionsError, WebhookOptions};
-use kaudit_collect::{JournalSink, JournalSinkOptions, Origin, Way};
-use kaudit_sink::{Counters, Sink};
+use kaudit_collect::{
+    Deliver, Delivery, JournalSink, JournalSinkOptions, Origin, SinkMode, Spool, SpoolOptions, Way,
+};
+use kaudit_sink::{Counters, Emission, Sink};
 use serde_json::Value;
 use tokio::runtime::Handle;
 
@@ -23,7 +26,11 @@ const MAX_KUBECONFIG_BYTES: u64 = 4 << 20;
 type Opened = (Backend, Arc<dyn Sink>);
 
 /// The backends of a configuration, in upstream's order. Deliveries are tasks of `runtime`.
-pub(super) fn open(config: &config::Audit, runtime: &Handle) -> Result<Vec<Opened>, Failure> {
+pub(super) fn open(
+    config: &config::Audit,
+    data_dir: Option<&Path>,
+    runtime: &Handle,
+) -> Result<Vec<Opened>, Failure> {
     let options = BackendOptions {
         log: log(&config.log),
         webhook: webhook(&config.webhook),
@@ -43,10 +50,79 @@ pub(super) fn open(config: &config::Audit, runtime: &Handle) -> Result<Vec<Opene
     if !options.webhook.config_file.is_empty() {
         let counters = Arc::new(Counters::default());
         look_for_settings(Path::new(&options.webhook.config_file))?;
-        let (sink, webhook) = options.webhook.build(&counters, runtime).map_err(refused)?;
-        backends.push(opened("webhook", webhook.server().to_string(), sink, counters));
+        if config.webhook.spool.is_on() {
+            backends.push(spooled(config, &options.webhook, data_dir, counters, runtime)?);
+        } else {
+            let (sink, webhook) = options.webhook.build(&counters, runtime).map_err(refused)?;
+            backends.push(opened("webhook", webhook.server().to_string(), sink, counters));
+        }
+    } else if config.webhook.spool.is_on() {
+        return Err(Failure::usage(anyhow!(
+            "audit.webhook.spool is a queue before a webhook, and there is none: give --audit-webhook-config-file"
+        )));
     }
     Ok(backends)
+}
+
+/// The webhook behind a queue on disk.
+fn spooled(
+    config: &config::Audit,
+    options: &WebhookOptions,
+    data_dir: Option<&Path>,
+    counters: Arc<Counters>,
+    runtime: &Handle,
+) -> Result<Opened, Failure> {
+    let data_dir = data_dir.ok_or_else(|| {
+        Failure::usage(anyhow!(
+            "the webhook's spool needs a place: give --data-dir, or `dataDir` in the configuration file"
+        ))
+    })?;
+    let webhook = options.bare(&counters, runtime).map_err(refused)?;
+    let target = webhook.server().to_string();
+    let folder = data_dir.join("spool").join("webhook");
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder);
+    made.map_err(|error| {
+        Failure::unreachable(anyhow!(error).context(format!("cannot make `{}`", folder.display())))
+    })?;
+    let mut spool = SpoolOptions::default();
+    spool.mode = match options.mode.as_str() {
+        "blocking" => SinkMode::Blocking,
+        "blocking-strict" => SinkMode::BlockingStrict,
+        _ => SinkMode::Batch,
+    };
+    let bounds = &config.webhook.spool;
+    spool.max_bytes = bounds.max_size.map_or(spool.max_bytes, |size| size.0);
+    spool.max_age = bounds.max_age.map_or(spool.max_age, |age| age.0);
+    spool.max_batch_events = usize::try_from(options.batch_max_size).unwrap_or(spool.max_batch_events);
+    spool.max_batch_wait = options.batch_max_wait;
+    spool.initial_backoff = options.initial_backoff;
+    let deliver = Arc::new(Delivering(webhook));
+    let queue = Spool::open(&folder, deliver, Arc::clone(&counters), runtime, spool)
+        .map_err(|error| Failure::unreachable(anyhow!(error).context("cannot open the webhook's spool")))?;
+    let sink = options.truncated(Arc::new(queue), &counters);
+    Ok(opened("webhook", target, sink, counters))
+}
+
+/// A webhook as what a spool delivers through.
+#[derive(Debug)]
+struct Delivering(kaudit_backend::Webhook);
+
+impl Deliver for Delivering {
+    fn attempt(&self, batch: Vec<Emission<'static>>) -> Delivery {
+        let attempt = self.0.attempt(batch);
+        Box::pin(async move { attempt.await.map_err(|failed| failed.to_string()) })
+    }
+
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    fn shutdown(&self) {
+        self.0.shutdown();
+    }
 }
 
 /// The journal of this process as a backend.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
-use kaudit_collect::Intake;
+use kaudit_collect::{Forward, ForwardOptions, Intake};
 use kaudit_dial::Cluster;
+use kaudit_journal::Journal;
 use kaudit_listen::{ClientCertificates, ServerTls};
 use tracing::{info, warn};
 
@@ -51,6 +52,8 @@ enum Role {
     Gateway,
     /// Collects events from audit webhooks and log files into a journal
     Collect,
+    /// Sends the journal to a central kaudit
+    Forward,
 }
 
 pub(super) fn run(flags: Flags) -> Result<Exit, Failure> {
@@ -104,9 +107,18 @@ async fn plan(config: &Config, roles: &[Role]) -> Result<Plan, Failure> {
         .map_err(Failure::unreachable)?;
     let api = api(config, data.as_ref())?;
     let collects = roles.contains(&Role::Collect);
+    let forwards = roles.contains(&Role::Forward);
+    let records = config.audit.journal.mode.is_some();
+    if forwards && !collects && !records {
+        return Err(Failure::usage(anyhow!(
+            "role forward has nothing to send: add role collect, or give --audit-journal-mode to role gateway"
+        )));
+    }
     let intake = match &data {
-        Some(data) if collects || config.audit.journal.mode.is_some() => Some(keeping::open(data, config)?),
-        None if collects => return Err(missing("a place for the journal", "--data-dir", "dataDir")),
+        Some(data) if collects || forwards || records => Some(keeping::open(data, config)?),
+        None if collects || forwards => {
+            return Err(missing("a place for the journal", "--data-dir", "dataDir"));
+        }
         _ => None,
     };
     let gateway = if roles.contains(&Role::Gateway) {
@@ -114,15 +126,14 @@ async fn plan(config: &Config, roles: &[Role]) -> Result<Plan, Failure> {
     } else {
         None
     };
-    let collect = match intake {
+    let mut collect = match intake {
         Some(intake) if collects => Some(collect(config, intake).await?),
-        Some(intake) => Some(CollectPlan {
-            intake,
-            receiving: None,
-            tails: Vec::new(),
-        }),
+        Some(intake) => Some(CollectPlan::of(intake)),
         None => None,
     };
+    if let (true, Some(plan), Some(data)) = (forwards, &mut collect, &data) {
+        plan.forward = Some(forward(config, plan.intake.journal().clone(), data)?);
+    }
     Ok(Plan {
         gateway,
         collect,
@@ -191,10 +202,26 @@ async fn collect(config: &Config, intake: Intake) -> Result<CollectPlan, Failure
     let receiving = Receiving::bind(&collect.webhook, intake.clone()).await?;
     let tails = collecting::tails(config, &intake)?;
     Ok(CollectPlan {
-        intake,
         receiving,
         tails,
+        ..CollectPlan::of(intake)
     })
+}
+
+/// The sender to the central kaudit.
+fn forward(config: &Config, journal: Journal, data: &DataDir) -> Result<Forward, Failure> {
+    let kubeconfig = config
+        .forward
+        .kubeconfig
+        .as_deref()
+        .ok_or_else(|| missing("the central kaudit", "--forward-kubeconfig", "forward.kubeconfig"))?;
+    let cluster = Cluster::from_kubeconfig(kubeconfig).map_err(Failure::usage)?;
+    for warning in &cluster.warnings {
+        warn!(file = %kubeconfig.display(), "{warning}");
+    }
+    let id = data.id().map_err(Failure::unreachable)?;
+    let edge = id.parse().map_err(Failure::usage)?;
+    Forward::new(journal, &cluster, ForwardOptions::new(edge)).map_err(Failure::usage)
 }
 
 /// The API, where it is asked for.

@@ -10,7 +10,7 @@ use super::server::Server;
 use super::table::table_of;
 use super::{Output, print};
 use crate::api::Sources;
-use crate::collection::{JournalRow, SourceRow};
+use crate::collection::{ForwardRow, JournalRow, SourceRow};
 use crate::exit::{Exit, Failure};
 
 /// The verbs.
@@ -105,11 +105,10 @@ async fn status(server: &Server, only: Option<&str>, output: Output) -> Result<E
             .items
             .retain(|row| row.cluster == cluster && instance.is_none_or(|instance| row.instance == instance));
     }
-    let exit = if sources.journal.state == "ready" && sources.items.iter().all(|row| row.problem.is_none()) {
-        Exit::Done
-    } else {
-        Exit::No
-    };
+    let is_good = sources.journal.state == "ready"
+        && sources.items.iter().all(|row| row.problem.is_none())
+        && sources.forward.as_ref().is_none_or(|row| row.problem.is_none());
+    let exit = if is_good { Exit::Done } else { Exit::No };
     if output == Output::Json {
         json(&sources)?;
         return Ok(exit);
@@ -120,6 +119,9 @@ async fn status(server: &Server, only: Option<&str>, output: Output) -> Result<E
         text += &described(row, now_micros);
     }
     text += &journal(&sources.journal);
+    if let Some(row) = &sources.forward {
+        text += &forward(row, now_micros);
+    }
     for signal in &sources.signals {
         text += &format!(
             "signal: Audit-ID {} reused with different content, {}/{}, {}\n",
@@ -213,6 +215,31 @@ fn journal(row: &JournalRow) -> String {
         "quarantine",
         row.quarantine_files,
         row.quarantine_bytes
+    )
+}
+
+fn forward(row: &ForwardRow, now_micros: i64) -> String {
+    let last = row
+        .last_success_micros
+        .map_or_else(dash, |at| ago(now_micros, at));
+    let problem = row
+        .problem
+        .as_ref()
+        .map_or_else(String::new, |problem| format!(": {}", printable(problem)));
+    format!(
+        "forward\n  {:<14}{}{problem}\n  {:<14}{} records, {} MiB\n  {:<14}{} records, the last {last}\n  {:<14}{} were \
+         there already, {} no event there, {} not readable here\n",
+        "state",
+        row.state,
+        "to go",
+        row.backlog_records,
+        row.backlog_bytes >> 20,
+        "taken",
+        row.forwarded,
+        "",
+        row.duplicates,
+        row.quarantined,
+        row.gaps
     )
 }
 

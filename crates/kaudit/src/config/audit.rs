@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::go;
+use super::size::Size;
 
 /// What is recorded, and where to.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -27,6 +28,25 @@ pub(crate) struct Audit {
     /// `*.json`; watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sink_dir: Option<PathBuf>,
+}
+
+/// A queue on disk before the webhook, in the data directory. It is on where one of its bounds is given.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Spool {
+    /// Bytes on disk; beyond them the oldest events go, counted and named. Default 1Gi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_size: Option<Size>,
+    /// Events that waited longer are not delivered any more. Default 168h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_age: Option<go::Duration>,
+}
+
+impl Spool {
+    /// Whether it is asked for.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.max_size.is_some() || self.max_age.is_some()
+    }
 }
 
 /// The journal of this process as a backend: what the gateway records is kept as what is collected is.
@@ -100,6 +120,9 @@ pub(crate) struct Webhook {
     /// What happens to events that are too large.
     #[serde(default)]
     pub(crate) truncate: Truncate,
+    /// A queue on disk in place of the queue in memory: undelivered events survive restarts and outages.
+    #[serde(default)]
+    pub(crate) spool: Spool,
 }
 
 /// The queue of mode `batch`.

@@ -7,7 +7,7 @@ use clap::Args;
 use super::size::Size;
 use super::{Config, go};
 
-/// kube-apiserver's audit flags, and `--audit-*-batch-when-full`, `--audit-journal-*` and `--audit-sink-dir` of our own. A flag
+/// kube-apiserver's audit flags, and `--audit-*-batch-when-full`, `--audit-webhook-spool-*`, `--audit-journal-*` and `--audit-sink-dir` of our own. A flag
 /// that is not given leaves the file's value or the default.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Auditing (names, types and defaults of kube-apiserver)")]
@@ -126,6 +126,12 @@ pub(crate) struct AuditFlags {
     /// Bytes of an event [default: 102400]
     #[arg(long, value_name = "BYTES", env = "KAUDIT_AUDIT_WEBHOOK_TRUNCATE_MAX_EVENT_SIZE", allow_hyphen_values = true, value_parser = go::parse_int)]
     pub(crate) audit_webhook_truncate_max_event_size: Option<i64>,
+    /// Queue on disk before the webhook, of at most this size; with it or the age the spool is on (1Gi and 168h)
+    #[arg(long, value_name = "SIZE", env = "KAUDIT_AUDIT_WEBHOOK_SPOOL_MAX_SIZE")]
+    pub(crate) audit_webhook_spool_max_size: Option<Size>,
+    /// Events that waited in the spool for longer are not delivered any more
+    #[arg(long, value_name = "DURATION", env = "KAUDIT_AUDIT_WEBHOOK_SPOOL_MAX_AGE")]
+    pub(crate) audit_webhook_spool_max_age: Option<go::Duration>,
     /// Keep events in the journal too: batch, blocking or blocking-strict; without it they are not
     #[arg(long, value_name = "MODE", env = "KAUDIT_AUDIT_JOURNAL_MODE")]
     pub(crate) audit_journal_mode: Option<String>,
@@ -310,6 +316,11 @@ impl AuditFlags {
             &mut audit.webhook.truncate.max_event_size,
             self.audit_webhook_truncate_max_event_size,
         );
+        over(
+            &mut audit.webhook.spool.max_size,
+            self.audit_webhook_spool_max_size,
+        );
+        over(&mut audit.webhook.spool.max_age, self.audit_webhook_spool_max_age);
         over(&mut audit.journal.mode, self.audit_journal_mode);
         over(&mut audit.journal.instance, self.audit_journal_instance);
         over(&mut audit.sink_dir, self.audit_sink_dir);

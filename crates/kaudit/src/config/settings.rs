@@ -135,6 +135,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "audit.webhook.truncate.maxEventSize",
         "102400",
     ),
+    setting("audit-webhook-spool-max-size", "audit.webhook.spool.maxSize", ""),
+    setting("audit-webhook-spool-max-age", "audit.webhook.spool.maxAge", ""),
     setting("audit-journal-mode", "audit.journal.mode", ""),
     setting("audit-journal-instance", "audit.journal.instance", "gateway"),
     setting("audit-sink-dir", "audit.sinkDir", ""),

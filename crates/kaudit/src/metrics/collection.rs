@@ -15,7 +15,52 @@ pub(super) fn encode(collection: &Collection, encoder: &mut DescriptorEncoder<'_
     sources(&collection.rows(), encoder)?;
     receiver(collection, encoder)?;
     journal(collection, encoder)?;
+    forward(collection, encoder)?;
     quarantine(collection, encoder)
+}
+
+fn forward(collection: &Collection, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let Some(row) = collection.forward_row() else {
+        return Ok(());
+    };
+    let counters = [
+        (
+            "kaudit_forward_records",
+            "Records that the central kaudit took",
+            row.forwarded,
+        ),
+        (
+            "kaudit_forward_duplicates",
+            "Those of them that were there already",
+            row.duplicates,
+        ),
+        (
+            "kaudit_forward_gaps",
+            "Records that could not be read here any more; the central kaudit was told",
+            row.gaps,
+        ),
+    ];
+    for (name, help, value) in counters {
+        counter(encoder, name, help, value)?;
+    }
+    gauge(
+        encoder,
+        "kaudit_forward_backlog_records",
+        "Records that the central kaudit has not taken yet",
+        row.backlog_records,
+    )?;
+    gauge(
+        encoder,
+        "kaudit_forward_backlog_bytes",
+        "What they take of the journal",
+        row.backlog_bytes,
+    )?;
+    gauge(
+        encoder,
+        "kaudit_forward_working",
+        "1 while the central kaudit takes records",
+        u64::from(row.problem.is_none()),
+    )
 }
 
 type Of = fn(&SourceRow) -> u64;
