@@ -92,12 +92,22 @@ impl IntoResponse for Refused {
 }
 
 pub(super) fn router(importer: Importer) -> Router {
-    Router::new()
-        .route("/api/v1/import", get(known).post(keep))
-        .with_state(Import {
+    Import::new(importer).routes()
+}
+
+impl Import {
+    fn new(importer: Importer) -> Self {
+        Self {
             importer,
             room: Arc::new(Semaphore::new(AT_ONCE)),
-        })
+        }
+    }
+
+    fn routes(self) -> Router {
+        Router::new()
+            .route("/api/v1/import", get(known).post(keep))
+            .with_state(self)
+    }
 }
 
 async fn known(State(import): State<Import>, request: Request) -> Result<Json<Known>, Refused> {
@@ -192,7 +202,36 @@ fn identity_of(text: &str) -> Option<ImportIdentity> {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::Full;
+    use kaudit_collect::{Chunk, Intake, IntakeOptions, Keys, Quarantine};
+    use kaudit_journal::{Journal, Options};
+    use serde_json::{Value, json};
+    use tower_service::Service as _;
+
     use super::*;
+
+    fn import(folder: &std::path::Path) -> Import {
+        let (journal, _) = Journal::open(&folder.join("journal"), Options::default()).unwrap();
+        let quarantine = Quarantine::open(&folder.join("quarantine"), 1 << 20).unwrap();
+        let options = IntakeOptions::default();
+        let intake = Intake::new(journal, Keys::new([1; 32]), quarantine, options).unwrap();
+        Import::new(Importer::new(intake))
+    }
+
+    async fn ask(import: &Import, method: &str, query: &str, body: Vec<u8>) -> (u16, Value, bool) {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1/import?{query}"))
+            .body(axum::body::Body::new(Full::from(body)))
+            .unwrap();
+        let response = import.clone().routes().call(request).await.unwrap();
+        let (code, has_retry_after) = (
+            response.status().as_u16(),
+            response.headers().contains_key(header::RETRY_AFTER),
+        );
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (code, serde_json::from_slice(&body).unwrap(), has_retry_after)
+    }
 
     #[test]
     fn an_identity_is_a_parameter() {
@@ -203,5 +242,64 @@ mod tests {
         for bad in ["", "0f-1", &format!("{}-", "0f".repeat(32)), &"0g".repeat(32)] {
             assert!(identity_of(bad).is_none(), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_part_is_kept_and_a_whole_file_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let import = import(folder.path());
+        let log = folder.path().join("log");
+        std::fs::write(
+            &log,
+            "{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"auditID\":\"a\",\"stage\":\"Panic\"}\nx\n",
+        )
+        .unwrap();
+        let mut file = kaudit_collect::ImportFile::open(&log, kaudit_collect::ImportConfig::default()).unwrap();
+        let names = "cluster=c&instance=i";
+        let mut kept = Vec::new();
+        while let Some(chunk) = file.next_chunk().unwrap() {
+            let part = ImportPart { chunk, end: None };
+            let (code, answer, _) = ask(&import, "POST", names, part.to_body()).await;
+            assert_eq!(code, 200);
+            kept.push(answer);
+        }
+        assert_eq!(kept, [json!({"events": 1, "duplicates": 0, "quarantined": 1})]);
+        let identity = file.identity().unwrap();
+        let query = format!("{names}&identity={}", parameter_of(&identity));
+        let (_, known, _) = ask(&import, "GET", &query, Vec::new()).await;
+        assert_eq!(known, json!({"isKnown": false}));
+        let end = ImportPart {
+            chunk: Chunk::default(),
+            end: Some(identity),
+        };
+        assert_eq!(ask(&import, "POST", names, end.to_body()).await.0, 200);
+        let (_, known, _) = ask(&import, "GET", &query, Vec::new()).await;
+        assert_eq!(known, json!({"isKnown": true}));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_kept_is_refused_for_good_or_for_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let import = import(folder.path());
+        let body = || ImportPart::default().to_body();
+        for (query, body, expected) in [
+            ("cluster=c", body(), "`instance` is missing"),
+            ("cluster=c&instance=a%2Fb", body(), "instance: "),
+            ("cluster=c&instance=i", b"[]".to_vec(), "no part of a file"),
+            ("cluster=c&instance=i", body()[..9].to_vec(), "in the middle"),
+        ] {
+            let (code, status, has_retry_after) = ask(&import, "POST", query, body).await;
+            assert_eq!((code, has_retry_after), (400, false), "{status}");
+            assert!(status["message"].as_str().unwrap().contains(expected), "{status}");
+        }
+        let query = "cluster=c&instance=i";
+        let full = import
+            .room
+            .try_acquire_many(u32::try_from(AT_ONCE).unwrap())
+            .unwrap();
+        let (code, _, has_retry_after) = ask(&import, "POST", query, body()).await;
+        assert_eq!((code, has_retry_after), (429, true));
+        drop(full);
+        assert_eq!(ask(&import, "POST", query, body()).await.0, 200);
     }
 }

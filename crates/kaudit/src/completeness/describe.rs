@@ -10,7 +10,7 @@ impl Watching {
     pub(crate) fn problem(&self) -> Option<String> {
         if let Some(gap) = self.status().gap {
             return Some(format!(
-                "at least {} are missing, made after {} and before {}",
+                "missing: at least {}, the first made after {} and before {}",
                 events(gap.at_least),
                 time(gap.after),
                 time(gap.before)

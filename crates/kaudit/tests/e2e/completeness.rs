@@ -110,12 +110,12 @@ fn an_event_that_the_log_does_not_have_is_reported_and_closed_when_it_comes() {
     let (code, row) = row(&collector);
     assert_eq!(code, Some(1));
     let problem = row["problem"].as_str().unwrap();
-    assert!(problem.contains("at least 1 event are missing"), "{problem}");
+    assert!(problem.starts_with("missing: at least 1 event, "), "{problem}");
     assert_eq!(row["completeness"][0], problem);
     assert!(collector.said("events are missing: the apiserver counted them"));
     let checks = collector.get("/readyz?verbose");
     assert!(
-        checks.contains("[-]completeness/c/cp-1 at least 1 event"),
+        checks.contains("[-]completeness/c/cp-1 missing: at least 1 event"),
         "{checks}"
     );
 
@@ -145,7 +145,7 @@ fn a_sound_apiserver_causes_no_alarm_across_a_restart_of_the_collector() {
     collector.until("it is complete", |collector| {
         is_complete(collector, &apiserver, 140)
     });
-    assert!(!collector.said("missing:"));
+    assert!(!collector.said("events are missing"));
     // The last of these are in the log and not in the saved state, or not even in the journal.
     apiserver.log(200..220);
     collector.stop();
@@ -157,7 +157,7 @@ fn a_sound_apiserver_causes_no_alarm_across_a_restart_of_the_collector() {
     collector.until("it is complete", |collector| {
         is_complete(collector, &apiserver, 240)
     });
-    assert!(!collector.said("missing:"));
+    assert!(!collector.said("events are missing"));
     assert_eq!(missing(&collector), 0);
     assert_eq!(collector.metric("kaudit_completeness_excess_events")[OF], 0);
     collector.stop();
