@@ -2,6 +2,8 @@
 //! not. The format is told by the content, never by the name.
 
 mod document;
+mod framing;
+mod keep;
 
 use std::fmt;
 use std::fs::File;
@@ -18,6 +20,8 @@ use crate::{
 use document::Documents;
 
 pub(crate) use document::Reached;
+pub use framing::{FramingError, ImportPart, MAX_IMPORT_BODY_BYTES};
+pub use keep::{Importer, Keeping, Kept};
 
 /// How to read a file.
 #[derive(Clone, Debug)]
@@ -68,6 +72,15 @@ pub struct ImportIdentity {
     pub hash: [u8; 32],
     /// Its length in bytes.
     pub length: u64,
+}
+
+impl ImportIdentity {
+    /// The identity whose hash is written as 64 hexadecimal digits.
+    #[must_use]
+    pub fn from_hex(hash: &str, length: u64) -> Option<Self> {
+        let hash = *blake3::Hash::from_hex(hash).ok()?.as_bytes();
+        Some(Self { hash, length })
+    }
 }
 
 /// Why a file cannot be imported, or not to its end.

@@ -17,6 +17,7 @@ use crate::api::{self, Token};
 use crate::auditing::Auditing;
 use crate::collecting::Receiving;
 use crate::collection::Collection;
+use crate::completeness::{self, Watching};
 use crate::data::DataDir;
 use crate::exit::Failure;
 use crate::metrics::{self, Sources};
@@ -53,6 +54,7 @@ pub(crate) struct CollectPlan {
     pub(crate) intake: Intake,
     pub(crate) receiving: Option<Receiving>,
     pub(crate) tails: Vec<Tailing>,
+    pub(crate) completeness: Vec<Watching>,
     pub(crate) forward: Option<Forward>,
 }
 
@@ -63,6 +65,7 @@ impl CollectPlan {
             intake,
             receiving: None,
             tails: Vec::new(),
+            completeness: Vec::new(),
             forward: None,
         }
     }
@@ -128,6 +131,7 @@ impl Serving {
                     .as_ref()
                     .map(|receiving| receiving.receiver.clone());
                 let collection = Collection::new(plan.intake, receiver, plan.tails, plan.forward);
+                collection.watch(plan.completeness);
                 (Some(collection), plan.receiving)
             }
             None => (None, None),
@@ -193,6 +197,9 @@ impl Serving {
         if let Some(forward) = collection.as_ref().and_then(Collection::forward) {
             let stop = serving.stop_forwarding.clone();
             serving.forwards.spawn(async move { forward.run(stop).await });
+        }
+        if let Some(collection) = &serving.collection {
+            completeness::spawn(collection, &serving.tasks, &serving.stop);
         }
         serving.tasks.spawn(watched.run(serving.last.clone()));
         Ok(serving)

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::api::Token;
 use crate::auditing::{Auditing, JournalPlan};
 use crate::collecting::{self, Receiving};
+use crate::completeness;
 use crate::config::Config;
 use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags};
 use crate::data::DataDir;
@@ -201,9 +202,11 @@ async fn collect(config: &Config, intake: Intake) -> Result<CollectPlan, Failure
     }
     let receiving = Receiving::bind(&collect.webhook, intake.clone()).await?;
     let tails = collecting::tails(config, &intake)?;
+    let completeness = completeness::watchings(config, &intake)?;
     Ok(CollectPlan {
         receiving,
         tails,
+        completeness,
         ..CollectPlan::of(intake)
     })
 }
