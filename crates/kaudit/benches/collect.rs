@@ -43,7 +43,10 @@ fn main() {
     let folder = std::env::var_os("KAUDIT_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = tempfile::tempdir_in(folder).unwrap();
     let templates = Templates::read();
-    println!("{events} events, {:.0} bytes each on average", templates.mean_bytes());
+    println!(
+        "{events} events, {:.0} bytes each on average",
+        templates.mean_bytes()
+    );
     disk(folder.path(), templates.mean_bytes());
     tail(folder.path(), &templates, events);
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -58,7 +61,10 @@ struct Templates(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Templates {
     fn read() -> Self {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/real/mixed.audit.jsonl.zst");
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../testdata/real/mixed.audit.jsonl.zst"
+        );
         let log = zstd::decode_all(File::open(path).unwrap()).unwrap();
         let lines = log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         Self(
@@ -74,7 +80,11 @@ impl Templates {
     }
 
     fn mean_bytes(&self) -> f64 {
-        let sum: usize = self.0.iter().map(|(before, after)| before.len() + after.len() + 36).sum();
+        let sum: usize = self
+            .0
+            .iter()
+            .map(|(before, after)| before.len() + after.len() + 36)
+            .sum();
         sum as f64 / self.0.len() as f64
     }
 
@@ -97,7 +107,10 @@ impl Templates {
             let mut line = Vec::new();
             self.push(number, &mut line);
             list.push(b'{');
-            list.extend_from_slice(line.strip_prefix(br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","#).unwrap());
+            list.extend_from_slice(
+                line.strip_prefix(br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","#)
+                    .unwrap(),
+            );
         }
         list.extend_from_slice(b"]}\n");
         list.into()
@@ -137,7 +150,9 @@ struct Collector {
 
 impl Collector {
     fn start(folder: &Path, name: &str, files: &str) -> Self {
-        let ports: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<TcpListener> = (0..2)
+            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
         let [listen, metrics] = [0, 1].map(|at: usize| ports[at].local_addr().unwrap());
         drop(ports);
         let issued = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();

@@ -174,7 +174,7 @@ pub(crate) fn records(intake: &Intake) -> Vec<Record> {
 }
 
 /// Waits for something that another task brings about.
-pub(crate) async fn until(what: impl Fn() -> bool) {
+pub(crate) async fn until(what: impl Fn() -> bool + Send) {
     let waiting = async {
         while !what() {
             tokio::task::yield_now().await;
@@ -254,7 +254,7 @@ impl Central {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
         let answer = String::from_utf8(answer).unwrap();
-        (answer[9..12].parse().unwrap(), answer)
+        (answer.get(9..12).unwrap().parse().unwrap(), answer)
     }
 
     /// Where pieces that were no event lie, as text.
