@@ -342,12 +342,12 @@ async fn a_record_that_its_sender_may_not_bring_stays_at_the_edge() {
 #[tokio::test]
 async fn a_centre_that_is_full_makes_the_edge_wait_and_loses_nothing() {
     let mut plan = Plan::new();
-    plan.journal.segment_bytes = 64 << 10;
-    plan.journal.max_bytes = 128 << 10;
+    plan.journal.segment_bytes = 256 << 10;
+    plan.journal.max_bytes = 2 << 20;
     let central = plan.start().await;
     let store = central.intake.journal().cursor("store", Hold::Yes).unwrap();
     let mut edge = Edge::new();
-    for number in 0..200 {
+    for number in 0..1500 {
         edge.take_line(
             "cp-1",
             Way::Webhook,
@@ -377,7 +377,7 @@ async fn a_centre_that_is_full_makes_the_edge_wait_and_loses_nothing() {
     while let Some(kaudit_journal::Item::Record { payload, .. }) = reader.next().unwrap() {
         kept.push(number(&Record::read(&payload).unwrap()));
     }
-    assert_eq!(kept, (0..200).collect::<Vec<_>>());
+    assert_eq!(kept, (0..1500).collect::<Vec<_>>());
     edge.stop().await;
 }
 

@@ -316,7 +316,7 @@ mod tests {
     #[track_caller]
     fn says(audit: &config::Audit, expected: &[&str]) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let failure = open(audit, runtime.handle()).unwrap_err();
+        let failure = open(audit, None, runtime.handle()).unwrap_err();
         for part in expected {
             let text = failure.to_string();
             assert!(text.contains(part), "`{text}` does not contain `{part}`");
