@@ -60,6 +60,7 @@ mod scrape;
 #[cfg(test)]
 mod simulation;
 mod state;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -68,6 +69,7 @@ use arrivals::Arrivals;
 use points::{Gap, Point, Points};
 pub use scrape::{MAX_SCRAPE_BYTES, ReadAt, Scrape, ScrapeError};
 pub use state::{MAX_STATE_BYTES, StateError};
+pub use watch::{Beginning, Watch, WatchError};
 
 /// An instant, in microseconds since 1970-01-01T00:00:00Z; negative before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -272,6 +274,17 @@ impl Reconciler {
         let bucket = arrivals::bucket(stage_timestamp);
         self.arrivals.add(bucket, count);
         self.points.add(bucket, count);
+    }
+
+    /// Distinct events with these stage times have arrived, microseconds since 1970.
+    pub(crate) fn all_arrived(&mut self, stages: &[i64]) {
+        let bucket = |stage: &i64| arrivals::bucket(UnixMicros(*stage));
+        // Events of one batch are mostly neighbours.
+        for run in stages.chunk_by(|one, next| bucket(one) == bucket(next)) {
+            if let Some(first) = run.first() {
+                self.arrived(UnixMicros(*first), run.len() as u64);
+            }
+        }
     }
 
     /// The feeder is behind, or was until now: events that the API server could send or write are not yet fed.

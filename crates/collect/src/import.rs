@@ -2,6 +2,8 @@
 //! not. The format is told by the content, never by the name.
 
 mod document;
+mod framing;
+mod keep;
 
 use std::fmt;
 use std::fs::File;
@@ -12,10 +14,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::lines::{self, Nesting};
 use crate::tail::{Fill, Reading, push_torn};
-use crate::{Anomalies, Bounded, Chunk, FileIdentity, InflateError, Limits, LogFormat, TailConfig, TornReason};
+use crate::{
+    Anomalies, Bounded, Chunk, FileIdentity, InflateError, Limits, LogFormat, TailConfig, TornReason,
+};
 use document::Documents;
 
 pub(crate) use document::Reached;
+pub use framing::{FramingError, ImportPart, MAX_IMPORT_BODY_BYTES};
+pub use keep::{Importer, Keeping, Kept};
 
 /// How to read a file.
 #[derive(Clone, Debug)]
@@ -66,6 +72,15 @@ pub struct ImportIdentity {
     pub hash: [u8; 32],
     /// Its length in bytes.
     pub length: u64,
+}
+
+impl ImportIdentity {
+    /// The identity whose hash is written as 64 hexadecimal digits.
+    #[must_use]
+    pub fn from_hex(hash: &str, length: u64) -> Option<Self> {
+        let hash = *blake3::Hash::from_hex(hash).ok()?.as_bytes();
+        Some(Self { hash, length })
+    }
 }
 
 /// Why a file cannot be imported, or not to its end.
@@ -143,12 +158,16 @@ impl ImportFile {
         };
         // A pipe would wait for its writer already while it is opened.
         if !std::fs::metadata(path).map_err(failed)?.is_file() {
-            return Err(ImportError::NotRegular { path: path.to_owned() });
+            return Err(ImportError::NotRegular {
+                path: path.to_owned(),
+            });
         }
         let file = File::open(path).map_err(failed)?;
         let there = file.metadata().map_err(failed)?;
         if !there.is_file() {
-            return Err(ImportError::NotRegular { path: path.to_owned() });
+            return Err(ImportError::NotRegular {
+                path: path.to_owned(),
+            });
         }
         let mut import = Self::from_reader(file, &path.to_string_lossy(), config)?;
         import.path = path.to_owned();
@@ -189,7 +208,11 @@ impl ImportFile {
         };
         let file = FileIdentity {
             path: name.to_owned(),
-            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             id: 0,
         };
         Ok(Self {
@@ -261,7 +284,9 @@ impl ImportFile {
                         let reason = TornReason::Unterminated;
                         push_torn(chunk, carried.text.into(), carried.offset, reason);
                     }
-                    reading.text().map_or(State::Failed, |text| State::Done(text.identity()))
+                    reading
+                        .text()
+                        .map_or(State::Failed, |text| State::Done(text.identity()))
                 }
             },
             State::Documents {
@@ -415,7 +440,9 @@ impl Read for Text {
 
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Text").field("length", &self.length).finish_non_exhaustive()
+        f.debug_struct("Text")
+            .field("length", &self.length)
+            .finish_non_exhaustive()
     }
 }
 

@@ -9,6 +9,7 @@
 //! then the failure was seen under that lock, the ids of the failed batch were forgotten first, and the event
 //! was no duplicate.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,10 +20,11 @@ use kaudit_journal::{AppendError, Batch, Item, Journal, ReadError, Reject, Room,
 
 use crate::arrival::Keys;
 use crate::audit_ids::{AuditIds, Use};
+use crate::completeness::Reconciler;
 use crate::dedup::{self, Dedup};
 use crate::parcel::{Parcel, ParcelEvent};
 use crate::quarantine::{Piece, Quarantine};
-use crate::source::{Origin, Source};
+use crate::source::{Name, Origin, Source};
 
 /// Signals that are kept for those who ask.
 const SIGNALS: usize = 100;
@@ -81,12 +83,18 @@ struct Ledger {
     pending: VecDeque<Pending>,
     /// Failures of the journal that were dealt with.
     failures: u64,
+    /// All kept events before this one were counted, and fed to those who watch.
+    settled: Seq,
+    /// Who watches which apiserver's events.
+    watched: BTreeMap<(Name, Name), Arc<Mutex<Reconciler>>>,
 }
 
 struct Pending {
     /// Behind its last record.
     end: Seq,
     ids: Vec<u128>,
+    /// Stage times of its distinct events, microseconds since 1970: another copy of one that is here is none.
+    stages: Vec<i64>,
     source: Source,
     arrived: Arrived,
 }
@@ -231,6 +239,7 @@ impl Intake {
         let mut dedup = Dedup::new(options.dedup_events);
         remember(&journal, &mut dedup, options.dedup_events)?;
         let failures = journal.failures();
+        let settled = journal.durable();
         Ok(Self(Arc::new(Inner {
             journal,
             keys,
@@ -241,6 +250,8 @@ impl Intake {
                 audit_ids: AuditIds::new(options.audit_ids),
                 pending: VecDeque::new(),
                 failures,
+                settled,
+                watched: BTreeMap::new(),
             }),
             sources: Mutex::default(),
             signals: Mutex::default(),
@@ -344,13 +355,18 @@ impl Intake {
             ..Arrived::default()
         };
         let mut reused = Vec::new();
+        let mut stages = Vec::with_capacity(fresh.len());
         for event in &fresh {
             arrived.add(event);
+            stages.push(event.stage_micros);
             match event
                 .request
                 .map(|facts| ledger.audit_ids.observe(facts, source.number()))
             {
-                Some(Use::OtherCopy) => arrived.other_copies += 1,
+                Some(Use::OtherCopy) => {
+                    arrived.other_copies += 1;
+                    stages.pop();
+                }
                 Some(Use::Reused) => {
                     arrived.reused += 1;
                     reused.push(event.audit_id());
@@ -363,6 +379,7 @@ impl Intake {
             ledger.pending.push_back(Pending {
                 end: ticket.first_seq().plus(events),
                 ids,
+                stages,
                 source: source.clone(),
                 arrived,
             });
@@ -406,6 +423,49 @@ impl Intake {
             "not an event; its bytes are in quarantine"
         );
         Ok(())
+    }
+
+    /// Writes `beside` alone.
+    ///
+    /// # Errors
+    ///
+    /// [`NotKept`]; then nothing of it will be kept.
+    pub(crate) fn write(&self, beside: Beside<'_>) -> Result<Ticket, NotKept> {
+        let mut batch = Batch::new();
+        for (key, value) in beside.marks {
+            if batch.mark(key, value).is_err() {
+                return Err(NotKept::Rejected(Reject::TooManyMarks));
+            }
+        }
+        Ok(self.0.journal.append(batch).map_err(|rejected| rejected.reason)?)
+    }
+
+    /// Feeds the reconciler with the events of an apiserver that become durable from now on, and answers up to
+    /// where they are before. `None` when one is fed already.
+    pub(crate) fn feed(
+        &self,
+        cluster: &Name,
+        instance: &Name,
+        reconciler: &Arc<Mutex<Reconciler>>,
+    ) -> Option<Seq> {
+        let mut ledger = self.ledger();
+        ledger.settle(&self.0.journal);
+        let settled = ledger.settled;
+        match ledger.watched.entry((cluster.clone(), instance.clone())) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(free) => {
+                free.insert(Arc::clone(reconciler));
+                Some(settled)
+            }
+        }
+    }
+
+    /// Feeds what became durable, then looks at the reconcilers while nothing more is fed: all events before
+    /// the number were, and none behind it.
+    pub(crate) fn while_settled<T>(&self, look: impl FnOnce(Seq) -> T) -> T {
+        let mut ledger = self.ledger();
+        ledger.settle(&self.0.journal);
+        look(ledger.settled)
     }
 
     /// Counts what became durable since the last call.
@@ -478,6 +538,8 @@ impl Ledger {
         let failures = journal.failures();
         let durable = journal.durable();
         while let Some(pending) = self.pending.pop_front_if(|pending| pending.end <= durable) {
+            self.feed(&pending);
+            self.settled = pending.end;
             let Arrived {
                 events,
                 bytes,
@@ -496,6 +558,21 @@ impl Ledger {
             for pending in std::mem::take(&mut self.pending) {
                 self.forget(&pending.ids);
             }
+        }
+    }
+
+    /// Hands the stage times of a batch to whoever watches its apiserver.
+    fn feed(&self, pending: &Pending) {
+        if self.watched.is_empty() {
+            return;
+        }
+        let origin = pending.source.origin();
+        let key = (origin.cluster.clone(), origin.instance.clone());
+        if let Some(reconciler) = self.watched.get(&key) {
+            reconciler
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .all_arrived(&pending.stages);
         }
     }
 

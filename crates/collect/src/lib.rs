@@ -27,7 +27,10 @@ pub use chunk::{
     TornReason,
 };
 pub use clock::now_micros;
-pub use import::{ImportConfig, ImportError, ImportFile, ImportIdentity, Progress};
+pub use import::{
+    FramingError, ImportConfig, ImportError, ImportFile, ImportIdentity, ImportPart, Importer, Keeping, Kept,
+    MAX_IMPORT_BODY_BYTES, Progress,
+};
 pub use inflate::{Bounded, InflateError, Limits};
 pub use intake::{AuditIdReused, Beside, Intake, IntakeOptions, NotKept, Taken};
 pub use parcel::{About, Parcel};

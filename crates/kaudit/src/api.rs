@@ -1,5 +1,6 @@
 //! The API of a running kaudit: `/api/v1/...`, for holders of its token.
 
+mod import;
 mod sources;
 mod token;
 
@@ -16,6 +17,7 @@ use kaudit_tower::StatusError;
 use serde_json::{Value, json};
 use tracing::info;
 
+pub(crate) use self::import::{KeptPart, Known, parameter_of};
 pub(crate) use self::sources::{Signal, Sources};
 pub(crate) use self::token::Token;
 use crate::collection::Collection;
@@ -32,7 +34,9 @@ pub(crate) fn router(sinks: Option<Arc<Sinks>>, collection: Option<Collection>, 
             .route("/api/v1/sinks/{name}", get(read).put(put).delete(delete))
             .with_state(sinks)
     });
-    let sources = collection.map_or_else(Router::new, sources::router);
+    let sources = collection.map_or_else(Router::new, |collection| {
+        import::router(collection.importer()).merge(sources::router(collection))
+    });
     sinks
         .merge(sources)
         .fallback(async || {

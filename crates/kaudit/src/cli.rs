@@ -2,6 +2,7 @@
 
 mod config;
 mod dev;
+mod import;
 mod policy;
 mod run;
 mod server;
@@ -54,6 +55,8 @@ enum Command {
     /// List where a running kaudit collects events from, and how each source is doing
     #[command(subcommand)]
     Source(source::Command),
+    /// Bring the events of log files, event lists and archives into a journal
+    Import(import::Flags),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -109,6 +112,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Config(command) => config::run(command, leaf(matches)),
         Command::Sink(command) => sink::run(command),
         Command::Source(command) => source::run(command),
+        Command::Import(flags) => import::run(&flags),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kaudit", &mut script);

@@ -3,14 +3,15 @@
 mod files;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use kaudit_collect::{Intake, QuarantineStats, Receiver, Source, Tailing};
+use kaudit_collect::{Importer, Intake, Name, QuarantineStats, Receiver, Source, Tailing, Way};
 use kaudit_journal::{Journal, State};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Signal;
 use crate::collecting::STALE_AFTER;
+use crate::completeness::{Feeding, Watching};
 
 /// The collecting part of a process. Its clones are the same.
 #[derive(Clone, Debug)]
@@ -21,10 +22,11 @@ struct Inner {
     intake: Intake,
     receiver: Option<Receiver>,
     tails: Vec<Tailing>,
+    watchings: OnceLock<Vec<Watching>>,
 }
 
 /// One source: a row of `kaudit source status`, an item of the API's answer.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SourceRow {
     pub(crate) cluster: String,
@@ -101,7 +103,35 @@ impl Collection {
             intake,
             receiver,
             tails,
+            watchings: OnceLock::new(),
         }))
+    }
+
+    /// Shows what these say as well, from now on; once.
+    pub(crate) fn watch(&self, watchings: Vec<Watching>) {
+        drop(self.0.watchings.set(watchings));
+    }
+
+    /// apiservers whose counters are compared with what arrived.
+    pub(crate) fn watchings(&self) -> &[Watching] {
+        self.0.watchings.get().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// How far behind those are who read or receive an apiserver's events.
+    pub(crate) fn feeding(&self, cluster: &Name, instance: &Name) -> Feeding {
+        let is_of = |source: &Source| {
+            let origin = source.origin();
+            origin.cluster == *cluster && origin.instance == *instance
+        };
+        let mut tails = self.0.tails.iter().filter(|tail| is_of(tail.source()));
+        let sources = self.0.intake.sources();
+        let of_instance = sources.iter().filter(|source| is_of(source));
+        Feeding {
+            is_behind: !self.is_ready() || tails.any(files::is_behind),
+            held_back: of_instance
+                .map(|source| source.counts().held_back.values().sum::<u64>())
+                .sum(),
+        }
     }
 
     /// Ends the tails, then the journal. Blocks.
@@ -114,6 +144,11 @@ impl Collection {
 
     pub(crate) fn journal(&self) -> &Journal {
         self.0.intake.journal()
+    }
+
+    /// What keeps files that are imported.
+    pub(crate) fn importer(&self) -> Importer {
+        Importer::new(self.0.intake.clone())
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -139,7 +174,8 @@ impl Collection {
     /// Every source, by cluster, instance and transport.
     pub(crate) fn rows(&self) -> Vec<SourceRow> {
         let now_micros = kaudit_collect::now_micros();
-        self.0
+        let mut rows: Vec<SourceRow> = self
+            .0
             .intake
             .sources()
             .iter()
@@ -152,11 +188,27 @@ impl Collection {
                     .find(|tail| tail.source().origin() == source.origin());
                 match tail {
                     Some(tail) => files::describe(tail, &mut row),
+                    // Files are imported when somebody has one.
+                    None if source.origin().transport == Way::File => {}
                     None => row.problem = silence(&row, now_micros).or_else(|| expiry(&row, now_micros)),
                 }
                 row
             })
-            .collect()
+            .collect();
+        for watching in self.watchings() {
+            let is_of = |row: &SourceRow| {
+                row.cluster == watching.cluster().as_str() && row.instance == watching.instance().as_str()
+            };
+            if !rows.iter().any(is_of) {
+                // Nothing came from it yet, which is when it matters most what it says.
+                rows.push(empty_row(watching));
+            }
+            for row in rows.iter_mut().filter(|row| is_of(row)) {
+                row.completeness = watching.lines();
+                row.problem = row.problem.take().or_else(|| watching.problem());
+            }
+        }
+        rows
     }
 
     pub(crate) fn journal_row(&self) -> JournalRow {
@@ -209,7 +261,26 @@ impl Collection {
                 row.problem.unwrap_or_else(|| format!("{} events", row.events))
             ),
         });
-        [journal].into_iter().chain(sources).collect()
+        let watchings = self.watchings().iter().map(|watching| Check {
+            is_good: watching.problem().is_none(),
+            text: format!(
+                "completeness/{}/{} {}",
+                watching.cluster(),
+                watching.instance(),
+                watching.lines().join("; ")
+            ),
+        });
+        [journal].into_iter().chain(sources).chain(watchings).collect()
+    }
+}
+
+/// Of an apiserver that brought nothing since the process started.
+fn empty_row(watching: &Watching) -> SourceRow {
+    SourceRow {
+        cluster: watching.cluster().to_string(),
+        instance: watching.instance().to_string(),
+        transport: "none".to_owned(),
+        ..SourceRow::default()
     }
 }
 

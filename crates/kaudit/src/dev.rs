@@ -171,6 +171,7 @@ impl Dev {
                 intake,
                 receiving: Some(receiving),
                 tails: Vec::new(),
+                completeness: Vec::new(),
             }),
             data: Some(data),
             metrics: options.address(METRICS)?,

@@ -16,6 +16,8 @@ pub(crate) enum Exit {
     Unreachable,
     /// Somebody else may, the asker may not.
     NotAllowed,
+    /// A signal ended it early.
+    Interrupted,
 }
 
 impl From<Exit> for ExitCode {
@@ -26,6 +28,7 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::Unreachable => 3,
             Exit::NotAllowed => 4,
+            Exit::Interrupted => 130,
         })
     }
 }

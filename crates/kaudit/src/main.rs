@@ -6,6 +6,7 @@ mod auditing;
 mod cli;
 mod collecting;
 mod collection;
+mod completeness;
 mod config;
 mod data;
 mod dev;

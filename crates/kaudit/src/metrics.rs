@@ -1,6 +1,7 @@
 //! Metrics: upstream's under upstream's names, ours under `kaudit_`.
 
 mod collection;
+mod completeness;
 mod gateway;
 mod sinks;
 

@@ -17,6 +17,7 @@ use crate::api::{self, Token};
 use crate::auditing::Auditing;
 use crate::collecting::Receiving;
 use crate::collection::Collection;
+use crate::completeness::{self, Watching};
 use crate::data::DataDir;
 use crate::exit::Failure;
 use crate::metrics::{self, Sources};
@@ -53,6 +54,7 @@ pub(crate) struct CollectPlan {
     pub(crate) intake: Intake,
     pub(crate) receiving: Option<Receiving>,
     pub(crate) tails: Vec<Tailing>,
+    pub(crate) completeness: Vec<Watching>,
 }
 
 /// Where the API is, and who may use it.
@@ -113,6 +115,7 @@ impl Serving {
                     .as_ref()
                     .map(|receiving| receiving.receiver.clone());
                 let collection = Collection::new(plan.intake, receiver, plan.tails);
+                collection.watch(plan.completeness);
                 (Some(collection), plan.receiving)
             }
             None => (None, None),
@@ -172,6 +175,9 @@ impl Serving {
             serving
                 .receivers
                 .spawn(receiving.receiver.serve(receiving.listener, stop, grace));
+        }
+        if let Some(collection) = &serving.collection {
+            completeness::spawn(collection, &serving.tasks, &serving.stop);
         }
         serving.tasks.spawn(watched.run(serving.last.clone()));
         Ok(serving)

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::api::Token;
 use crate::auditing::Auditing;
 use crate::collecting::{self, Receiving};
+use crate::completeness;
 use crate::config::Config;
 use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags};
 use crate::data::DataDir;
@@ -181,10 +182,12 @@ async fn collect(config: &Config, data: Option<&DataDir>) -> Result<CollectPlan,
     let intake = keeping::open(data, config)?;
     let receiving = Receiving::bind(&collect.webhook, intake.clone()).await?;
     let tails = collecting::tails(config, &intake)?;
+    let completeness = completeness::watchings(config, &intake)?;
     Ok(CollectPlan {
         intake,
         receiving,
         tails,
+        completeness,
     })
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use bytes::Bytes;
 use clap::Args;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -38,6 +39,15 @@ pub(super) struct Server {
     token_file: Option<PathBuf>,
 }
 
+/// What it answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) code: StatusCode,
+    /// How long it asks to be left alone.
+    pub(super) retry_after: Option<Duration>,
+    pub(super) body: Vec<u8>,
+}
+
 impl Server {
     fn token(&self) -> Result<Token, Failure> {
         let file = self.token_file.clone().or_else(|| {
@@ -54,6 +64,12 @@ impl Server {
 
     /// The body of a good answer.
     pub(super) async fn ask(&self, method: Method, path: &str, body: String) -> Result<Vec<u8>, Failure> {
+        let answer = self.send(method, path, body.into()).await?;
+        self.good(answer)
+    }
+
+    /// The answer, good or not.
+    pub(super) async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, Failure> {
         let address = self
             .server
             .parse()
@@ -63,7 +79,7 @@ impl Server {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .body(Full::from(body).map_err(|never| match never {}).boxed_unsync())
+            .body(Full::new(body).map_err(|never| match never {}).boxed_unsync())
             .map_err(Failure::usage)?;
         if let Some(header) = token.header() {
             request.headers_mut().insert(header::AUTHORIZATION, header);
@@ -71,15 +87,33 @@ impl Server {
         let answered = tokio::time::timeout(TIMEOUT, async {
             let response = upstream.send(request).await.map_err(Failure::unreachable)?;
             let code = response.status();
+            let retry_after = response.headers().get(header::RETRY_AFTER);
+            let retry_after = retry_after
+                .and_then(|value| value.to_str().ok()?.parse().ok())
+                .map(Duration::from_secs);
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
                 .collect()
                 .await;
             let body = body.map_err(|error| Failure::unreachable(anyhow!(error)))?;
-            Ok((code, body.to_bytes().to_vec()))
+            Ok(Answer {
+                code,
+                retry_after,
+                body: body.to_bytes().to_vec(),
+            })
         });
-        let (code, body) = answered
+        answered
             .await
-            .map_err(|_| Failure::unreachable(anyhow!("{} did not answer in time", self.server)))??;
+            .map_err(|_| Failure::unreachable(anyhow!("{} did not answer in time", self.server)))?
+    }
+
+    /// Where it is.
+    pub(super) fn address(&self) -> &str {
+        &self.server
+    }
+
+    /// The body, or what is wrong.
+    pub(super) fn good(&self, answer: Answer) -> Result<Vec<u8>, Failure> {
+        let Answer { code, body, .. } = answer;
         if code.is_success() {
             return Ok(body);
         }
@@ -91,7 +125,9 @@ impl Server {
                 "{} does not accept the token: give --token-file",
                 self.server
             )),
-            code if code.is_client_error() => Failure::usage(anyhow!(message)),
+            code if code.is_client_error() && code != StatusCode::TOO_MANY_REQUESTS => {
+                Failure::usage(anyhow!(message))
+            }
             _ => Failure::unreachable(anyhow!("{}: {message}", self.server)),
         })
     }

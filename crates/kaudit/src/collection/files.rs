@@ -23,6 +23,21 @@ pub(super) fn describe(tail: &Tailing, row: &mut SourceRow) {
     }
 }
 
+/// Whether something is known that was not read yet, or may be there and cannot be read.
+pub(super) fn is_behind(tail: &Tailing) -> bool {
+    let cannot_be_read = |source: &SourceStatus| {
+        matches!(
+            source.state,
+            SourceState::PermissionDenied { .. } | SourceState::Error { .. }
+        )
+    };
+    let sources = tail.status().sources;
+    tail.held_back().is_some()
+        || sources
+            .iter()
+            .any(|source| source.behind_bytes > 0 || cannot_be_read(source))
+}
+
 fn problem(source: &SourceStatus) -> Option<String> {
     match &source.state {
         SourceState::Reading => match source.rotations_until_loss {

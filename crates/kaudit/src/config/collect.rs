@@ -121,6 +121,10 @@ pub(crate) struct CollectCompleteness {
     /// Time between two looks. Default 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) interval: Option<go::Duration>,
+    /// An event that has not come so long after it was counted is missing. Default 130s, which the retries of an
+    /// audit webhook need; less is enough where all events come from a log file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) settle: Option<go::Duration>,
 }
 
 /// The journal in which every event is kept before it is acknowledged.

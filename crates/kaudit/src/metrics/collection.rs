@@ -13,6 +13,7 @@ use crate::collection::{Collection, SourceRow};
 /// Everything of the collecting part.
 pub(super) fn encode(collection: &Collection, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     sources(&collection.rows(), encoder)?;
+    super::completeness::encode(collection.watchings(), encoder)?;
     receiver(collection, encoder)?;
     journal(collection, encoder)?;
     quarantine(collection, encoder)

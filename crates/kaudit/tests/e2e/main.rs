@@ -9,7 +9,10 @@
 #![expect(clippy::print_stdout, reason = "tests talk to the developer")]
 
 mod capture;
+mod collector;
+mod completeness;
 mod dev;
+mod import;
 mod kubectl;
 mod metrics;
 mod policy;
