@@ -223,7 +223,9 @@ mod tests {
             let finished: Vec<_> = (0..count)
                 .map(|number| importer.finish(&source, &identity(number), 1).unwrap())
                 .collect();
-            finished.into_iter().for_each(|keeping| drop(wait(keeping)));
+            for keeping in finished {
+                assert_eq!(wait(keeping), Kept::default());
+            }
             importer.0.intake.journal().close();
         }
         let importer = importer(folder.path());
