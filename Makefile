@@ -4,9 +4,10 @@ SHELL := /bin/bash
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 300
+TORTURE_SEEDS ?= 100000
 ARGS ?=
 
-.PHONY: help run build test lint fmt clippy doc deny bench fuzz soak
+.PHONY: help run build test lint fmt clippy doc deny bench fuzz soak torture
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -44,3 +45,6 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (60) seconds
 
 soak: ## an audit receiver that is down and fails in every way for SOAK_SECONDS (300), and what became of the events
 	KAUDIT_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --package kaudit --test e2e -- --nocapture after_an_outage
+
+torture: ## the faults of docs/reliability.md at length, as root about an hour: kills, full disks, power cuts; prints a table
+	bash .ci/torture $(TORTURE_SEEDS)

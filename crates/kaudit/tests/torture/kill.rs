@@ -11,6 +11,9 @@ use crate::oracle::Stored;
 use crate::place::{PATIENCE, Place, Setting};
 use crate::scale::{Random, count, report, until};
 
+/// Every so many cycles rotated files are removed, once they are read.
+const DRAINED: u64 = 10;
+
 /// Connections of senders.
 const CONNECTIONS: u32 = 6;
 
@@ -45,6 +48,9 @@ fn what_was_acknowledged_or_written_to_the_log_is_kept_once_however_often_the_pr
         load.goes_to(Some(process.collector));
         load.wait_acked(1 + random.below(1000), PATIENCE, || process.said.text());
         random.pause(Duration::from_millis(30));
+        if serving % DRAINED == DRAINED - 1 {
+            writer.remove_read(|| until("the log is read", PATIENCE, || process.has_read_all()));
+        }
         process.kill();
         load.goes_to(None);
         serving += 1;

@@ -3,8 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,26 +27,25 @@ const PACE: Duration = Duration::from_micros(500);
 pub(crate) struct LogWriter {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
-    rotations: Arc<AtomicU64>,
+    file: Arc<Mutex<LogFile>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl LogWriter {
     pub(crate) fn start(path: &Path) -> Self {
-        let (stop, written, rotations) = (Arc::default(), Arc::default(), Arc::default());
-        let mut file = LogFile::new(path);
+        let stop = Arc::<AtomicBool>::default();
+        let written = Arc::<AtomicU64>::default();
+        let file = Arc::new(Mutex::new(LogFile::new(path)));
         let thread = {
-            let (stop, written) = (Arc::clone(&stop), Arc::<AtomicU64>::clone(&written));
-            let rotations = Arc::<AtomicU64>::clone(&rotations);
+            let (stop, written, file) = (Arc::clone(&stop), Arc::clone(&written), Arc::clone(&file));
             std::thread::spawn(move || {
-                while !AtomicBool::load(&stop, Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) {
                     let number = written.load(Ordering::Relaxed);
-                    file.write(Name {
+                    file.lock().unwrap().write(Name {
                         stream: STREAM,
                         number,
                     });
                     written.store(number + 1, Ordering::Release);
-                    rotations.store(file.rotations, Ordering::Relaxed);
                     std::thread::park_timeout(PACE);
                 }
             })
@@ -54,7 +53,7 @@ impl LogWriter {
         Self {
             stop,
             written,
-            rotations,
+            file,
             thread: Some(thread),
         }
     }
@@ -64,7 +63,19 @@ impl LogWriter {
     }
 
     pub(crate) fn rotations(&self) -> u64 {
-        self.rotations.load(Ordering::Relaxed)
+        self.file.lock().unwrap().rotations
+    }
+
+    /// Nothing is written until all is read, and then the rotated files go, as old ones do.
+    pub(crate) fn remove_read(&self, wait_until_read: impl FnOnce()) {
+        let file = self.file.lock().unwrap();
+        wait_until_read();
+        for entry in std::fs::read_dir(file.path.parent().unwrap()).unwrap() {
+            let path = entry.unwrap().path();
+            if path != file.path {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
     }
 
     /// The names of all lines that were written.
@@ -88,6 +99,7 @@ impl Drop for LogWriter {
 }
 
 /// The active file and its rotated ones.
+#[derive(Debug)]
 pub(crate) struct LogFile {
     path: PathBuf,
     active: Option<(File, u64)>,

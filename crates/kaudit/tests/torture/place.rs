@@ -17,6 +17,8 @@ use kaudit_dial::{Cluster, Identity, OutgoingBody, Pem, Trust, Upstream};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::scale::until;
+
 /// How long a start or an end may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -298,7 +300,7 @@ impl Process {
 
     /// A page of the metrics port.
     pub(crate) fn page(&self, target: &str) -> String {
-        get(self.metrics, target, None)
+        try_get(self.metrics, target, None).expect("an answer of the metrics port")
     }
 
     /// The sum of a metric over those of its labels that hold `label`.
@@ -314,24 +316,23 @@ impl Process {
 
     /// What the API says of sources and the journal.
     pub(crate) fn sources(&self) -> serde_json::Value {
+        self.try_sources().expect("an answer of the API")
+    }
+
+    fn try_sources(&self) -> Option<serde_json::Value> {
         let token = std::fs::read_to_string(self.data.join("token")).unwrap();
-        serde_json::from_str(&get(self.api, "/api/v1/sources", Some(token.trim()))).unwrap()
+        let text = try_get(self.api, "/api/v1/sources", Some(token.trim()))?;
+        Some(serde_json::from_str(&text).unwrap())
     }
 
     /// Whether every log file was read to its end.
     pub(crate) fn has_read_all(&self) -> bool {
-        let sources = self.sources();
-        let items = sources["items"].as_array().unwrap();
-        items
-            .iter()
-            .filter(|item| item["transport"] == "file")
-            .all(|item| {
-                let tail = item["tail"].as_array();
-                let is_behind = |word: &str| {
-                    tail.is_some_and(|pairs| pairs.iter().any(|pair| pair[0] == word))
-                };
-                item["problem"].is_null() && tail.is_some() && !is_behind("behind") && !is_behind("backups")
-            })
+        has_read_all(&self.sources())
+    }
+
+    /// The same of a process that may have ended.
+    pub(crate) fn try_has_read_all(&self) -> bool {
+        self.try_sources().is_some_and(|sources| has_read_all(&sources))
     }
 
     /// Memory that is resident now and at most so far, in bytes.
@@ -345,13 +346,18 @@ impl Process {
         (field("VmRSS:"), field("VmHWM:"))
     }
 
-    /// The thread with this name.
+    /// The thread with this name, which it gives itself when it first runs.
     pub(crate) fn thread(&self, name: &str) -> u32 {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        let task = tasks.map(Result::unwrap).find(|task| {
-            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+        let mut found = None;
+        until("the thread is there", PATIENCE, || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+            found = tasks.map(Result::unwrap).find(|task| {
+                let comm = std::fs::read_to_string(task.path().join("comm"));
+                comm.is_ok_and(|comm| comm.trim() == name)
+            });
+            found.is_some()
         });
-        task.unwrap().file_name().to_str().unwrap().parse().unwrap()
+        found.unwrap().file_name().to_str().unwrap().parse().unwrap()
     }
 }
 
@@ -400,7 +406,24 @@ fn body(bytes: bytes::Bytes) -> OutgoingBody {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-fn get(address: SocketAddr, target: &str, token: Option<&str>) -> String {
+/// The offset decides: what is said of a file may be a moment old.
+fn has_read_all(sources: &serde_json::Value) -> bool {
+    let items = sources["items"].as_array().unwrap();
+    items.iter().filter(|item| item["transport"] == "file").all(|item| {
+        let value = |key: &str| {
+            let pairs = item["tail"].as_array()?;
+            pairs.iter().find(|pair| pair[0] == key)?[1].as_str()
+        };
+        let length = std::fs::metadata(item["path"].as_str().unwrap()).map_or(0, |file| file.len());
+        let end = format!(" at byte {length}");
+        item["problem"].is_null()
+            && value("behind").is_none()
+            && value("backups").is_none()
+            && value("file").is_some_and(|file| file.ends_with(&end))
+    })
+}
+
+fn try_get(address: SocketAddr, target: &str, token: Option<&str>) -> Option<String> {
     let cluster = Cluster::new(format!("http://{address}").parse().unwrap(), Trust::Public);
     let mut request = Request::get(target);
     if let Some(token) = token {
@@ -408,10 +431,10 @@ fn get(address: SocketAddr, target: &str, token: Option<&str>) -> String {
     }
     let request = request.body(body(bytes::Bytes::new())).unwrap();
     let answer = runtime().block_on(async {
-        let response = Upstream::new(&cluster, false).unwrap().send(request).await.unwrap();
-        response.into_body().collect().await.unwrap().to_bytes()
-    });
-    String::from_utf8(answer.to_vec()).unwrap()
+        let response = Upstream::new(&cluster, false).unwrap().send(request).await.ok()?;
+        Some(response.into_body().collect().await.ok()?.to_bytes())
+    })?;
+    Some(String::from_utf8(answer.to_vec()).unwrap())
 }
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
