@@ -46,5 +46,5 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (60) seconds
 soak: ## an audit receiver that is down and fails in every way for SOAK_SECONDS (300), and what became of the events
 	KAUDIT_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --package kaudit --test e2e -- --nocapture after_an_outage
 
-torture: ## the journal on a disk that fails in every way, TORTURE_SEEDS (100000) lives
-	KAUDIT_TORTURE_SEEDS=$(TORTURE_SEEDS) $(CARGO) test --release --package kaudit-journal --lib torture
+torture: ## the faults of docs/reliability.md at length, as root about an hour: kills, full disks, power cuts; prints a table
+	bash .ci/torture $(TORTURE_SEEDS)

@@ -74,13 +74,7 @@ impl Token {
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(|_| TokenError::NoRandomness)?;
         let token = URL_SAFE_NO_PAD.encode(random);
-        let made = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .and_then(|mut file| file.write_all(format!("{token}\n").as_bytes()));
-        made.map_err(|source| TokenError::File {
+        write(path, &token).map_err(|source| TokenError::File {
             path: path.to_owned(),
             source,
         })?;
@@ -100,6 +94,25 @@ impl Token {
     }
 }
 
+/// Whole or not at all: a power cut must not leave an empty file, which would keep the next process from starting.
+fn write(path: &Path, token: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(format!("{token}\n").as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -110,6 +123,7 @@ mod tests {
     fn a_token_is_made_once_for_its_owner_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
+        std::fs::write(path.with_extension("new"), "half of it, left by a crash").unwrap();
         let made = Token::read_or_make(&path).unwrap();
         assert_eq!(
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
