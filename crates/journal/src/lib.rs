@@ -67,7 +67,8 @@
 //! for the marks.
 //!
 //! Blocks of the last segment that cannot be read are no proof of anything: nothing is cut, and numbers that
-//! may be there are not given again.
+//! may be there are not given again. They are also not written again: of a group whose sync failed, what
+//! only comes to light in such a block after the opening may be lost at the next crash, although it was read.
 //!
 //! # When the disk refuses
 //!

@@ -11,7 +11,7 @@ use crate::cursor::{self, Hold, Position};
 use crate::error::is_full;
 use crate::filesystem::{FileHandle, Filesystem};
 use crate::format::{self, DATA_AT, FRAME_BYTES, Kind, SegmentHeader};
-use crate::segment::{self, Scan, Segment, Step};
+use crate::segment::{self, BLOCK, Scan, Segment, Step};
 use crate::view::{Kept, View};
 use crate::{Gap, GapReason, OpenError, Options, Seq};
 
@@ -66,6 +66,8 @@ struct Last {
     gaps: Vec<Gap>,
     corrupt_frames: u64,
     unreadable_blocks: u64,
+    /// The numbers of those of them in which nothing was found, in order.
+    unread: Vec<u64>,
     /// Where the frames begin that nothing says were durable.
     unproved: u64,
 }
@@ -90,10 +92,12 @@ pub(crate) fn open(
     let lock = lock(fs.as_ref(), dir)?;
     // Names that a process left behind in the system's memory are made durable before anything follows
     // from them.
-    for dir in [dir, &cursor_dir] {
-        match fs.sync_dir(dir) {
-            Err(error) if !is_full(&error) => return Err(failed("sync directory", dir)(error)),
-            _ => {}
+    let mut has_unsynced_names = false;
+    for directory in [dir, &cursor_dir] {
+        match fs.sync_dir(directory) {
+            Ok(()) => {}
+            Err(error) if is_full(&error) => has_unsynced_names |= directory == dir,
+            Err(error) => return Err(failed("sync directory", directory)(error)),
         }
     }
     let mut recovery = Recovery::default();
@@ -228,6 +232,7 @@ pub(crate) fn open(
         view,
         next,
         empty,
+        has_unsynced_names,
         lock,
     });
     recovery.elapsed = begun.elapsed();
@@ -326,6 +331,7 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
         gaps: Vec::new(),
         corrupt_frames: 0,
         unreadable_blocks: 0,
+        unread: Vec::new(),
         unproved: DATA_AT,
     };
     // Marks behind damage wait for a frame that says that all before it was durable: then the damage came
@@ -336,6 +342,10 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
     loop {
         let Ok(step) = scan.step(Seq::new(0)) else {
             last.unreadable_blocks += 1;
+            let block = scan.offset() / BLOCK;
+            if last.end <= block * BLOCK {
+                last.unread.push(block);
+            }
             scan.skip_block();
             continue;
         };
@@ -395,19 +405,23 @@ fn settle(found: &Found, last: &Last) -> io::Result<()> {
     let mut at = last.unproved;
     let mut buffer = vec![0; 256 << 10];
     while at < last.end {
-        let left = usize::try_from(last.end - at)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        let chunk = buffer.get_mut(..left).unwrap_or_default();
-        let chunk = if last.unreadable_blocks > 0 {
-            chunk.get_mut(..left.min(4096)).unwrap_or_default()
+        // Where some blocks cannot be read, one that cannot takes no other with it.
+        let most = if last.unreadable_blocks > 0 {
+            BLOCK - at % BLOCK
         } else {
-            chunk
+            u64::MAX
         };
-        let Ok(read) = segment::read_full(found.file.as_ref(), chunk, at) else {
-            // Nothing was read from it before either.
-            at += 4096;
-            continue;
+        let length = usize::try_from(most.min(last.end - at)).unwrap_or(usize::MAX);
+        let length = length.min(buffer.len());
+        let chunk = buffer.get_mut(..length).unwrap_or_default();
+        let read = match segment::read_full(found.file.as_ref(), chunk, at) {
+            Ok(read) => read,
+            Err(_) if last.unread.binary_search(&(at / BLOCK)).is_ok() => {
+                at += most.min(last.end - at);
+                continue;
+            }
+            // Frames in it were read a moment ago, and readers would read it: it must not be left as it is.
+            Err(error) => return Err(error),
         };
         match segment::write_all(found.file.as_ref(), &[chunk.get(..read).unwrap_or_default()], at) {
             Ok(0) => break,
