@@ -16,7 +16,7 @@ use crate::segment::{Segment, write_all};
 use crate::view::View;
 use crate::{Options, Seq, State};
 
-pub(crate) use failure::Failure;
+pub(crate) use failure::{Failure, reserve_path};
 
 /// Entries that the list of a segment's tags may have; a segment with more is closed without one.
 const TAGS: usize = 1 << 20;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::{Core, Start};
+use crate::core::{self, Core, Start};
 use crate::cursor::{self, Hold, Position};
 use crate::error::is_full;
 use crate::filesystem::{FileHandle, Filesystem};
@@ -32,6 +32,9 @@ pub struct Recovery {
     /// Blocks of the last segment that could not be read, again and again. What was in them may come back: no
     /// record there was given up, but a mark may be an older one than was acknowledged.
     pub unreadable_blocks: u64,
+    /// Bytes of the last segment that were to be written again and could not for want of space. A record in
+    /// them that was never acknowledged may be lost at the next power cut, although it can be read now.
+    pub unsettled_bytes: u64,
     /// Records that are gone, as far as the last segment and the list of segments tell.
     pub gaps: Vec<Gap>,
     /// The marks.
@@ -142,13 +145,15 @@ pub(crate) fn open(
         if state.unreadable_blocks > 0 {
             // What cannot be read now may be readable later: its numbers are not given again.
             next = next.max(state.next.plus(bytes / FRAME_BYTES as u64));
-            settle(last, &state).map_err(failed("make durable", &last.path))?;
+            recovery.unsettled_bytes =
+                settle(fs.as_ref(), dir, last, &state).map_err(failed("make durable", &last.path))?;
             last_end = bytes;
         } else {
             if state.end < bytes {
                 recovery.cut_bytes += torn_bytes(last, header, state.end);
             }
-            settle(last, &state).map_err(failed("make durable", &last.path))?;
+            recovery.unsettled_bytes =
+                settle(fs.as_ref(), dir, last, &state).map_err(failed("make durable", &last.path))?;
             if state.next == last.first {
                 // No records; its marks are, until the next segment has them too.
                 empty = Some(last.path.clone());
@@ -401,8 +406,11 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
 ///
 /// A process that ended may have left frames in the system's memory only, even such whose sync failed and of
 /// which the system believes that they are on disk. So what nothing proves to be there is written again.
-fn settle(found: &Found, last: &Last) -> io::Result<()> {
+/// Where even that takes space and there is none, what the system has must do: a full disk keeps no journal
+/// from opening. Returns the bytes for which that is so.
+fn settle(fs: &dyn Filesystem, dir: &Path, found: &Found, last: &Last) -> io::Result<u64> {
     let mut at = last.unproved;
+    let mut has_reserve = true;
     let mut buffer = vec![0; 256 << 10];
     while at < last.end {
         // Where some blocks cannot be read, one that cannot takes no other with it.
@@ -426,7 +434,10 @@ fn settle(found: &Found, last: &Last) -> io::Result<()> {
         match segment::write_all(found.file.as_ref(), &[chunk.get(..read).unwrap_or_default()], at) {
             Ok(0) => break,
             Ok(written) => at += written,
-            // Where even this takes space, what the system has must do.
+            Err(error) if is_full(&error) && has_reserve => {
+                has_reserve = false;
+                drop(fs.remove(&core::reserve_path(dir)));
+            }
             Err(error) if is_full(&error) => break,
             Err(error) => return Err(error),
         }
@@ -438,7 +449,7 @@ fn settle(found: &Found, last: &Last) -> io::Result<()> {
     if last.unproved < last.end || is_cut {
         found.file.sync_all()?;
     }
-    Ok(())
+    Ok(last.end.saturating_sub(at))
 }
 
 /// The marks at the end of the segments before `end`, for when the next one's own list of them is damaged.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::world::{DIR, id_of, options, payload, was_found};
+use super::world::{DIR, id_of, options, payload, was_settled};
 use crate::core::Core;
 use crate::cursor::{self, Hold};
 use crate::filesystem::simulated::{Call, Fault, SimulatedDisk};
@@ -141,7 +141,7 @@ fn what_an_opening_found_is_durable_also_if_it_could_not_be_read_twice() {
         assert!(recovery.unreadable_blocks > 0);
         let seen = read(&core).0.into_iter();
         let seen: Vec<_> = seen
-            .filter(|id| was_found(&recovery, &core, Seq::new(*id)))
+            .filter(|id| was_settled(&recovery, &core, Seq::new(*id)))
             .collect();
         assert!(!seen.is_empty());
         drop(core);
@@ -151,4 +151,29 @@ fn what_an_opening_found_is_durable_also_if_it_could_not_be_read_twice() {
         assert!(missing.is_empty(), "fault {at}: {missing:?} were seen");
     }
     assert!(failed > 0, "no fault hit what was to be made durable");
+}
+
+#[test]
+fn a_full_disk_gives_up_its_reserve_for_what_an_opening_found_and_keeps_nothing_from_opening() {
+    for (refusals, is_settled) in [(1, true), (2, false)] {
+        for seed in 0..32 {
+            let (disk, _) = lied_to(seed);
+            for write in 0..refusals {
+                disk.fail_nth(Call::Write, write, Fault::NoSpace);
+            }
+            let (core, recovery) = open(&disk).expect("opens");
+            let seen = read(&core).0;
+            if seen.is_empty() {
+                continue;
+            }
+            assert_eq!(recovery.unsettled_bytes == 0, is_settled, "seed {seed}");
+            drop(core);
+            let (core, _) = open(&disk.crash()).expect("opens");
+            let missing: Vec<_> = seen.difference(&read(&core).0).copied().collect();
+            assert!(
+                missing.is_empty() || !is_settled,
+                "seed {seed}: {missing:?} were seen"
+            );
+        }
+    }
 }

@@ -51,10 +51,10 @@ pub(super) fn options() -> Options {
     }
 }
 
-/// Whether the opening came to see the record `seq`, which a reader found since.
-pub(super) fn was_found(opened: &Recovery, core: &Core, seq: Seq) -> bool {
-    if opened.unreadable_blocks == 0 {
-        return true;
+/// Whether the opening came to see the record `seq`, which a reader found since, and made it durable.
+pub(super) fn was_settled(opened: &Recovery, core: &Core, seq: Seq) -> bool {
+    if opened.unsettled_bytes > 0 || opened.unreadable_blocks == 0 {
+        return opened.unsettled_bytes == 0;
     }
     // Behind what was found so many numbers are passed over as might be there.
     let (bytes, mut end) = {
@@ -92,7 +92,7 @@ pub(super) struct World {
     durable: BTreeMap<u64, u64>,
     /// What was removed for want of space.
     dropped: BTreeMap<u64, u64>,
-    /// Numbers that only a reader found, not the opening: lib.rs lets them go at the next crash.
+    /// Numbers that a reader found and the opening did not settle: they may go at the next crash.
     fickle: BTreeSet<u64>,
     /// What may be read after a crash, once, and nothing else.
     unsure: BTreeMap<u64, Sent>,
@@ -489,7 +489,7 @@ impl World {
                                 "J-3: record {id} at {at}"
                             );
                             self.durable.insert(at, id);
-                            if opened.is_some_and(|opened| !was_found(opened, self.core(), seq)) {
+                            if opened.is_some_and(|opened| !was_settled(opened, self.core(), seq)) {
                                 self.fickle.insert(at);
                             }
                         }
