@@ -93,6 +93,40 @@ impl Batch {
         }
     }
 
+    /// Drops the records for which `keep` answers `false`; it is asked once for each, with its place from 0
+    /// on. Marks stay. The others move together in the batch's own buffer, checksums and all.
+    pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
+        let (mut from, mut to, mut index) = (0, 0, 0);
+        let (mut records, mut tagged, mut largest) = (0, 0, 0);
+        while from < self.frames.len() {
+            let rest = self.frames.get(from..).unwrap_or_default();
+            let header = FrameHeader::decode_unsealed(rest);
+            let Some((header, size)) = header.and_then(|header| {
+                let size = usize::try_from(header.size()).ok()?;
+                (size <= rest.len()).then_some((header, size))
+            }) else {
+                // A record larger than can be said, or bytes that `push_with` was to leave alone.
+                self.largest = usize::MAX;
+                return;
+            };
+            if keep(index) {
+                self.frames.copy_within(from..from + size, to);
+                to += size;
+                records += 1;
+                tagged += u64::from(header.tagged);
+                largest = largest.max(usize::try_from(header.length).unwrap_or(usize::MAX));
+            }
+            from += size;
+            index += 1;
+        }
+        self.frames.truncate(to);
+        (self.records, self.tagged) = (records, tagged);
+        // One that is refused whatever it holds stays so.
+        if self.largest < usize::MAX {
+            self.largest = largest;
+        }
+    }
+
     /// Sets a mark, which becomes durable with this batch's records and never before them. An empty value
     /// removes it.
     ///
@@ -200,5 +234,64 @@ impl fmt::Debug for Batch {
             .field("bytes", &self.frames.len())
             .field("marks", &self.marks.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(index: usize) -> Option<Tag> {
+        (index % 3 == 0).then_some([u8::try_from(index).expect("small"); crate::TAG_BYTES])
+    }
+
+    fn batch(indices: impl Iterator<Item = usize>) -> Batch {
+        let mut batch = Batch::new();
+        batch.mark(b"at", b"7").expect("small");
+        for index in indices {
+            batch.push(tag(index), &vec![b'x'; 1 + index * 13 % 40]);
+        }
+        batch
+    }
+
+    #[test]
+    fn retaining_some_records_is_as_if_only_they_had_been_added() {
+        for pattern in 0..1_u32 << 9 {
+            let is_kept = |index: usize| pattern >> index & 1 == 1;
+            let mut asked = Vec::new();
+            let mut whole = batch(0..9);
+            whole.retain(|index| {
+                asked.push(index);
+                is_kept(index)
+            });
+            assert_eq!(asked, (0..9).collect::<Vec<_>>());
+            let mut part = batch((0..9).filter(|index| is_kept(*index)));
+            let counts = |batch: &Batch| (batch.records(), batch.tagged(), batch.largest(), batch.bytes());
+            assert_eq!(counts(&whole), counts(&part));
+            assert_eq!(whole.marks(), part.marks());
+            let seal = |batch: &mut Batch| batch.seal(Seq::new(5), 3, |_, _| ()).to_vec();
+            assert_eq!(seal(&mut whole), seal(&mut part));
+        }
+    }
+
+    #[test]
+    fn records_may_be_added_behind_those_that_were_retained() {
+        let mut whole = batch(0..4);
+        whole.retain(|index| index == 1);
+        whole.push(tag(2), &[b'x'; 27]);
+        let seal = |mut batch: Batch| batch.seal(Seq::FIRST, 3, |_, _| ()).to_vec();
+        assert_eq!(seal(whole), seal(batch(1..3)));
+    }
+
+    #[test]
+    fn a_batch_whose_buffer_was_tampered_with_stays_refused() {
+        let mut shortened = batch(0..3);
+        let written: Result<(), ()> = shortened.push_with(None, |buffer| {
+            buffer.truncate(40);
+            Ok(())
+        });
+        assert_eq!((written, shortened.largest()), (Ok(()), usize::MAX));
+        shortened.retain(|_| false);
+        assert_eq!(shortened.largest(), usize::MAX);
     }
 }

@@ -16,7 +16,7 @@ use crate::segment::{Segment, write_all};
 use crate::view::View;
 use crate::{Options, Seq, State};
 
-pub(crate) use failure::Failure;
+pub(crate) use failure::{Failure, reserve_path};
 
 /// Entries that the list of a segment's tags may have; a segment with more is closed without one.
 const TAGS: usize = 1 << 20;
@@ -44,6 +44,8 @@ pub(crate) struct Core {
     wanted: Option<u64>,
     /// A segment without records that recovery left where it was.
     empty: Option<PathBuf>,
+    /// Whether a change of a name in the journal's directory may not be durable yet.
+    has_unsynced_names: bool,
     /// The number of the next record: all before it are durable.
     next: Seq,
     state: State,
@@ -101,6 +103,7 @@ pub(crate) struct Start {
     pub(crate) view: Arc<View>,
     pub(crate) next: Seq,
     pub(crate) empty: Option<PathBuf>,
+    pub(crate) has_unsynced_names: bool,
     pub(crate) lock: Box<dyn Any + Send + Sync>,
 }
 
@@ -122,6 +125,7 @@ impl Core {
             spare: None,
             wanted: None,
             empty: start.empty,
+            has_unsynced_names: start.has_unsynced_names,
             next: start.next,
             state: State::Ready,
             has_reserve: false,

@@ -161,6 +161,12 @@ impl FrameHeader {
         Self::of_words(first, seq, crc)
     }
 
+    /// The header at the start of `bytes`, as [`encode_unsealed`](Self::encode_unsealed) wrote it.
+    pub(crate) fn decode_unsealed(bytes: &[u8]) -> Option<Self> {
+        let [first, _, crc, _] = words(bytes.get(..FRAME_BYTES)?)?;
+        Self::of_words(first, 0, crc)
+    }
+
     /// The header of a frame that was not sealed yet, or whose check was seen to be right.
     fn of_words(first: u64, seq: u64, crc: u64) -> Option<Self> {
         let [l0, l1, l2, l3, kind, flags, 0, 0] = first.to_le_bytes() else {

@@ -18,6 +18,11 @@ use crate::{
 };
 
 /// A journal. Its clones are the same journal; when the last one goes it is [closed](Journal::close).
+///
+/// So dropping the last one blocks: what is queued is written and synced, the segment closed, and the thread
+/// joined, which takes as long as the disk does. Where blocking is no option, as on a thread that drives
+/// tasks, call [`close`](Journal::close) elsewhere first; the drop then has nothing left to wait for.
+/// [Readers](Reader), [cursors](Cursor), [tickets](Ticket) and [`Room`] keep no journal open.
 #[derive(Clone, Debug)]
 pub struct Journal {
     shared: Arc<Shared>,

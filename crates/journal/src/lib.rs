@@ -61,13 +61,15 @@
 //! it is a gap. Damage behind the last commit frame with whole frames behind it costs only itself too, but
 //! marks behind it are not applied, because the group may never have been finished. What is behind the last
 //! whole frame is cut away. What no commit frame proves to be durable is written again and synced, since a
-//! process may have died before its sync or after one that failed; so what is read once is read always.
+//! process may have died before its sync or after one that failed; so what is read once is read always. On a
+//! full disk that has no space even for that, [`Recovery::unsettled_bytes`] says for how much it does not hold.
 //! The last segment is then left as it is and the next group begins a new one. A segment without records
 //! stays until then for its marks. If the snapshot of the last segment is damaged, earlier segments are read
 //! for the marks.
 //!
 //! Blocks of the last segment that cannot be read are no proof of anything: nothing is cut, and numbers that
-//! may be there are not given again.
+//! may be there are not given again. They are also not written again: of a group whose sync failed, what
+//! only comes to light in such a block after the opening may be lost at the next crash, although it was read.
 //!
 //! # When the disk refuses
 //!

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::{Core, Start};
+use crate::core::{self, Core, Start};
 use crate::cursor::{self, Hold, Position};
 use crate::error::is_full;
 use crate::filesystem::{FileHandle, Filesystem};
 use crate::format::{self, DATA_AT, FRAME_BYTES, Kind, SegmentHeader};
-use crate::segment::{self, Scan, Segment, Step};
+use crate::segment::{self, BLOCK, Scan, Segment, Step};
 use crate::view::{Kept, View};
 use crate::{Gap, GapReason, OpenError, Options, Seq};
 
@@ -32,6 +32,9 @@ pub struct Recovery {
     /// Blocks of the last segment that could not be read, again and again. What was in them may come back: no
     /// record there was given up, but a mark may be an older one than was acknowledged.
     pub unreadable_blocks: u64,
+    /// Bytes of the last segment that were to be written again and could not for want of space. A record in
+    /// them that was never acknowledged may be lost at the next power cut, although it can be read now.
+    pub unsettled_bytes: u64,
     /// Records that are gone, as far as the last segment and the list of segments tell.
     pub gaps: Vec<Gap>,
     /// The marks.
@@ -66,6 +69,8 @@ struct Last {
     gaps: Vec<Gap>,
     corrupt_frames: u64,
     unreadable_blocks: u64,
+    /// The numbers of those of them in which nothing was found, in order.
+    unread: Vec<u64>,
     /// Where the frames begin that nothing says were durable.
     unproved: u64,
 }
@@ -90,10 +95,12 @@ pub(crate) fn open(
     let lock = lock(fs.as_ref(), dir)?;
     // Names that a process left behind in the system's memory are made durable before anything follows
     // from them.
-    for dir in [dir, &cursor_dir] {
-        match fs.sync_dir(dir) {
-            Err(error) if !is_full(&error) => return Err(failed("sync directory", dir)(error)),
-            _ => {}
+    let mut has_unsynced_names = false;
+    for directory in [dir, &cursor_dir] {
+        match fs.sync_dir(directory) {
+            Ok(()) => {}
+            Err(error) if is_full(&error) => has_unsynced_names |= directory == dir,
+            Err(error) => return Err(failed("sync directory", directory)(error)),
         }
     }
     let mut recovery = Recovery::default();
@@ -138,13 +145,15 @@ pub(crate) fn open(
         if state.unreadable_blocks > 0 {
             // What cannot be read now may be readable later: its numbers are not given again.
             next = next.max(state.next.plus(bytes / FRAME_BYTES as u64));
-            settle(last, &state).map_err(failed("make durable", &last.path))?;
+            recovery.unsettled_bytes =
+                settle(fs.as_ref(), dir, last, &state).map_err(failed("make durable", &last.path))?;
             last_end = bytes;
         } else {
             if state.end < bytes {
                 recovery.cut_bytes += torn_bytes(last, header, state.end);
             }
-            settle(last, &state).map_err(failed("make durable", &last.path))?;
+            recovery.unsettled_bytes =
+                settle(fs.as_ref(), dir, last, &state).map_err(failed("make durable", &last.path))?;
             if state.next == last.first {
                 // No records; its marks are, until the next segment has them too.
                 empty = Some(last.path.clone());
@@ -228,6 +237,7 @@ pub(crate) fn open(
         view,
         next,
         empty,
+        has_unsynced_names,
         lock,
     });
     recovery.elapsed = begun.elapsed();
@@ -326,6 +336,7 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
         gaps: Vec::new(),
         corrupt_frames: 0,
         unreadable_blocks: 0,
+        unread: Vec::new(),
         unproved: DATA_AT,
     };
     // Marks behind damage wait for a frame that says that all before it was durable: then the damage came
@@ -336,6 +347,10 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
     loop {
         let Ok(step) = scan.step(Seq::new(0)) else {
             last.unreadable_blocks += 1;
+            let block = scan.offset() / BLOCK;
+            if last.end <= block * BLOCK {
+                last.unread.push(block);
+            }
             scan.skip_block();
             continue;
         };
@@ -391,28 +406,38 @@ fn scan_last(found: &Found, header: SegmentHeader, bound: Seq) -> Last {
 ///
 /// A process that ended may have left frames in the system's memory only, even such whose sync failed and of
 /// which the system believes that they are on disk. So what nothing proves to be there is written again.
-fn settle(found: &Found, last: &Last) -> io::Result<()> {
+/// Where even that takes space and there is none, what the system has must do: a full disk keeps no journal
+/// from opening. Returns the bytes for which that is so.
+fn settle(fs: &dyn Filesystem, dir: &Path, found: &Found, last: &Last) -> io::Result<u64> {
     let mut at = last.unproved;
+    let mut has_reserve = true;
     let mut buffer = vec![0; 256 << 10];
     while at < last.end {
-        let left = usize::try_from(last.end - at)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        let chunk = buffer.get_mut(..left).unwrap_or_default();
-        let chunk = if last.unreadable_blocks > 0 {
-            chunk.get_mut(..left.min(4096)).unwrap_or_default()
+        // Where some blocks cannot be read, one that cannot takes no other with it.
+        let most = if last.unreadable_blocks > 0 {
+            BLOCK - at % BLOCK
         } else {
-            chunk
+            u64::MAX
         };
-        let Ok(read) = segment::read_full(found.file.as_ref(), chunk, at) else {
-            // Nothing was read from it before either.
-            at += 4096;
-            continue;
+        let length = usize::try_from(most.min(last.end - at)).unwrap_or(usize::MAX);
+        let length = length.min(buffer.len());
+        let chunk = buffer.get_mut(..length).unwrap_or_default();
+        let read = match segment::read_full(found.file.as_ref(), chunk, at) {
+            Ok(read) => read,
+            Err(_) if last.unread.binary_search(&(at / BLOCK)).is_ok() => {
+                at += most.min(last.end - at);
+                continue;
+            }
+            // Frames in it were read a moment ago, and readers would read it: it must not be left as it is.
+            Err(error) => return Err(error),
         };
         match segment::write_all(found.file.as_ref(), &[chunk.get(..read).unwrap_or_default()], at) {
             Ok(0) => break,
             Ok(written) => at += written,
-            // Where even this takes space, what the system has must do.
+            Err(error) if is_full(&error) && has_reserve => {
+                has_reserve = false;
+                drop(fs.remove(&core::reserve_path(dir)));
+            }
             Err(error) if is_full(&error) => break,
             Err(error) => return Err(error),
         }
@@ -424,7 +449,7 @@ fn settle(found: &Found, last: &Last) -> io::Result<()> {
     if last.unproved < last.end || is_cut {
         found.file.sync_all()?;
     }
-    Ok(())
+    Ok(last.end.saturating_sub(at))
 }
 
 /// The marks at the end of the segments before `end`, for when the next one's own list of them is damaged.

@@ -10,7 +10,7 @@ use crate::Seq;
 use crate::filesystem::FileHandle;
 use crate::format::{COPY_AT, HEADER_BYTES, SegmentHeader};
 
-pub(crate) use scan::{Scan, Step};
+pub(crate) use scan::{BLOCK, Scan, Step};
 
 /// How often a read that failed is tried before it counts as failed.
 pub(crate) const READ_TRIES: usize = 3;

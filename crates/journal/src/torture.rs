@@ -1,12 +1,13 @@
 //! The journal on a disk that fails: many short lives, each from a seed, against a model of what must hold.
 
 mod exhaustive;
+mod narrow;
 mod world;
 
 use world::World;
 
 /// Lives that `cargo test` tries; `KAUDIT_TORTURE_SEEDS` says how many others.
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 500;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var_os(name)?.to_str()?.parse().ok()

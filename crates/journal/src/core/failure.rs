@@ -6,7 +6,7 @@
 //! segment. A handle whose sync failed is never synced again.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Core, Uncut};
@@ -250,6 +250,11 @@ impl Core {
     }
 
     fn reserve_path(&self) -> PathBuf {
-        self.dir.join("reserve")
+        reserve_path(&self.dir)
     }
+}
+
+/// The file that is given up when the disk is full.
+pub(crate) fn reserve_path(dir: &Path) -> PathBuf {
+    dir.join("reserve")
 }

@@ -71,6 +71,8 @@ impl Core {
 
     /// Recycles or removes the oldest segment.
     fn let_go(&mut self, when_full: WhenFull) -> Result<(), Failure> {
+        // One after the other, so that no crash leaves an older one before a gap.
+        self.sync_names()?;
         let (segment, end, verdict) = {
             let mut kept = self.view.lock();
             let end = self.end_of_oldest(&kept);
@@ -96,6 +98,7 @@ impl Core {
             self.view.lock().segments.push_front(segment);
             return Err(Failure::write("remove a segment", error));
         }
+        self.has_unsynced_names = true;
         {
             let mut kept = self.view.lock();
             let records = end.since(segment.first);
@@ -104,15 +107,24 @@ impl Core {
                 Verdict::Expired | Verdict::Held => kept.counters.expired_records += records,
             }
         }
-        // One after the other, so that no crash leaves an older one before a gap.
-        let synced = self.fs.sync_dir(&self.dir);
-        synced.map_err(|error| Failure::sync("sync the journal's directory", error))?;
+        self.sync_names()?;
         if recycled && let Ok(file) = self.fs.open(&self.spare_path()) {
             self.spare = Some(Spare {
                 file,
                 size: segment.bytes(),
                 is_recycled: true,
             });
+        }
+        Ok(())
+    }
+
+    /// Makes durable which segments went, if that is not so yet. Before it is, none may follow them, and the
+    /// file `spare` may still be a segment after a crash, so nothing may be written to it.
+    pub(super) fn sync_names(&mut self) -> Result<(), Failure> {
+        if self.has_unsynced_names {
+            let synced = self.fs.sync_dir(&self.dir);
+            synced.map_err(|error| Failure::sync("sync the journal's directory", error))?;
+            self.has_unsynced_names = false;
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ impl Core {
 
     /// Makes sure that there is a spare file of `size` bytes.
     pub(super) fn have_spare(&mut self, size: u64) -> Result<(), Failure> {
+        self.sync_names()?;
         let there = self.spare.as_ref().map_or(0, |spare| spare.size);
         if there == size {
             return Ok(());

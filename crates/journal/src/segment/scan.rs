@@ -13,7 +13,7 @@ use crate::format::{DATA_AT, FRAME_BYTES, FrameHeader, Kind};
 /// Bytes read at once.
 const CHUNK: u64 = 256 << 10;
 /// What is passed over when it cannot be read.
-const BLOCK: u64 = 4096;
+pub(crate) const BLOCK: u64 = 4096;
 const ZEROS: [u8; 1024] = [0; 1024];
 const FRAME: u64 = FRAME_BYTES as u64;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::core::{Core, Failure};
 use crate::cursor::{self, Cursor};
 use crate::filesystem::simulated::{Dice, Fault, SimulatedDisk};
+use crate::format::FRAME_BYTES;
 use crate::queue::Queue;
 use crate::recovery;
 use crate::{Batch, GapReason, Hold, Item, Options, Reader, Recovery, Seq, State, TAG_BYTES, Tag, WhenFull};
@@ -50,6 +51,26 @@ pub(super) fn options() -> Options {
     }
 }
 
+/// Whether the opening came to see the record `seq`, which a reader found since, and made it durable.
+pub(super) fn was_settled(opened: &Recovery, core: &Core, seq: Seq) -> bool {
+    if opened.unsettled_bytes > 0 || opened.unreadable_blocks == 0 {
+        return opened.unsettled_bytes == 0;
+    }
+    // Behind what was found so many numbers are passed over as might be there.
+    let (bytes, mut end) = {
+        let kept = core.view().lock();
+        (kept.segments.back().map_or(0, |last| last.bytes()), opened.next)
+    };
+    let mut is_in_gap = false;
+    for gap in &opened.gaps {
+        is_in_gap |= (gap.from..gap.to).contains(&seq);
+        if gap.to == opened.next && gap.reason == GapReason::Missing {
+            end = gap.from;
+        }
+    }
+    !is_in_gap && seq.plus(bytes / FRAME_BYTES as u64) < end
+}
+
 /// A batch as the model remembers it.
 #[derive(Clone, Debug)]
 struct Sent {
@@ -71,6 +92,8 @@ pub(super) struct World {
     durable: BTreeMap<u64, u64>,
     /// What was removed for want of space.
     dropped: BTreeMap<u64, u64>,
+    /// Numbers that a reader found and the opening did not settle: they may go at the next crash.
+    fickle: BTreeSet<u64>,
     /// What may be read after a crash, once, and nothing else.
     unsure: BTreeMap<u64, Sent>,
     unsure_ids: BTreeSet<u64>,
@@ -109,6 +132,7 @@ impl World {
             next_mark: 1,
             durable: BTreeMap::new(),
             dropped: BTreeMap::new(),
+            fickle: BTreeSet::new(),
             unsure: BTreeMap::new(),
             unsure_ids: BTreeSet::new(),
             mark: 0,
@@ -364,7 +388,7 @@ impl World {
             *at = there.unwrap_or(*at);
         }
         let was_faulty = self.is_faulty;
-        self.calm_reads(|world| world.check_all(true));
+        self.calm_reads(|world| world.check_all(Some(&recovery)));
         self.is_faulty = was_faulty;
         let found = recovery.marks.get(b"at".as_slice()).map_or(0, |mark| {
             u64::from_le_bytes(mark.as_slice().try_into().expect("8 bytes"))
@@ -424,7 +448,7 @@ impl World {
     }
 
     fn check(&mut self) {
-        self.calm_reads(|world| world.check_all(false));
+        self.calm_reads(|world| world.check_all(None));
     }
 
     /// Reads without faults; those that were asked for by number stay away meanwhile.
@@ -434,8 +458,8 @@ impl World {
         self.disk.resume_faults(quiet);
     }
 
-    /// Reads all there is and compares.
-    fn check_all(&mut self, is_fresh: bool) {
+    /// Reads all there is and compares; `opened` is given when nothing happened since.
+    fn check_all(&mut self, opened: Option<&Recovery>) {
         if self.disk.is_off() {
             return;
         }
@@ -461,10 +485,13 @@ impl World {
                         }
                         None => {
                             assert!(
-                                is_fresh && self.unsure_ids.contains(&id),
+                                opened.is_some() && self.unsure_ids.contains(&id),
                                 "J-3: record {id} at {at}"
                             );
                             self.durable.insert(at, id);
+                            if opened.is_some_and(|opened| !was_settled(opened, self.core(), seq)) {
+                                self.fickle.insert(at);
+                            }
                         }
                     }
                     at += 1;
@@ -472,6 +499,7 @@ impl World {
                 Item::Gap(gap) => {
                     assert_eq!(gap.from.get(), at);
                     assert!(gap.to > gap.from);
+                    self.forget_fickle(gap.from.get()..gap.to.get());
                     let lost = self.durable.range(gap.from.get()..gap.to.get()).next();
                     assert!(lost.is_none(), "J-1: {gap:?} takes {lost:?}");
                     let dropped = self.dropped.range(gap.from.get()..gap.to.get()).next();
@@ -500,8 +528,18 @@ impl World {
                 listed.first
             );
         }
+        self.forget_fickle(at..u64::MAX);
         let lost = self.durable.range(at..).next();
         assert!(lost.is_none(), "J-1: {lost:?} is beyond the end");
+    }
+
+    fn forget_fickle(&mut self, gone: std::ops::Range<u64>) {
+        let gone: Vec<u64> = self.fickle.range(gone).copied().collect();
+        for number in gone {
+            self.fickle.remove(&number);
+            self.durable.remove(&number);
+            self.dropped.remove(&number);
+        }
     }
 
     /// What retention may drop, the model drops too.
