@@ -250,6 +250,32 @@ mod tests {
         assert_eq!(config.gateway.listen.as_deref(), Some("0.0.0.0:6443"));
     }
 
+    /// The documents and the manifest are what people copy.
+    #[test]
+    fn what_is_shown_to_be_copied_is_read() {
+        let read = |path: &str| {
+            let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../");
+            std::fs::read_to_string(format!("{root}{path}")).unwrap()
+        };
+        let page = read("docs/collect.md");
+        let example = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+        let config = Config::parse(example).unwrap();
+        assert_eq!(config.collect.webhook.sources.len(), 2);
+        assert_eq!(config.journal.max_size.unwrap().0, 10 << 30);
+        let manifest = read("deploy/kubernetes/edge.yaml");
+        let inner: Vec<&str> = manifest
+            .lines()
+            .skip_while(|line| *line != "  kaudit.yaml: |")
+            .skip(1)
+            .take_while(|line| line.starts_with("    "))
+            .map(|line| &line[4..])
+            .collect();
+        let config = Config::parse(&inner.join("\n")).unwrap();
+        assert_eq!(config.collect.files.len(), 1);
+        let daemon_set = manifest.split_once("apiVersion: apps/v1").unwrap().1;
+        assert!(page.contains(daemon_set), "the page shows another DaemonSet");
+    }
+
     #[track_caller]
     fn refused(text: &str, expected: &str) {
         let message = Config::parse(text).unwrap_err();

@@ -149,7 +149,7 @@ fn described(row: &SourceRow, now_micros: i64) -> String {
         }
     );
     let mut line = |key: &str, value: String| text += &format!("  {key:<14}{value}\n");
-    line("state", row.problem.clone().unwrap_or_else(|| "ok".to_owned()));
+    line("state", row.problem.as_deref().map_or_else(|| "ok".to_owned(), printable));
     line(
         "events",
         format!(
@@ -276,6 +276,6 @@ fn span(micros: i64) -> String {
 fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .take(80)
+        .take(400)
         .collect()
 }
