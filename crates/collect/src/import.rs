@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::lines::{self, Nesting};
 use crate::tail::{Fill, Reading, push_torn};
-use crate::{Anomalies, Bounded, Chunk, FileIdentity, InflateError, Limits, LogFormat, TailConfig, TornReason};
+use crate::{
+    Anomalies, Bounded, Chunk, FileIdentity, InflateError, Limits, LogFormat, TailConfig, TornReason,
+};
 use document::Documents;
 
 pub(crate) use document::Reached;
@@ -143,12 +145,16 @@ impl ImportFile {
         };
         // A pipe would wait for its writer already while it is opened.
         if !std::fs::metadata(path).map_err(failed)?.is_file() {
-            return Err(ImportError::NotRegular { path: path.to_owned() });
+            return Err(ImportError::NotRegular {
+                path: path.to_owned(),
+            });
         }
         let file = File::open(path).map_err(failed)?;
         let there = file.metadata().map_err(failed)?;
         if !there.is_file() {
-            return Err(ImportError::NotRegular { path: path.to_owned() });
+            return Err(ImportError::NotRegular {
+                path: path.to_owned(),
+            });
         }
         let mut import = Self::from_reader(file, &path.to_string_lossy(), config)?;
         import.path = path.to_owned();
@@ -189,7 +195,11 @@ impl ImportFile {
         };
         let file = FileIdentity {
             path: name.to_owned(),
-            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             id: 0,
         };
         Ok(Self {
@@ -261,7 +271,9 @@ impl ImportFile {
                         let reason = TornReason::Unterminated;
                         push_torn(chunk, carried.text.into(), carried.offset, reason);
                     }
-                    reading.text().map_or(State::Failed, |text| State::Done(text.identity()))
+                    reading
+                        .text()
+                        .map_or(State::Failed, |text| State::Done(text.identity()))
                 }
             },
             State::Documents {
@@ -415,7 +427,9 @@ impl Read for Text {
 
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Text").field("length", &self.length).finish_non_exhaustive()
+        f.debug_struct("Text")
+            .field("length", &self.length)
+            .finish_non_exhaustive()
     }
 }
 

@@ -110,7 +110,11 @@ impl Documents {
             Place::Outside | Place::Items if is_blank => blanks(rest),
             Place::Items if first == b',' => 1,
             Place::Outside => {
-                self.begin(if first == b'{' { Place::Object } else { Place::Scalar(Scalar::Outside) });
+                self.begin(if first == b'{' {
+                    Place::Object
+                } else {
+                    Place::Scalar(Scalar::Outside)
+                });
                 self.step_inside(rest, chunk)
             }
             Place::Items => match first {
@@ -293,8 +297,11 @@ impl Documents {
 
 impl Long {
     fn take(&mut self, part: &[u8]) {
-        let missing = OVERSIZED_HEAD_BYTES.saturating_sub(self.head.len()).min(part.len());
-        self.head.extend_from_slice(part.get(..missing).unwrap_or_default());
+        let missing = OVERSIZED_HEAD_BYTES
+            .saturating_sub(self.head.len())
+            .min(part.len());
+        self.head
+            .extend_from_slice(part.get(..missing).unwrap_or_default());
         self.hasher.update(part);
         self.length += part.len() as u64;
     }
@@ -386,8 +393,16 @@ mod tests {
         let table: [(&str, &[&str], &[&str]); 14] = [
             ("", &[], &[]),
             (r#"{"a":1}"#, &[r#"{"a":1}"#], &[]),
-            ("{\"a\":1}\n{\"b\":[2]} {\"c\":3}", &[r#"{"a":1}"#, r#"{"b":[2]}"#, r#"{"c":3}"#], &[]),
-            ("{\n  \"a\": \"x y\\\"\",\n  \"b\": [ 1, 2 ]\n}\n", &[r#"{"a":"x y\"","b":[1,2]}"#], &[]),
+            (
+                "{\"a\":1}\n{\"b\":[2]} {\"c\":3}",
+                &[r#"{"a":1}"#, r#"{"b":[2]}"#, r#"{"c":3}"#],
+                &[],
+            ),
+            (
+                "{\n  \"a\": \"x y\\\"\",\n  \"b\": [ 1, 2 ]\n}\n",
+                &[r#"{"a":"x y\"","b":[1,2]}"#],
+                &[],
+            ),
             (
                 r#"{"kind":"EventList","metadata":{"items":[9]},"items":[{"a": 1},{"b":"]"}]}"#,
                 &[r#"{"a": 1}"#, r#"{"b":"]"}"#],
@@ -398,12 +413,24 @@ mod tests {
                 &[r#"{"a":1}"#, "{}"],
                 &[],
             ),
-            (r#"{"items":[{"a":1}]}{"items":[{"b":1}],"x":["]"]}"#, &[r#"{"a":1}"#, r#"{"b":1}"#], &[]),
+            (
+                r#"{"items":[{"a":1}]}{"items":[{"b":1}],"x":["]"]}"#,
+                &[r#"{"a":1}"#, r#"{"b":1}"#],
+                &[],
+            ),
             (r#"{"items":[]} {"items":null}"#, &[r#"{"items":null}"#], &[]),
-            (r#"{"items":[{"a":1},7,"x",[1],null,{"b":1}]}"#, &[r#"{"a":1}"#, r#"{"b":1}"#], &["7", "\"x\"", "[1]", "null"]),
+            (
+                r#"{"items":[{"a":1},7,"x",[1],null,{"b":1}]}"#,
+                &[r#"{"a":1}"#, r#"{"b":1}"#],
+                &["7", "\"x\"", "[1]", "null"],
+            ),
             (r#"{"items":[{"a":1},{"b":"#, &[r#"{"a":1}"#], &["{\"b\":"]),
             (r#"{"items":[{"a":1}"#, &[r#"{"a":1}"#], &[""]),
-            ("nonsense\n{\"a\":1}]\n{\"b\":1}", &[r#"{"a":1}"#, r#"{"b":1}"#], &["nonsense", "]"]),
+            (
+                "nonsense\n{\"a\":1}]\n{\"b\":1}",
+                &[r#"{"a":1}"#, r#"{"b":1}"#],
+                &["nonsense", "]"],
+            ),
             (r#"{"a":1"#, &[], &[r#"{"a":1"#]),
             (
                 r#"{"items":[{"a":"0123456789012345678901234567890123456789012345678901234567890"},{"b":1}]}"#,

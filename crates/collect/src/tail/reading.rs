@@ -306,7 +306,12 @@ impl Reading {
         chunk.anomalies.holes += split.holes;
         chunk.anomalies.hole_bytes += split.hole_bytes;
         for (range, reason) in split.torn {
-            push_torn(chunk, text.slice(range.clone()), base + range.start as u64, reason);
+            push_torn(
+                chunk,
+                text.slice(range.clone()),
+                base + range.start as u64,
+                reason,
+            );
         }
         chunk.lines = split.lines;
         // A line just below the limit may have come with the last read.
@@ -380,7 +385,11 @@ impl Reading {
                         }
                     }
                     if is_too_long {
-                        push_oversized(chunk, out.get(line_start..).unwrap_or_default(), base + from as u64);
+                        push_oversized(
+                            chunk,
+                            out.get(line_start..).unwrap_or_default(),
+                            base + from as u64,
+                        );
                         out.truncate(line_start);
                         self.skips_container_rest = !entry.is_last;
                     } else if entry.is_last {
@@ -544,7 +553,10 @@ impl Reading {
 
     /// Bytes of a plain file that were not handed over.
     pub(super) fn behind(&self) -> u64 {
-        let length = self.file().and_then(|file| file.metadata().ok()).map(|there| there.len());
+        let length = self
+            .file()
+            .and_then(|file| file.metadata().ok())
+            .map(|there| there.len());
         length.unwrap_or_default().saturating_sub(self.tracker.offset)
     }
 }
@@ -561,8 +573,11 @@ fn read_part(reader: &mut impl Read, bytes: usize, buffer: &mut Vec<u8>) -> io::
 
 impl Skipping {
     fn take(&mut self, part: &[u8]) {
-        let missing = OVERSIZED_HEAD_BYTES.saturating_sub(self.head.len()).min(part.len());
-        self.head.extend_from_slice(part.get(..missing).unwrap_or_default());
+        let missing = OVERSIZED_HEAD_BYTES
+            .saturating_sub(self.head.len())
+            .min(part.len());
+        self.head
+            .extend_from_slice(part.get(..missing).unwrap_or_default());
         self.hasher.update(part);
         self.length += part.len() as u64;
         self.tracker.consume(part);
@@ -606,7 +621,11 @@ pub(crate) fn push_torn(chunk: &mut Chunk, bytes: Bytes, offset: u64, reason: To
     if reason == TornReason::Overwritten {
         *interleavings += 1;
     }
-    chunk.torn.push(Torn { bytes, offset, reason });
+    chunk.torn.push(Torn {
+        bytes,
+        offset,
+        reason,
+    });
 }
 
 fn push_oversized(chunk: &mut Chunk, line: &[u8], offset: u64) {
@@ -694,7 +713,9 @@ impl Tracker {
 
     /// Whether what stands in the file is what the entry says was read.
     fn agrees(&self, entry: &Entry) -> bool {
-        self.head.len() == entry.head_len && hash(&self.head) == entry.head && hash(&self.last) == entry.marker
+        self.head.len() == entry.head_len
+            && hash(&self.head) == entry.head
+            && hash(&self.last) == entry.marker
     }
 
     pub(super) const fn id(&self) -> u64 {
@@ -711,7 +732,8 @@ impl Tracker {
         }
         self.crc.update(text);
         let missing = HEAD_BYTES.saturating_sub(self.head.len()).min(text.len());
-        self.head.extend_from_slice(text.get(..missing).unwrap_or_default());
+        self.head
+            .extend_from_slice(text.get(..missing).unwrap_or_default());
         if self.offset == 0 {
             self.id = hash(&self.head) ^ self.seed;
             self.is_new = true;
@@ -747,7 +769,15 @@ impl Tracker {
             marks: match progress {
                 Progress::Reading => self.marks.clone(),
                 // Nobody copies it any more; a few are enough to know an older copy by.
-                Progress::Finished | Progress::Skipped => self.marks.iter().rev().step_by(3).take(3).rev().copied().collect(),
+                Progress::Finished | Progress::Skipped => self
+                    .marks
+                    .iter()
+                    .rev()
+                    .step_by(3)
+                    .take(3)
+                    .rev()
+                    .copied()
+                    .collect(),
             },
         }
     }

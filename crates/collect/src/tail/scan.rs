@@ -105,7 +105,8 @@ impl Candidate {
     pub(super) fn look_again(&mut self) {
         if let Some(there) = self.handle.as_ref().and_then(|file| file.metadata().ok()) {
             let has_whole_head = self.probe.head.len() == HEAD_BYTES;
-            if there.len() != self.size && !has_whole_head
+            if there.len() != self.size
+                && !has_whole_head
                 && let Some(Ok(head)) = self.handle.as_ref().map(|file| head(file))
             {
                 self.probe.head = head;
@@ -117,7 +118,8 @@ impl Candidate {
 
     /// The last time it can have been written.
     pub(super) fn last_written(&self) -> SystemTime {
-        self.modified.max(UNIX_EPOCH + Duration::from_millis(self.order_millis))
+        self.modified
+            .max(UNIX_EPOCH + Duration::from_millis(self.order_millis))
     }
 
     /// Whether a plain file holds what another begins with; checked at some places.
@@ -133,10 +135,12 @@ impl Candidate {
             return false;
         };
         let places = [length, length / 2, length / 4];
-        places.iter().all(|place| match (before(&one, *place), before(&two, *place)) {
-            (Ok(one), Ok(two)) => one == two,
-            _ => false,
-        })
+        places
+            .iter()
+            .all(|place| match (before(&one, *place), before(&two, *place)) {
+                (Ok(one), Ok(two)) => one == two,
+                _ => false,
+            })
     }
 }
 
@@ -209,9 +213,16 @@ pub(super) fn list(active: &Path, probes: &mut Probes) -> Listing {
         listing.look(path, name, Some(backup), probes, &mut seen);
     }
     order(&mut listing.candidates);
-    listing.look(active.to_owned(), active_name.into_owned(), None, probes, &mut seen);
+    listing.look(
+        active.to_owned(),
+        active_name.into_owned(),
+        None,
+        probes,
+        &mut seen,
+    );
     seen.comparisons = std::mem::take(&mut probes.comparisons);
-    seen.comparisons.retain(|(version, ..), _| seen.files.contains_key(version));
+    seen.comparisons
+        .retain(|(version, ..), _| seen.files.contains_key(version));
     *probes = seen;
     listing
 }
@@ -234,7 +245,9 @@ impl Listing {
         probes: &Probes,
         seen: &mut Probes,
     ) {
-        let compression = backup.as_ref().map_or(Compression::Plain, |backup| backup.compression);
+        let compression = backup
+            .as_ref()
+            .map_or(Compression::Plain, |backup| backup.compression);
         match look_into(&path, compression, probes) {
             Ok(Some((there, probe, key))) => {
                 let version = Version::of(&there);
@@ -338,7 +351,9 @@ fn probe(file: &File, there: &Metadata, compression: Compression) -> io::Result<
 /// The first bytes of a plain file.
 pub(super) fn head(file: &File) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    Positioned { file, at: 0 }.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+    Positioned { file, at: 0 }
+        .take(HEAD_BYTES as u64)
+        .read_to_end(&mut head)?;
     Ok(head)
 }
 
@@ -414,7 +429,9 @@ pub(super) fn judge(
                     (Comparison::Whole, _) => Verdict::Read(Some(number)),
                     (Comparison::Beginning, None) => Verdict::Known(number),
                     (Comparison::Beginning, Some(owner)) => {
-                        let is_copy = candidates.get(owner).is_some_and(|owner| candidate.is_copy_of(owner));
+                        let is_copy = candidates
+                            .get(owner)
+                            .is_some_and(|owner| candidate.is_copy_of(owner));
                         if !is_copy {
                             continue;
                         }
@@ -439,7 +456,9 @@ pub(super) fn judge(
         .zip(candidates)
         .map(|(verdict, candidate)| match verdict {
             Some(verdict) => verdict,
-            None if !candidate.is_active && candidate.order_millis <= book.watermark_millis => Verdict::Read(None),
+            None if !candidate.is_active && candidate.order_millis <= book.watermark_millis => {
+                Verdict::Read(None)
+            }
             // It is being copied, and will be emptied then.
             None if active.is_some_and(|active| !candidate.is_active && candidate.is_copy_of(active)) => {
                 Verdict::Read(None)
@@ -540,7 +559,11 @@ fn compare_plain(candidate: &Candidate, entry: &Entry) -> io::Result<Comparison>
     let file = candidate.open()?;
     if candidate.size < entry.offset {
         // A copy that is being made, or was made before the last lines were read.
-        let mark = entry.marks.iter().rev().find(|(offset, _)| *offset <= candidate.size);
+        let mark = entry
+            .marks
+            .iter()
+            .rev()
+            .find(|(offset, _)| *offset <= candidate.size);
         return Ok(match mark {
             Some((offset, mark)) if hash(&before(&file, *offset)?) == *mark => Comparison::Part,
             _ => Comparison::Other,
@@ -566,7 +589,13 @@ fn compare_unpacked(candidate: &Candidate, entry: &Entry) -> io::Result<Comparis
         match skipped.skip(&mut reader, *offset) {
             Ok(()) if hash(&skipped.last) == *mark => agreed = true,
             Ok(()) => return Ok(Comparison::Other),
-            Err(_) => return Ok(if agreed { Comparison::Part } else { Comparison::Other }),
+            Err(_) => {
+                return Ok(if agreed {
+                    Comparison::Part
+                } else {
+                    Comparison::Other
+                });
+            }
         }
     }
     Ok(match skipped.skip(&mut reader, entry.offset) {
@@ -606,7 +635,9 @@ impl Skipped {
     pub(super) fn skip(&mut self, reader: &mut impl Read, bytes: u64) -> io::Result<()> {
         let mut buffer = vec![0; 64 << 10];
         while self.length < bytes {
-            let room = usize::try_from(bytes - self.length).unwrap_or(usize::MAX).min(buffer.len());
+            let room = usize::try_from(bytes - self.length)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
             let count = reader.read(buffer.get_mut(..room).unwrap_or_default())?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -614,7 +645,8 @@ impl Skipped {
             let new = buffer.get(..count).unwrap_or_default();
             self.crc.update(new);
             let missing = HEAD_BYTES.saturating_sub(self.head.len()).min(count);
-            self.head.extend_from_slice(new.get(..missing).unwrap_or_default());
+            self.head
+                .extend_from_slice(new.get(..missing).unwrap_or_default());
             keep_last(&mut self.last, new);
             self.length += count as u64;
         }
@@ -624,7 +656,9 @@ impl Skipped {
 
 /// Keeps the last [`MARK_BYTES`].
 pub(super) fn keep_last(last: &mut Vec<u8>, new: &[u8]) {
-    let from_new = new.get(new.len().saturating_sub(MARK_BYTES)..).unwrap_or_default();
+    let from_new = new
+        .get(new.len().saturating_sub(MARK_BYTES)..)
+        .unwrap_or_default();
     let spare = (last.len() + from_new.len()).saturating_sub(MARK_BYTES);
     last.drain(..spare.min(last.len()));
     last.extend_from_slice(from_new);

@@ -135,7 +135,11 @@ impl World {
     fn shift(&mut self) {
         let count = self.rotated.len();
         for (index, file) in self.rotated.iter_mut().enumerate() {
-            let suffix = if file.path.extension().is_some_and(|suffix| suffix == "gz") { ".gz" } else { "" };
+            let suffix = if file.path.extension().is_some_and(|suffix| suffix == "gz") {
+                ".gz"
+            } else {
+                ""
+            };
             let to = with_suffix(&self.writer.path, &format!(".{}{suffix}", count - index + 1));
             fs::rename(&file.path, &to).unwrap();
             file.path = to;
@@ -156,7 +160,12 @@ impl World {
         if self.random.is_one_in(2) {
             self.read();
         }
-        fs::File::options().write(true).open(&self.writer.path).unwrap().set_len(0).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&self.writer.path)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
         self.note("emptied");
         if self.random.is_one_in(2) {
             self.writer.seek_to_start();
@@ -166,7 +175,12 @@ impl World {
 
     fn compress(&mut self) {
         let plain: Vec<usize> = (0..self.rotated.len())
-            .filter(|index| self.rotated[*index].path.extension().is_none_or(|suffix| suffix != "gz"))
+            .filter(|index| {
+                self.rotated[*index]
+                    .path
+                    .extension()
+                    .is_none_or(|suffix| suffix != "gz")
+            })
             .collect();
         let Some(index) = plain.first() else { return };
         let file = &mut self.rotated[*index];
@@ -204,7 +218,8 @@ impl World {
 
     fn note(&mut self, text: &str) {
         let read = self.reader.lines.len();
-        self.log.push(format!("{text}; {} written, {read} read", self.next));
+        self.log
+            .push(format!("{text}; {} written, {read} read", self.next));
     }
 
     fn step(&mut self) {
@@ -273,7 +288,10 @@ impl World {
         let mut problems = Vec::new();
         for number in 0..self.next {
             let first = numbers.partition_point(|other| *other < number);
-            let count = numbers[first..].iter().take_while(|other| **other == number).count();
+            let count = numbers[first..]
+                .iter()
+                .take_while(|other| **other == number)
+                .count();
             let may_miss = self.removed.contains(&number);
             match count {
                 1 => {}
