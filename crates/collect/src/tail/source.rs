@@ -40,6 +40,8 @@ pub(super) struct Source {
     retired: VecDeque<(SystemTime, Candidate)>,
     /// Entries whose file was not found, by their id.
     missing: HashMap<u64, SystemTime>,
+    /// Files that were seen, not read, and are not seen any more, by the hash of their head: since when.
+    missed: HashMap<u64, SystemTime>,
     /// The same for files that were read to their end; they are forgotten after a while.
     over: HashMap<u64, SystemTime>,
     emptied: HashSet<u64>,
@@ -111,6 +113,7 @@ impl Source {
             last_scan: None,
             retired: VecDeque::new(),
             missing: HashMap::new(),
+            missed: HashMap::new(),
             over: HashMap::new(),
             emptied: HashSet::new(),
             expected: Vec::new(),
@@ -613,6 +616,7 @@ impl Source {
         config: &TailConfig,
         now: SystemTime,
     ) {
+        // It may have grown since its head was read, and been compressed into another file.
         let is_there = |expected: &Candidate| {
             candidates.iter().any(|other| {
                 other.key.is(&expected.key) || other.probe.head.starts_with(&expected.probe.head)
@@ -623,6 +627,8 @@ impl Source {
                 reading.key.is(&expected.key) || reading.probe_head().starts_with(&expected.probe.head)
             })
         };
+        let mut missed = HashMap::new();
+        let mut awaited = Vec::new();
         for expected in &self.expected {
             let was_read = self.book.entries.iter().any(|entry| {
                 let head = expected.probe.head.get(..entry.head_len).map(hash);
@@ -631,6 +637,14 @@ impl Source {
             });
             // With an entry it is looked for below.
             if !is_there(expected) && !was_read && !is_open(expected) {
+                // A directory that is read while files are renamed and compressed in it may not show them all.
+                let id = hash(&expected.probe.head);
+                let since = self.missed.get(&id).copied().unwrap_or(now);
+                if now < since + config.linger || since == now {
+                    missed.insert(id, since);
+                    awaited.push(expected.clone());
+                    continue;
+                }
                 self.gaps.push(Gap {
                     file: expected.name.clone(),
                     offset: 0,
@@ -643,7 +657,9 @@ impl Source {
             .iter()
             .filter(|unread| !unread.candidate.probe.head.is_empty() && unread.candidate.handle.is_none())
             .map(|unread| unread.candidate.clone())
+            .chain(awaited)
             .collect();
+        self.missed = missed;
 
         let current = self.current.as_ref().map(|reading| reading.tracker.id());
         let held: Vec<u64> = self

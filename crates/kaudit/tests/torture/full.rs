@@ -49,7 +49,10 @@ fn on_a_full_disk_senders_wait_and_when_it_is_freed_nothing_is_lost() {
             until("posts are told to come again", PATIENCE, || {
                 told_later(&load) >= before + REFUSALS
             });
-            let stray = Name { stream: 900, number: fills };
+            let stray = Name {
+                stream: 900,
+                number: fills,
+            };
             let list = bytes::Bytes::from(events::list([stray]));
             let sender = place.sender(process.collector);
             let told = place::runtime().block_on(post(&sender, "c", list)).unwrap();
@@ -73,7 +76,7 @@ fn on_a_full_disk_senders_wait_and_when_it_is_freed_nothing_is_lost() {
         }
         load.finish();
         writer.finish();
-        until("the log is read", PATIENCE, || process.has_read_all());
+        process.wait_until_read();
         process.stop();
         let stored = Stored::read(&place.data);
         stored.holds("posted", load.names());
@@ -89,5 +92,9 @@ fn on_a_full_disk_senders_wait_and_when_it_is_freed_nothing_is_lost() {
     report("full disk", "filled and freed", fills);
     report("full disk", "posts told 429", refused);
     report("full disk", "events, all stored once", events);
-    report("full disk", "slowest first 200 after space", format!("{} ms", slowest.as_millis()));
+    report(
+        "full disk",
+        "slowest first 200 after space",
+        format!("{} ms", slowest.as_millis()),
+    );
 }

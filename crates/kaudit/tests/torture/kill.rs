@@ -9,10 +9,10 @@ use crate::load::Load;
 use crate::log::LogWriter;
 use crate::oracle::Stored;
 use crate::place::{PATIENCE, Place, Setting};
-use crate::scale::{Random, count, report, until};
+use crate::scale::{Random, count, report};
 
 /// Every so many cycles rotated files are removed, once they are read.
-const DRAINED: u64 = 10;
+const DRAINED: u64 = 4;
 
 /// Connections of senders.
 const CONNECTIONS: u32 = 6;
@@ -49,17 +49,19 @@ fn what_was_acknowledged_or_written_to_the_log_is_kept_once_however_often_the_pr
         load.wait_acked(1 + random.below(1000), PATIENCE, || process.said.text());
         random.pause(Duration::from_millis(30));
         if serving % DRAINED == DRAINED - 1 {
-            writer.remove_read(|| until("the log is read", PATIENCE, || process.has_read_all()));
+            writer.remove_read(|| process.wait_until_read());
         }
+        let said = process.said.clone();
         process.kill();
         load.goes_to(None);
+        assert!(!said.text().contains("events are missing"), "{}", said.text());
         serving += 1;
     }
     let process = place.start();
     load.goes_to(Some(process.collector));
     load.finish();
     writer.finish();
-    until("the log is read", PATIENCE, || process.has_read_all());
+    process.wait_until_read();
     process.stop();
     let stored = Stored::read(&place.data);
     stored.holds("posted", load.names());
@@ -70,9 +72,17 @@ fn what_was_acknowledged_or_written_to_the_log_is_kept_once_however_often_the_pr
     report("kill -9 under load", "kills while serving", serving);
     report("kill -9 under load", "kills while starting", opening);
     report("kill -9 under load", "events acknowledged", load.acked());
-    report("kill -9 under load", "posts that broke and were repeated", answers.get(&0).unwrap_or(&0));
+    report(
+        "kill -9 under load",
+        "posts that broke and were repeated",
+        answers.get(&0).unwrap_or(&0),
+    );
     report("kill -9 under load", "log lines", lines);
     report("kill -9 under load", "rotations", writer.rotations());
     report("kill -9 under load", "lost, doubled", "0, 0");
-    report("kill -9 under load", "slowest start", format!("{} ms", slowest.as_millis()));
+    report(
+        "kill -9 under load",
+        "slowest start",
+        format!("{} ms", slowest.as_millis()),
+    );
 }

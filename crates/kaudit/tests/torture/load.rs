@@ -196,7 +196,14 @@ impl Sender {
             };
             let told = post(sender, "c", list.clone()).await;
             let status = told.map_or(0, |told| told.status);
-            *self.ledger.acked.lock().unwrap().answers.entry(status).or_default() += 1;
+            *self
+                .ledger
+                .acked
+                .lock()
+                .unwrap()
+                .answers
+                .entry(status)
+                .or_default() += 1;
             if status == 200 {
                 return true;
             }

@@ -17,7 +17,7 @@ use crate::events::Name;
 pub(crate) const STREAM: u32 = 1000;
 
 /// Bytes of a file.
-const MAX_BYTES: u64 = 128 << 10;
+const MAX_BYTES: u64 = 256 << 10;
 
 /// Between two lines. An apiserver writes when a request ends, whatever becomes of its readers.
 const PACE: Duration = Duration::from_micros(500);
@@ -119,7 +119,11 @@ impl LogFile {
         let mut line = name.line();
         line.push('\n');
         let length = u64::try_from(line.len()).unwrap();
-        if self.active.as_ref().is_some_and(|(_, bytes)| bytes + length > MAX_BYTES) {
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|(_, bytes)| bytes + length > MAX_BYTES)
+        {
             self.rotate();
         }
         let (file, bytes) = self.active.get_or_insert_with(|| {
@@ -142,9 +146,9 @@ impl LogFile {
         self.rotations += 1;
         let (seconds, millis) = (self.rotations / 1000, self.rotations % 1000);
         let (minutes, seconds) = (seconds / 60, seconds % 60);
-        let backup = self
-            .path
-            .with_file_name(format!("audit-2026-01-02T03-{minutes:02}-{seconds:02}.{millis:03}.log"));
+        let backup = self.path.with_file_name(format!(
+            "audit-2026-01-02T03-{minutes:02}-{seconds:02}.{millis:03}.log"
+        ));
         std::fs::rename(&self.path, &backup).unwrap();
         if self.rotations.is_multiple_of(2) {
             compress(&backup);

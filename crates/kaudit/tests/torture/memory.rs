@@ -62,7 +62,11 @@ async fn drip(sender: Upstream, id: String) -> Option<u16> {
     });
     let request = Request::post("/v1/audit/c/drip")
         .header("content-type", "application/json")
-        .body(StreamBody::new(pieces).map_err(|never| match never {}).boxed_unsync());
+        .body(
+            StreamBody::new(pieces)
+                .map_err(|never| match never {})
+                .boxed_unsync(),
+        );
     let response = sender.send(request.unwrap()).await.ok()?;
     Some(response.status().as_u16())
 }
@@ -74,8 +78,18 @@ fn under_more_load_than_it_can_take_memory_stays_bounded() {
     let folder = tempfile::tempdir().unwrap();
     // With a disk of its own it is full half of the time.
     let disk = Mount::memory(&folder.path().join("disk"), 1 << 30);
-    let data = disk.as_ref().map_or_else(|| folder.path().join("data"), |disk| disk.at.join("data"));
-    let place = Place::with_data(folder, data, &Setting { journal: "2Gi", min_free: "1Mi", files: Vec::new() });
+    let data = disk
+        .as_ref()
+        .map_or_else(|| folder.path().join("data"), |disk| disk.at.join("data"));
+    let place = Place::with_data(
+        folder,
+        data,
+        &Setting {
+            journal: "2Gi",
+            min_free: "1Mi",
+            files: Vec::new(),
+        },
+    );
     let process = place.start();
     let before = process.memory().0;
     let acked = Arc::new(Mutex::new(BTreeSet::new()));
@@ -108,7 +122,10 @@ fn under_more_load_than_it_can_take_memory_stays_bounded() {
         }
         let mut drippers = JoinSet::new();
         for connection in 0..connections {
-            drippers.spawn(drip(place.sender(process.collector), format!("drip-{connection}")));
+            drippers.spawn(drip(
+                place.sender(process.collector),
+                format!("drip-{connection}"),
+            ));
         }
         if let Some(disk) = &disk {
             let ballast = disk.at.join("ballast");
@@ -132,7 +149,10 @@ fn under_more_load_than_it_can_take_memory_stays_bounded() {
         }
         while let Some(ended) = drippers.join_next().await {
             let status = ended.unwrap();
-            assert!(matches!(status, None | Some(408 | 429)), "a sender that drips was told {status:?}");
+            assert!(
+                matches!(status, None | Some(408 | 429)),
+                "a sender that drips was told {status:?}"
+            );
             dripped += 1;
         }
         dripped
@@ -152,8 +172,24 @@ fn under_more_load_than_it_can_take_memory_stays_bounded() {
         }
     }
     let mebibytes = |bytes: u64| format!("{} MiB", bytes >> 20);
-    report("memory", "connections with 1 MB posts, and dripping ones", format!("{connections}, {connections}"));
+    report(
+        "memory",
+        "connections with 1 MB posts, and dripping ones",
+        format!("{connections}, {connections}"),
+    );
     report("memory", "dripping ones that were turned away", dripped);
-    report("memory", "posts told 429, broken", format!("{}, {}", refused.load(Ordering::Relaxed), broken.load(Ordering::Relaxed)));
-    report("memory", "resident at start, at most, at the end", format!("{}, {}, {}", mebibytes(before), mebibytes(most), mebibytes(after)));
+    report(
+        "memory",
+        "posts told 429, broken",
+        format!(
+            "{}, {}",
+            refused.load(Ordering::Relaxed),
+            broken.load(Ordering::Relaxed)
+        ),
+    );
+    report(
+        "memory",
+        "resident at start, at most, at the end",
+        format!("{}, {}, {}", mebibytes(before), mebibytes(most), mebibytes(after)),
+    );
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
@@ -67,11 +67,7 @@ impl Place {
         let (certificate, key) = issue(&authority, "kaudit");
         let (client_certificate, client_key) = issue(&authority, "sender");
         let file = |name: &str| folder.path().join(name).display().to_string();
-        for (name, content) in [
-            ("crt", &certificate),
-            ("key", &key),
-            ("ca", &authority.pem()),
-        ] {
+        for (name, content) in [("crt", &certificate), ("key", &key), ("ca", &authority.pem())] {
             std::fs::write(file(name), content).unwrap();
         }
         let mut config = format!(
@@ -265,10 +261,6 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
@@ -328,6 +320,21 @@ impl Process {
     /// Whether every log file was read to its end.
     pub(crate) fn has_read_all(&self) -> bool {
         has_read_all(&self.sources())
+    }
+
+    /// Waits for that.
+    pub(crate) fn wait_until_read(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.has_read_all() {
+            let rest = deadline.checked_duration_since(Instant::now());
+            assert!(
+                rest.is_some(),
+                "the log is not read: {:#}\n{}",
+                self.sources(),
+                self.said.text()
+            );
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
     }
 
     /// The same of a process that may have ended.
@@ -409,18 +416,21 @@ fn body(bytes: bytes::Bytes) -> OutgoingBody {
 /// The offset decides: what is said of a file may be a moment old.
 fn has_read_all(sources: &serde_json::Value) -> bool {
     let items = sources["items"].as_array().unwrap();
-    items.iter().filter(|item| item["transport"] == "file").all(|item| {
-        let value = |key: &str| {
-            let pairs = item["tail"].as_array()?;
-            pairs.iter().find(|pair| pair[0] == key)?[1].as_str()
-        };
-        let length = std::fs::metadata(item["path"].as_str().unwrap()).map_or(0, |file| file.len());
-        let end = format!(" at byte {length}");
-        item["problem"].is_null()
-            && value("behind").is_none()
-            && value("backups").is_none()
-            && value("file").is_some_and(|file| file.ends_with(&end))
-    })
+    items
+        .iter()
+        .filter(|item| item["transport"] == "file")
+        .all(|item| {
+            let value = |key: &str| {
+                let pairs = item["tail"].as_array()?;
+                pairs.iter().find(|pair| pair[0] == key)?[1].as_str()
+            };
+            let length = std::fs::metadata(item["path"].as_str().unwrap()).map_or(0, |file| file.len());
+            let end = format!(" at byte {length}");
+            item["problem"].is_null()
+                && value("behind").is_none()
+                && value("backups").is_none()
+                && value("file").is_some_and(|file| file.ends_with(&end))
+        })
 }
 
 fn try_get(address: SocketAddr, target: &str, token: Option<&str>) -> Option<String> {

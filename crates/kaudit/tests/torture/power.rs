@@ -14,7 +14,7 @@ use crate::log::{LogFile, STREAM};
 use crate::mount::{self, Mount};
 use crate::oracle::Stored;
 use crate::place::{PATIENCE, Place, Setting};
-use crate::scale::{Random, count, report, until};
+use crate::scale::{Random, count, report};
 
 const DISK: u64 = 512 << 20;
 
@@ -52,7 +52,10 @@ fn after_a_power_cut_what_was_acknowledged_before_is_there_once() {
         for _ in 0..CUTS {
             load.wait_acked(1 + random.below(600), PATIENCE, || process.said.text());
             for _ in 0..random.below(400) {
-                file.write(Name { stream: STREAM, number: lines });
+                file.write(Name {
+                    stream: STREAM,
+                    number: lines,
+                });
                 lines += 1;
             }
             random.pause(Duration::from_millis(200));
@@ -62,7 +65,11 @@ fn after_a_power_cut_what_was_acknowledged_before_is_there_once() {
             }
             let acked = load.names();
             let copy = place.path("cut.img");
-            let status = Command::new("cp").arg("--sparse=always").arg(&image).arg(&copy).status();
+            let status = Command::new("cp")
+                .arg("--sparse=always")
+                .arg(&image)
+                .arg(&copy)
+                .status();
             assert!(status.unwrap().success());
             if is_stopped {
                 process.signal(Signal::CONT);
@@ -70,13 +77,19 @@ fn after_a_power_cut_what_was_acknowledged_before_is_there_once() {
             let mounted = Mount::image(&place.path("cut"), &copy).expect("the copy can be mounted");
             let after = Place::with_data(tempfile::tempdir().unwrap(), mounted.at.join("data"), &setting);
             let restarted = after.start();
-            until("the log is read", PATIENCE, || restarted.has_read_all());
+            restarted.wait_until_read();
             cut_bytes += u64::from(!restarted.said.text().contains("cut_bytes=0"));
             restarted.stop();
             let stored = Stored::read(&after.data);
             events += u64::try_from(acked.len()).unwrap();
             stored.holds("acknowledged before the cut", acked);
-            stored.holds("log", (0..lines).map(|number| Name { stream: STREAM, number }));
+            stored.holds(
+                "log",
+                (0..lines).map(|number| Name {
+                    stream: STREAM,
+                    number,
+                }),
+            );
             done += 1;
         }
         process.kill();

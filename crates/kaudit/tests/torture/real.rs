@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::oracle;
-use crate::place::{self, PATIENCE, Place, Setting, post};
-use crate::scale::{report, until};
+use crate::place::{self, Place, Setting, post};
+use crate::scale::report;
 
 const REAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/real/");
 
@@ -43,7 +43,11 @@ fn real_logs_and_posts_are_stored_byte_for_byte() {
         expected.insert(name.to_owned(), lines.map(<[u8]>::to_vec).collect());
     }
     let mut posts = Vec::new();
-    for name in ["1-http1-mixed.http", "2-http1-mixed-small.http", "3-http2-rr-nomf.body.json"] {
+    for name in [
+        "1-http1-mixed.http",
+        "2-http1-mixed-small.http",
+        "3-http2-rr-nomf.body.json",
+    ] {
         let mut body = std::fs::read(format!("{REAL}webhook/{name}")).unwrap();
         if name.ends_with(".http") {
             let end = body.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
@@ -66,7 +70,7 @@ fn real_logs_and_posts_are_stored_byte_for_byte() {
             assert_eq!(told.map(|told| told.status), Some(200));
         }
     }
-    until("the logs are read", PATIENCE, || process.has_read_all());
+    process.wait_until_read();
     assert!(process.metric("kaudit_source_quarantined_total", " ") < 0.5);
     process.stop();
     let stored = oracle::lines(&place.data);
@@ -81,7 +85,10 @@ fn real_logs_and_posts_are_stored_byte_for_byte() {
                 String::from_utf8_lossy(expected),
                 "{cluster}, {number}"
             );
-            assert!(stored == expected, "{cluster}, {number}: bytes that are no UTF-8 differ");
+            assert!(
+                stored == expected,
+                "{cluster}, {number}: bytes that are no UTF-8 differ"
+            );
         }
         assert_eq!(stored.len(), expected.len(), "{cluster}");
         total += stored.len();

@@ -34,7 +34,14 @@ fn make(data: &std::path::Path, bytes: u64, random: &mut Random) -> u64 {
     };
     let mut record = Vec::new();
     head.write(&mut record).unwrap();
-    record.extend_from_slice(Name { stream: 800, number: 1 }.line().as_bytes());
+    record.extend_from_slice(
+        Name {
+            stream: 800,
+            number: 1,
+        }
+        .line()
+        .as_bytes(),
+    );
     record.resize(1500, b' ');
     let mut records = 0;
     let mut ticket = None;
@@ -83,8 +90,19 @@ fn with_a_large_journal_a_start_is_short() {
     let (process, after_kill) = first_200(&place, 2);
     process.stop();
     report("restart", "journal", format!("{mebibytes} MiB, {records} events"));
-    report("restart", "start to first 200 after an end in order", format!("{} ms", after_end.as_millis()));
-    report("restart", "start to first 200 after kill -9", format!("{} ms", after_kill.as_millis()));
+    report(
+        "restart",
+        "start to first 200 after an end in order",
+        format!("{} ms", after_end.as_millis()),
+    );
+    report(
+        "restart",
+        "start to first 200 after kill -9",
+        format!("{} ms", after_kill.as_millis()),
+    );
     report("restart", "memory", format!("{} MiB", memory >> 20));
-    assert!(after_end < GOAL && after_kill < GOAL, "{after_end:?}, {after_kill:?}");
+    assert!(
+        after_end < GOAL && after_kill < GOAL,
+        "{after_end:?}, {after_kill:?}"
+    );
 }

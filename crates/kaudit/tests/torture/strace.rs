@@ -59,7 +59,11 @@ pub(crate) fn around(log: &Path, calls: &str, inject: Option<&Inject>) -> Vec<St
     let mut words: Vec<String> = ["strace", "-D", "-f", "-qq", "-o"].map(str::to_owned).to_vec();
     words.push(log.display().to_string());
     words.extend(["-e".to_owned(), format!("trace={calls}")]);
-    words.extend(inject.iter().flat_map(|inject| ["-e".to_owned(), inject.argument()]));
+    words.extend(
+        inject
+            .iter()
+            .flat_map(|inject| ["-e".to_owned(), inject.argument()]),
+    );
     words
 }
 
@@ -74,7 +78,11 @@ impl Attached {
         let mut child = Command::new("strace")
             .args(["-p", &thread.to_string(), "-e", &format!("trace={CALLS}"), "-o"])
             .arg(log)
-            .args(inject.iter().flat_map(|inject| ["-e".to_owned(), inject.argument()]))
+            .args(
+                inject
+                    .iter()
+                    .flat_map(|inject| ["-e".to_owned(), inject.argument()]),
+            )
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -90,7 +98,7 @@ impl Attached {
     pub(crate) fn detach(mut self) {
         let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         // It has ended where its thread has.
-        drop(kill_process(id, Signal::INT));
+        kill_process(id, Signal::INT).ok();
         self.child.wait().unwrap();
     }
 
@@ -117,7 +125,10 @@ pub(crate) fn calls(log: &Path) -> BTreeMap<String, u64> {
             }
             _ => ("", line),
         };
-        let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let is_name = |name: &str| {
+            name.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
         if let Some((name, _)) = rest.split_once('(').filter(|(name, _)| is_name(name)) {
             *threads.entry((name.to_owned(), thread.to_owned())).or_default() += 1;
         }
