@@ -73,14 +73,14 @@ fn a_segment_that_went_but_not_durably_is_not_written_over() {
 
 #[test]
 fn no_segment_goes_while_the_one_before_may_come_back() {
-    for seed in 0..32 {
+    for seed in 0..128 {
         let disk = SimulatedDisk::new(seed);
         let mut core = four_segments(&disk);
         let next = core.next();
         disk.fail_nth(Call::SyncDir, 0, Fault::Io);
         core.release().expect_err("the directory is not synced");
         disk.fail_nth(Call::SyncDir, seed % 2, Fault::PowerOff);
-        core.release().expect_err("the power went");
+        drop(core.release());
         drop(core);
         let (core, recovery) = open(&disk.crash()).expect("opens");
         assert_eq!((recovery.next, read(&core).1), (next, 0), "seed {seed}");
@@ -126,9 +126,9 @@ fn what_an_opening_found_is_durable_also_if_it_could_not_be_read_twice() {
             let (twin, _) = lied_to(3);
             drop(open(&twin).expect("opens"));
             let calls = twin.calls().split_off(usize::try_from(begin).expect("small"));
-            let reads = calls.iter().enumerate().filter(|(_, call)| **call == Call::Read);
+            let mut reads = calls.iter().enumerate().filter(|(_, call)| **call == Call::Read);
             // The first read is of the header.
-            let (first, _) = reads.skip(1).next().expect("frames are read");
+            let (first, _) = reads.nth(1).expect("frames are read");
             begin + first as u64
         };
         for call in (faults..faults + 6).chain(faults + 6 + at..faults + 9 + at) {
