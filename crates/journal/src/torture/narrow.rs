@@ -177,3 +177,27 @@ fn a_full_disk_gives_up_its_reserve_for_what_an_opening_found_and_keeps_nothing_
         }
     }
 }
+
+#[test]
+fn a_cursor_that_opening_found_but_not_durably_is_told_of_and_let_segments_go_only_when_it_is() {
+    for seed in 0..64 {
+        let disk = SimulatedDisk::new(seed);
+        let core = four_segments(&disk);
+        let next = core.next();
+        let queue = Arc::new(Queue::new(options(), next, &BTreeMap::new()));
+        let cursor = cursor::open(core.view(), &queue, "a", Hold::Yes).expect("there");
+        disk.fail_nth(Call::SyncDir, 0, Fault::Io);
+        cursor.advance(next).expect_err("its name is not synced");
+        drop((cursor, core));
+        // The second directory that is synced is that of the cursors.
+        disk.fail_nth(Call::SyncDir, 1, Fault::NoSpace);
+        let (mut core, _) = open(&disk).expect("a full disk keeps nothing from opening");
+        assert!(cursor::open(core.view(), &queue, "a", Hold::Yes).is_ok());
+        core.release().expect("nothing fails any more");
+        let oldest = core.view().oldest();
+        drop(core);
+        let (core, _) = open(&disk.crash()).expect("opens");
+        let at = core.view().lock().cursors["a"].at;
+        assert!(at == next && oldest <= at, "seed {seed}: at {at}, told {next}");
+    }
+}
