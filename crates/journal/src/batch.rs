@@ -242,7 +242,9 @@ mod tests {
     use super::*;
 
     fn tag(index: usize) -> Option<Tag> {
-        (index % 3 == 0).then_some([u8::try_from(index).expect("small"); crate::TAG_BYTES])
+        index
+            .is_multiple_of(3)
+            .then_some([u8::try_from(index).expect("small"); crate::TAG_BYTES])
     }
 
     fn batch(indices: impl Iterator<Item = usize>) -> Batch {

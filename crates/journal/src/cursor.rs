@@ -90,6 +90,8 @@ impl Cursor {
                 at: position.at,
             });
         }
+        let synced = self.view.sync_cursors();
+        synced.map_err(|source| CursorError::Io { name: name(), source })?;
         if to == position.at {
             return Ok(());
         }
@@ -111,6 +113,10 @@ pub(crate) fn open(
 ) -> Result<Cursor, CursorError> {
     check(name)?;
     let _one_at_a_time = view.cursor_files.lock().unwrap_or_else(PoisonError::into_inner);
+    view.sync_cursors().map_err(|source| CursorError::Io {
+        name: name.to_owned(),
+        source,
+    })?;
     let there = view.lock().cursors.get(name).copied();
     let at = there.map_or_else(|| view.oldest(), |there| there.at);
     let position = Position { at, hold };

@@ -95,11 +95,15 @@ pub(crate) fn open(
     let lock = lock(fs.as_ref(), dir)?;
     // Names that a process left behind in the system's memory are made durable before anything follows
     // from them.
-    let mut has_unsynced_names = false;
-    for directory in [dir, &cursor_dir] {
+    let (mut has_unsynced_names, mut has_unsynced_cursors) = (false, false);
+    for (directory, is_unsynced) in [
+        (dir, &mut has_unsynced_names),
+        (cursor_dir.as_path(), &mut has_unsynced_cursors),
+    ] {
         match fs.sync_dir(directory) {
             Ok(()) => {}
-            Err(error) if is_full(&error) => has_unsynced_names |= directory == dir,
+            // Whatever follows from them tries it again.
+            Err(error) if is_full(&error) => *is_unsynced = true,
             Err(error) => return Err(failed("sync directory", directory)(error)),
         }
     }
@@ -229,7 +233,13 @@ pub(crate) fn open(
             ))
         })
         .collect::<VecDeque<_>>();
-    let view = Arc::new(View::new(Arc::clone(&fs), dir.to_owned(), kept, next));
+    let view = Arc::new(View::new(
+        Arc::clone(&fs),
+        dir.to_owned(),
+        kept,
+        next,
+        has_unsynced_cursors,
+    ));
     let core = Core::new(Start {
         fs,
         dir: dir.to_owned(),

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::cursor::Position;
+use crate::cursor::{self, Position};
 use crate::filesystem::Filesystem;
 use crate::segment::Segment;
 use crate::stats::Counters;
@@ -27,6 +28,8 @@ pub(crate) struct View {
     advanced: Condvar,
     /// Cursor files are written one at a time.
     pub(crate) cursor_files: Mutex<()>,
+    /// Whether opening could not make durable where it found the cursors.
+    has_unsynced_cursors: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +62,13 @@ pub(crate) enum Place {
 }
 
 impl View {
-    pub(crate) fn new(fs: Arc<dyn Filesystem>, dir: PathBuf, kept: Kept, durable: Seq) -> Self {
+    pub(crate) fn new(
+        fs: Arc<dyn Filesystem>,
+        dir: PathBuf,
+        kept: Kept,
+        durable: Seq,
+        has_unsynced_cursors: bool,
+    ) -> Self {
         Self {
             fs,
             dir,
@@ -68,6 +77,7 @@ impl View {
             waiters: Mutex::default(),
             advanced: Condvar::new(),
             cursor_files: Mutex::default(),
+            has_unsynced_cursors: AtomicBool::new(has_unsynced_cursors),
         }
     }
 
@@ -77,6 +87,16 @@ impl View {
 
     pub(crate) fn durable(&self) -> Seq {
         Seq::new(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Makes durable where the cursors were found, if that is not so yet: nobody is told of a position, and
+    /// no segment goes for one, that a power cut may take back.
+    pub(crate) fn sync_cursors(&self) -> io::Result<()> {
+        if self.has_unsynced_cursors.load(Ordering::Acquire) {
+            self.fs.sync_dir(&cursor::directory(&self.dir))?;
+            self.has_unsynced_cursors.store(false, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// The number of the oldest record that is kept.

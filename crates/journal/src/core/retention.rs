@@ -73,6 +73,8 @@ impl Core {
     fn let_go(&mut self, when_full: WhenFull) -> Result<(), Failure> {
         // One after the other, so that no crash leaves an older one before a gap.
         self.sync_names()?;
+        let synced = self.view.sync_cursors();
+        synced.map_err(|error| Failure::sync("sync the cursors' directory", error))?;
         let (segment, end, verdict) = {
             let mut kept = self.view.lock();
             let end = self.end_of_oldest(&kept);

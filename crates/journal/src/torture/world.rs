@@ -102,6 +102,8 @@ pub(super) struct World {
     /// One that could not be read at an opening.
     hidden_mark: u64,
     cursors: BTreeMap<&'static str, (u64, Hold)>,
+    /// Where they were at the last call that was done: they never go back further.
+    told: BTreeMap<&'static str, u64>,
     is_faulty: bool,
     trace: u64,
     pub(super) is_talking: bool,
@@ -138,6 +140,7 @@ impl World {
             mark: 0,
             hidden_mark: 0,
             cursors: BTreeMap::new(),
+            told: BTreeMap::new(),
             is_faulty: false,
             trace: 0,
             is_talking: false,
@@ -326,7 +329,11 @@ impl World {
         if !self.cursors.contains_key(name) || self.dice.hits(4) {
             let hold = if self.dice.hits(2) { Hold::Yes } else { Hold::No };
             match cursor::open(&view, &self.queue, name, hold) {
-                Ok(cursor) => drop(self.cursors.insert(name, (cursor.position().get(), hold))),
+                Ok(cursor) => {
+                    let at = cursor.position().get();
+                    self.cursors.insert(name, (at, hold));
+                    self.told.insert(name, at);
+                }
                 // Whether it holds from the next opening on is not known.
                 Err(_) => {
                     self.cursors.entry(name).and_modify(|there| there.1 = Hold::No);
@@ -340,6 +347,7 @@ impl World {
         if cursor.advance(to).is_ok() {
             let hold = self.cursors[name].1;
             self.cursors.insert(name, (to.get(), hold));
+            self.told.insert(name, to.get());
         }
         assert!(cursor.advance(view.durable().plus(1)).is_err());
     }
@@ -381,9 +389,13 @@ impl World {
         for (name, (at, _)) in &mut self.cursors {
             let cursors = &self.core.as_ref().expect("open").view().lock().cursors;
             let there = cursors.get(*name).map(|there| there.at.get());
-            let is_there = there.is_some_and(|there| there >= *at)
+            let is_there = there.is_some_and(|there| there >= self.told[name])
                 || recovery.lost_cursors.contains(&(*name).to_owned());
-            assert!(is_there, "cursor {name} was at {at} and is at {there:?}");
+            assert!(
+                is_there,
+                "cursor {name} was at {} and is at {there:?}",
+                self.told[name]
+            );
             // One that failed to move may have moved all the same.
             *at = there.unwrap_or(*at);
         }
