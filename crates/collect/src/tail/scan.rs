@@ -101,16 +101,11 @@ impl Candidate {
         Ok(Arc::new(file))
     }
 
-    /// A file that is held open may have grown.
+    /// A file that is held open may have grown, or been emptied and filled with another text.
     pub(super) fn look_again(&mut self) {
-        if let Some(there) = self.handle.as_ref().and_then(|file| file.metadata().ok()) {
-            let has_whole_head = self.probe.head.len() == HEAD_BYTES;
-            if there.len() != self.size
-                && !has_whole_head
-                && let Some(Ok(head)) = self.handle.as_ref().map(|file| head(file))
-            {
-                self.probe.head = head;
-            }
+        let Some(file) = &self.handle else { return };
+        if let (Ok(there), Ok(head)) = (file.metadata(), head(file)) {
+            self.probe.head = head;
             self.size = there.len();
             self.version = Version::of(&there);
         }

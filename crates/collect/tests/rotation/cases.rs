@@ -10,7 +10,7 @@ use kaudit_collect::{GapReason, SourceState, Start, Tail, TailConfig, TailError,
 use crate::reader::{Reader, start_time};
 use crate::writer::{Writer, compress, event, gzip, with_suffix};
 
-fn setup() -> (tempfile::TempDir, Writer) {
+pub(crate) fn setup() -> (tempfile::TempDir, Writer) {
     let directory = tempfile::tempdir().unwrap();
     let writer = Writer::new(directory.path());
     (directory, writer)
@@ -711,35 +711,6 @@ fn the_start_decides_what_is_left_out_and_later_files_are_read_whole() {
     let mut numbers = reader.numbers();
     numbers.sort_unstable();
     assert_eq!(numbers, [15, 16]);
-}
-
-#[test]
-fn going_back_reads_again_also_what_was_removed_just_now() {
-    let (_directory, mut writer) = setup();
-    let mut reader = Reader::with(TailConfig {
-        max_chunk_bytes: 1000,
-        ..TailConfig::new(writer.path.to_str().unwrap())
-    });
-    writer.events(0..4);
-    reader.drain();
-    let before = reader.saved.clone().unwrap();
-    for round in 1..4 {
-        let backup = writer.rotate();
-        writer.events(round * 4..round * 4 + 4);
-        reader.drain();
-        if round % 2 == 0 {
-            fs::remove_file(backup).unwrap();
-        } else {
-            compress(&backup);
-        }
-        reader.drain();
-    }
-    reader.expect(0..16);
-    reader.tail.as_mut().unwrap().rewind(&before).unwrap();
-    reader.lines.truncate(4);
-    reader.settle();
-    reader.expect(0..16);
-    assert_eq!(reader.gaps, []);
 }
 
 #[test]

@@ -13,4 +13,5 @@ mod containers;
 mod model;
 mod reader;
 mod real;
+mod rewind;
 mod writer;

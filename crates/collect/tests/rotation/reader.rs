@@ -17,6 +17,8 @@ pub(crate) struct Reader {
     pub(crate) torn: Vec<Vec<u8>>,
     pub(crate) gaps: Vec<Gap>,
     pub(crate) anomalies: Anomalies,
+    /// What each chunk had, in words.
+    pub(crate) trace: Vec<String>,
 }
 
 pub(crate) fn start_time() -> SystemTime {
@@ -38,6 +40,7 @@ impl Reader {
             torn: Vec::new(),
             gaps: Vec::new(),
             anomalies: Anomalies::default(),
+            trace: Vec::new(),
         };
         reader.start();
         reader
@@ -80,6 +83,16 @@ impl Reader {
             assert!(line.end_offset >= end_offset, "offsets grow");
             end_offset = line.end_offset;
         }
+        let mut numbers = chunk.texts().map(number);
+        let first = numbers.next();
+        let last = numbers.last().or(first);
+        self.trace.push(format!(
+            "  {} {:04x}: {first:?} to {last:?}, {} torn, {:?}",
+            chunk.file.name,
+            chunk.file.id & 0xffff,
+            chunk.torn.len(),
+            chunk.gaps
+        ));
         self.lines.extend(chunk.texts().map(<[u8]>::to_vec));
         self.torn
             .extend(chunk.torn.iter().map(|torn| torn.bytes.to_vec()));
