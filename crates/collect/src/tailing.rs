@@ -257,7 +257,7 @@ impl Reading {
     fn wait(&self) {
         if let Some((taken, _)) = self.under_way.front() {
             // What came of it is looked at by whoever settles.
-            let _ = taken.wait_timeout(IDLE);
+            drop(taken.wait_timeout(IDLE));
         }
     }
 
@@ -289,7 +289,7 @@ impl Reading {
     fn hold(&self, error: &NotKept) {
         let reason = error.reason();
         self.source.held_back(reason);
-        let before = std::mem::replace(&mut self.shared.report().held, Some(reason));
+        let before = self.shared.report().held.replace(reason);
         if before != Some(reason) {
             tracing::warn!(path = self.source.origin().path, %error, "reading log files waits");
         }

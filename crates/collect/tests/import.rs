@@ -1,10 +1,6 @@
 //! One-off files: formats by content, limits, identities.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "tests stop at the first surprise"
-)]
+#![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 use std::fs;
 use std::io::Write;

@@ -8,7 +8,6 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -72,7 +71,7 @@ impl Templates {
                 .map(|line| {
                     let text = std::str::from_utf8(line).unwrap();
                     let at = text.find("\"auditID\":\"").unwrap() + "\"auditID\":\"".len();
-                    let end = at + text[at..].find('"').unwrap();
+                    let end = at + line[at..].iter().position(|byte| *byte == b'"').unwrap();
                     (line[..at].to_vec(), line[end..].to_vec())
                 })
                 .collect(),

@@ -258,7 +258,13 @@ mod tests {
             std::fs::read_to_string(format!("{root}{path}")).unwrap()
         };
         let page = read("docs/collect.md");
-        let example = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+        let example = page
+            .split("```yaml\n")
+            .nth(1)
+            .unwrap()
+            .split("```")
+            .next()
+            .unwrap();
         let config = Config::parse(example).unwrap();
         assert_eq!(config.collect.webhook.sources.len(), 2);
         assert_eq!(config.journal.max_size.unwrap().0, 10 << 30);
@@ -268,7 +274,7 @@ mod tests {
             .skip_while(|line| *line != "  kaudit.yaml: |")
             .skip(1)
             .take_while(|line| line.starts_with("    "))
-            .map(|line| &line[4..])
+            .map(|line| line.strip_prefix("    ").unwrap())
             .collect();
         let config = Config::parse(&inner.join("\n")).unwrap();
         assert_eq!(config.collect.files.len(), 1);

@@ -100,7 +100,7 @@ fn lines_are_kept_once_over_rotations_and_restarts() {
 fn what_is_no_event_is_in_quarantine_and_the_event_behind_it_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("audit.log");
-    let torn = &line(1)[..150];
+    let torn: String = line(1).chars().take(150).collect();
     append(
         &log,
         &format!("{}\n{torn}{}\nnonsense\n{{\"a\":1}}\n", line(0), line(2)),

@@ -174,7 +174,7 @@ pub(crate) fn records(intake: &Intake) -> Vec<Record> {
 }
 
 /// Waits for something that another task brings about.
-pub(crate) async fn until(what: impl Fn() -> bool + Send) {
+pub(crate) async fn until(what: impl Fn() -> bool + Send + Sync) {
     let waiting = async {
         while !what() {
             tokio::task::yield_now().await;

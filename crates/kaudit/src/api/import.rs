@@ -254,7 +254,8 @@ mod tests {
             "{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"auditID\":\"a\",\"stage\":\"Panic\"}\nx\n",
         )
         .unwrap();
-        let mut file = kaudit_collect::ImportFile::open(&log, kaudit_collect::ImportConfig::default()).unwrap();
+        let mut file =
+            kaudit_collect::ImportFile::open(&log, kaudit_collect::ImportConfig::default()).unwrap();
         let names = "cluster=c&instance=i";
         let mut kept = Vec::new();
         while let Some(chunk) = file.next_chunk().unwrap() {

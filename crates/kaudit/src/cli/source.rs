@@ -76,7 +76,7 @@ async fn list(server: &Server, output: Output) -> Result<Exit, Failure> {
                 row.transport.clone(),
                 rate(row.events_per_second),
                 row.events.to_string(),
-                row.lag_micros.map_or_else(dash, |lag| span(lag)),
+                row.lag_micros.map_or_else(dash, span),
                 row.last_event_micros.map_or_else(dash, |at| ago(now_micros, at)),
                 (row.gaps + row.quarantined).to_string(),
                 row.problem.clone().unwrap_or_else(|| "ok".to_owned()),
@@ -149,7 +149,10 @@ fn described(row: &SourceRow, now_micros: i64) -> String {
         }
     );
     let mut line = |key: &str, value: String| text += &format!("  {key:<14}{value}\n");
-    line("state", row.problem.as_deref().map_or_else(|| "ok".to_owned(), printable));
+    line(
+        "state",
+        row.problem.as_deref().map_or_else(|| "ok".to_owned(), printable),
+    );
     line(
         "events",
         format!(

@@ -66,6 +66,8 @@ fn forward(collection: &Collection, encoder: &mut DescriptorEncoder<'_>) -> fmt:
 
 type Of = fn(&SourceRow) -> u64;
 
+type OfSome = fn(&SourceRow) -> Option<i64>;
+
 fn sources(rows: &[SourceRow], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let counters: [(&str, &str, Of); 8] = [
         ("kaudit_source_events", "Events that were kept", |row| row.events),
@@ -124,7 +126,7 @@ fn sources(rows: &[SourceRow], encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
             ConstCounter::new(*count).encode(metric.encode_family(&labels)?)?;
         }
     }
-    let gauges: [(&str, &str, fn(&SourceRow) -> Option<i64>); 4] = [
+    let gauges: [(&str, &str, OfSome); 4] = [
         (
             "kaudit_source_last_event_timestamp_seconds",
             "Newest stage time of the source's events",

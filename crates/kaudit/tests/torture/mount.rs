@@ -13,15 +13,15 @@ pub(crate) struct Mount {
 impl Mount {
     /// A file system in memory of so many bytes; `None`, and a word about it, where mounting is not allowed.
     pub(crate) fn memory(at: &Path, bytes: u64) -> Option<Self> {
-        Self::mount(at, &["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+        Self::run(at, &["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
     }
 
     /// The file system in an image.
     pub(crate) fn image(at: &Path, image: &Path) -> Option<Self> {
-        Self::mount(at, &["-o", "loop", image.to_str().unwrap()])
+        Self::run(at, &["-o", "loop", image.to_str().unwrap()])
     }
 
-    fn mount(at: &Path, arguments: &[&str]) -> Option<Self> {
+    fn run(at: &Path, arguments: &[&str]) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let output = Command::new("mount").args(arguments).arg(at).output();
         match output {
