@@ -7,7 +7,7 @@ mod world;
 use world::World;
 
 /// Lives that `cargo test` tries; `KAUDIT_TORTURE_SEEDS` says how many others.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 300;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var_os(name)?.to_str()?.parse().ok()
