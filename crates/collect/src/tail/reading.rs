@@ -189,12 +189,14 @@ impl Reading {
             return Ok(Fill::Taken);
         }
         loop {
+            let held = self.buffer.len();
             let count = self.read(config.max_chunk_bytes)?;
             let is_checked = count == 0 || self.is_active;
             if is_checked && let Some(file) = self.file() {
                 let end = self.tracker.offset + self.read_ahead();
                 let is_there = file.metadata()?.len() >= end
-                    && scan::before(file, self.tracker.offset).is_ok_and(|last| last == self.tracker.last);
+                    && scan::before(file, self.tracker.offset).is_ok_and(|last| last == self.tracker.last)
+                    && self.has_half_line_in(file, held);
                 if !is_there {
                     self.buffer.truncate(self.buffer.len() - count);
                     return Ok(Fill::Changed);
@@ -212,6 +214,17 @@ impl Reading {
                 return Ok(Fill::Taken);
             }
         }
+    }
+
+    /// Whether the half line that was read before, so many bytes of the buffer, is still in the file: with
+    /// nothing read in front of it, only it can tell that the file was emptied.
+    fn has_half_line_in(&self, file: &File, held: usize) -> bool {
+        let half_line = self.buffer.get(..held).unwrap_or_default();
+        let end = half_line
+            .get(held.saturating_sub(MARK_BYTES)..)
+            .unwrap_or_default();
+        end.is_empty()
+            || scan::before(file, self.tracker.offset + held as u64).is_ok_and(|there| there.ends_with(end))
     }
 
     fn read_ahead(&self) -> u64 {

@@ -83,13 +83,11 @@ impl Reader {
             assert!(line.end_offset >= end_offset, "offsets grow");
             end_offset = line.end_offset;
         }
-        let mut numbers = chunk.texts().map(number);
-        let first = numbers.next();
-        let last = numbers.last().or(first);
         self.trace.push(format!(
-            "  {} {:04x}: {first:?} to {last:?}, {} torn, {:?}",
+            "  {} {:04x}: {} lines up to {end_offset}, {} torn, {:?}",
             chunk.file.name,
             chunk.file.id & 0xffff,
+            chunk.lines.len(),
             chunk.torn.len(),
             chunk.gaps
         ));
