@@ -27,6 +27,13 @@ pub(crate) fn open(data: &DataDir, config: &Config) -> Result<Intake, Failure> {
         elapsed = ?recovery.elapsed,
         "journal open"
     );
+    if recovery.unreadable_blocks > 0 || recovery.unsettled_bytes > 0 {
+        warn!(
+            unreadable_blocks = recovery.unreadable_blocks,
+            unsettled_bytes = recovery.unsettled_bytes,
+            "the journal's disk could not be read or written at every place"
+        );
+    }
     for gap in &recovery.gaps {
         warn!(from = %gap.from, to = %gap.to, reason = ?gap.reason, "records of the journal are lost");
     }
