@@ -663,6 +663,79 @@ mod tests {
         );
     }
 
+    /// Damaged lists, each from its number, which a failure prints.
+    #[test]
+    fn a_damaged_list_ends_and_says_the_same_whatever_the_pieces_are() {
+        let other = r#"{ "x" : "}],{\"level\":\"", "y": [1, {}], "requestObject": {"a":[["b"]]} }"#;
+        let whole = list(&format!("{EVENT},{other},{EVENT},7,{EVENT}"));
+        let inserts = [
+            "\"",
+            "\\",
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            " ",
+            "\u{0}",
+            "null",
+            "},{\"level\":\"",
+            "\n",
+        ];
+        for seed in 1..1000_u64 {
+            let mut random = seed;
+            let mut next = |below: usize| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                usize::try_from(random % u64::try_from(below).unwrap()).unwrap()
+            };
+            let mut text = whole.clone().into_bytes();
+            for _ in 0..=next(3) {
+                let at = next(text.len());
+                match next(3) {
+                    0 => text.truncate(at + 1),
+                    1 => drop(text.remove(at)),
+                    _ => drop(text.splice(at..at, inserts[next(inserts.len())].bytes())),
+                }
+            }
+            let shown = |size: usize| {
+                let mut splitter = Splitter::new(1 << 20);
+                let mut items = Vec::new();
+                for piece in text.chunks(size) {
+                    splitter.push(piece);
+                    loop {
+                        match splitter.next() {
+                            Ok(None) => break,
+                            Ok(Some(Item::Scanned(line))) => {
+                                let mut text = Vec::new();
+                                line.write_line(&mut text);
+                                items.push(text);
+                            }
+                            Ok(Some(Item::Text(text))) => match EventLine::scan(text) {
+                                // Which of the two it is depends on whether the next item was there.
+                                Some(line) => {
+                                    let mut text = Vec::new();
+                                    line.write_line(&mut text);
+                                    items.push(text);
+                                }
+                                None => items.push(text.to_vec()),
+                            },
+                            Ok(Some(Item::Oversized { .. })) => panic!("seed {seed}: nothing is large"),
+                            Err(error) => return (items, format!("{error:?}")),
+                        }
+                    }
+                }
+                (items, format!("{:?}", splitter.finish()))
+            };
+            let expected = shown(text.len().max(1));
+            for size in [1, 5, 64] {
+                assert_eq!(shown(size), expected, "seed {seed}, pieces of {size}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_held_is_bounded_by_the_item_and_the_piece() {
         let body = "v".repeat(1 << 20);

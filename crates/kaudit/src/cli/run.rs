@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use kaudit_collect::{Forward, ForwardOptions, Intake};
 use kaudit_dial::Cluster;
-use kaudit_journal::Journal;
+use kaudit_journal::{Hold, Journal};
 use kaudit_listen::{ClientCertificates, ServerTls};
 use tracing::{info, warn};
 
@@ -122,6 +122,9 @@ async fn plan(config: &Config, roles: &[Role]) -> Result<Plan, Failure> {
         }
         _ => None,
     };
+    if let (false, Some(intake)) = (forwards, &intake) {
+        warn_of_held(intake.journal());
+    }
     let gateway = if roles.contains(&Role::Gateway) {
         Some(gateway(config, JournalPlan::of(config, intake.as_ref())?)?)
     } else {
@@ -209,6 +212,18 @@ async fn collect(config: &Config, intake: Intake) -> Result<CollectPlan, Failure
         completeness,
         ..CollectPlan::of(intake)
     })
+}
+
+/// A journal that was forwarded once keeps everything for the sender that is not there any more.
+fn warn_of_held(journal: &Journal) {
+    for (cursor, position, _) in journal.cursors().iter().filter(|(_, _, hold)| *hold == Hold::Yes) {
+        warn!(
+            cursor,
+            %position,
+            "the journal keeps all from here on for a role that does not run, and takes nothing more when it is \
+             full: add the role again, or stop and delete the file of this name in DATA/journal/cursors"
+        );
+    }
 }
 
 /// The sender to the central kaudit.
