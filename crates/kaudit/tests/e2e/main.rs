@@ -17,5 +17,6 @@ mod kubectl;
 mod metrics;
 mod policy;
 mod setup;
+mod source;
 mod stop;
 mod webhook;

@@ -421,3 +421,41 @@ fn a_sink_is_registered_changed_and_removed_under_load_without_a_lost_event() {
     assert_eq!(gateway.lost(), 0);
     gateway.stop();
 }
+
+#[test]
+fn what_is_in_the_spool_is_delivered_after_a_kill() {
+    let dev = Dev::start(&["--no-traffic"]);
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("webhook");
+    let capture = Capture::start(&kubeconfig);
+    capture.answers(Answer::Code(503));
+    let kubeconfig = kubeconfig.display().to_string();
+    let arguments = [
+        "--audit-webhook-config-file",
+        &kubeconfig,
+        "--audit-webhook-spool-max-size=64Mi",
+        "--audit-webhook-initial-backoff=200ms",
+        "--audit-webhook-batch-max-wait=0s",
+    ];
+    let mut gateway = Gateway::start(&dev, folder.path(), &arguments);
+    gateway.send(5);
+    let before = capture.requests();
+    // Between two attempts lie 200 ms, and between an event and the disk 5.
+    until("it is tried twice in vain", Duration::from_secs(20), || {
+        capture.requests() >= before + 2
+    });
+    gateway.child.kill().unwrap();
+    gateway.child.wait().unwrap();
+    assert!(capture.events().is_empty());
+    capture.answers(Answer::Ok);
+    let gateway = Gateway::start(&dev, folder.path(), &arguments);
+    until("they are delivered", Duration::from_secs(20), || {
+        capture.events().len() == 10
+    });
+    let said = gateway.stop();
+    assert!(said.iter().any(|line| line.contains("spool<webhook>")), "{said:?}");
+    assert_eq!(
+        capture.events().keys().cloned().collect::<BTreeSet<_>>(),
+        expected(5)
+    );
+}
