@@ -102,7 +102,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         () = &mut signals => {}
         () = dev.stop(stop.now.clone()) => {}
     }
-    info!("stopped; every event is in the logs");
+    info!("stopped; every event is kept");
     Ok(())
 }
 
