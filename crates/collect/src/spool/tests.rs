@@ -1,5 +1,7 @@
+use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::ThreadId;
 
 use kaudit_event::Event;
 use kaudit_journal::filesystem::simulated::SimulatedDisk;
@@ -218,8 +220,7 @@ async fn a_crash_in_the_middle_of_delivery_repeats_at_most_what_the_cursor_does_
 
 #[tokio::test(start_paused = true)]
 async fn beyond_the_bound_in_bytes_the_oldest_go_counted_and_named() {
-    let named = Named::default();
-    let _named = tracing::subscriber::set_default(named.clone());
+    let named = Named::of_process();
     let mut world = world(SinkMode::Batch);
     world.options.max_bytes = 1 << 20;
     world.receiver.set_down(true);
@@ -317,13 +318,31 @@ async fn a_shutdown_does_not_wait_for_a_receiver_that_is_down() {
     assert_eq!(numbers(&world.receiver.ids()), (0..10).collect::<Vec<_>>());
 }
 
-/// Keeps what is logged.
+/// Keeps what each thread logs.
 #[derive(Clone, Default)]
-struct Named(Arc<Mutex<String>>);
+struct Named(Arc<Mutex<HashMap<ThreadId, String>>>);
 
 impl Named {
+    /// The one of this process: with one for each test, whether a place in the code is listened to would depend
+    /// on which test comes to it first.
+    fn of_process() -> Self {
+        static NAMED: OnceLock<Named> = OnceLock::new();
+        NAMED
+            .get_or_init(|| {
+                let named = Self::default();
+                tracing::subscriber::set_global_default(named.clone()).unwrap();
+                named
+            })
+            .clone()
+    }
+
+    /// What this thread logged.
     fn text(&self) -> String {
-        self.0.lock().unwrap().clone()
+        let texts = self.0.lock().unwrap();
+        texts
+            .get(&std::thread::current().id())
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -347,7 +366,8 @@ impl tracing::Subscriber for Named {
                 self.0.push_str(&format!("{value:?} "));
             }
         }
-        event.record(&mut Text(&mut self.0.lock().unwrap()));
+        let mut texts = self.0.lock().unwrap();
+        event.record(&mut Text(texts.entry(std::thread::current().id()).or_default()));
     }
 
     fn enter(&self, _: &tracing::span::Id) {}
