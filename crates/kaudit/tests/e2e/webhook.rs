@@ -453,7 +453,10 @@ fn what_is_in_the_spool_is_delivered_after_a_kill() {
         capture.events().len() == 10
     });
     let said = gateway.stop();
-    assert!(said.iter().any(|line| line.contains("spool<webhook>")), "{said:?}");
+    assert!(
+        said.iter().any(|line| line.contains("spool<webhook>")),
+        "{said:?}"
+    );
     assert_eq!(
         capture.events().keys().cloned().collect::<BTreeSet<_>>(),
         expected(5)
