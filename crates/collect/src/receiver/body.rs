@@ -12,15 +12,13 @@ use hyper::body::Incoming;
 
 use super::{ReceiverOptions, Refused};
 use crate::budget::{Budget, Share};
+use crate::inflate::Limits;
 
 /// Bytes that are inflated at once: at most 1032 times as many come out.
 const INFLATED_AT_ONCE: usize = 1024;
 
-/// A body may become so many times as long when it is inflated. Audit events compress 20 to 40 times.
-const MAX_RATIO: u64 = 100;
-
-/// Below this the ratio does not matter.
-const RATIO_FREE_BYTES: u64 = 1 << 20;
+/// How far a body may grow when it is inflated; its length is bounded by the memory that its reader takes.
+const LIMITS: Limits = Limits::body(u64::MAX);
 
 /// Of a body that is not wanted, so much is read.
 const DRAINED_BYTES: usize = 16 << 20;
@@ -152,11 +150,14 @@ impl<'a> BodyReader<'a> {
         let length = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         *read += length(some.len());
         *written += length(inflated.len());
-        if *written > RATIO_FREE_BYTES && *written > MAX_RATIO * *read {
+        if *written > LIMITS.free_bytes && *written > LIMITS.max_ratio * *read {
             return Err(Refused::never(
                 StatusCode::BAD_REQUEST,
                 "ratio",
-                format!("the body becomes more than {MAX_RATIO} times as long when it is inflated"),
+                format!(
+                    "the body becomes more than {} times as long when it is inflated",
+                    LIMITS.max_ratio
+                ),
             ));
         }
         Ok(Bytes::from(inflated))

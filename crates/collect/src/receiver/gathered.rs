@@ -89,37 +89,43 @@ impl<'a> Gathered<'a> {
     }
 
     /// Hands over what was gathered; waits while the journal's queue is full.
+    ///
+    /// The journal comes first: a sender that is told to come again because it takes nothing would have its
+    /// strays put away once more each time.
     async fn flush(&mut self) -> Result<(), NotKept> {
+        if !self.parcel.is_empty() {
+            let taken = self.take_when_there_is_room().await?;
+            self.counts.accepted += taken.events;
+            self.counts.duplicates += taken.duplicates;
+            self.taken.push(taken);
+            self.parcel.clear();
+        }
         if !self.strays.is_empty() {
-            let (intake, source) = (self.intake.clone(), self.source().clone());
-            let strays = std::mem::take(&mut self.strays);
-            self.counts.quarantined += u64::try_from(strays.len()).unwrap_or_default();
-            let put = tokio::task::spawn_blocking(move || {
-                let pieces: Vec<Piece<'_>> = strays
-                    .iter()
-                    .map(|stray| Piece {
-                        bytes: &stray.bytes,
-                        reason: stray.reason.clone(),
-                        place: None,
-                    })
-                    .collect();
-                intake.put_away(&source, &pieces, clock::now_micros())
-            });
-            put.await
-                .map_err(|error| NotKept::Quarantine(std::sync::Arc::new(std::io::Error::other(error))))??;
+            self.put_away().await?;
         }
-        if self.parcel.is_empty() {
-            return Ok(());
-        }
-        let taken = self.take_when_there_is_room().await?;
-        self.counts.accepted += taken.events;
-        self.counts.duplicates += taken.duplicates;
-        self.taken.push(taken);
-        self.parcel.clear();
         if self.taken.len() >= PARCELS {
             self.settle().await?;
         }
         Ok(())
+    }
+
+    async fn put_away(&mut self) -> Result<(), NotKept> {
+        let (intake, source) = (self.intake.clone(), self.source().clone());
+        let strays = std::mem::take(&mut self.strays);
+        self.counts.quarantined += u64::try_from(strays.len()).unwrap_or_default();
+        let put = tokio::task::spawn_blocking(move || {
+            let pieces: Vec<Piece<'_>> = strays
+                .iter()
+                .map(|stray| Piece {
+                    bytes: &stray.bytes,
+                    reason: stray.reason.clone(),
+                    place: None,
+                })
+                .collect();
+            intake.put_away(&source, &pieces, clock::now_micros())
+        });
+        put.await
+            .map_err(|error| NotKept::Quarantine(std::sync::Arc::new(std::io::Error::other(error))))?
     }
 
     async fn settle(&mut self) -> Result<(), NotKept> {
