@@ -7,6 +7,7 @@
 //! a failure.
 
 mod book;
+mod gone;
 mod identity;
 mod names;
 mod pattern;

@@ -125,6 +125,14 @@ async fn submit(spool: &Arc<Spool>, numbers: std::ops::Range<usize>, padding: us
     submitting.await.unwrap();
 }
 
+/// What is dead delivers nothing more.
+async fn die(spool: Arc<Spool>) {
+    let tasks = spool.tasks.clone();
+    drop(spool);
+    tasks.close();
+    tasks.wait().await;
+}
+
 async fn shut_down(spool: Arc<Spool>) {
     let ending = tokio::task::spawn_blocking(move || spool.shutdown());
     ending.await.unwrap();
@@ -177,7 +185,7 @@ async fn what_came_while_the_receiver_was_down_for_hours_is_delivered_in_order_a
     assert!((160..200).contains(&metrics.failures_in_a_row), "{metrics:?}");
 
     world.crash();
-    drop(spool);
+    die(spool).await;
     world.receiver.set_down(false);
     let spool = world.open();
     until(|| world.receiver.ids().len() >= 1000).await;
@@ -210,7 +218,7 @@ async fn a_crash_in_the_middle_of_delivery_repeats_at_most_what_the_cursor_does_
     world.receiver.set_down(true);
     submit(&spool, 100..200, 0).await;
     world.crash();
-    drop(spool);
+    die(spool).await;
     world.receiver.set_down(false);
     let spool = world.open();
     until(|| world.receiver.ids().len() >= 200).await;

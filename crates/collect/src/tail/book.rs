@@ -1,9 +1,9 @@
 //! What was read of each file, told by what the file holds, and how that is saved.
 //!
-//! Layout of a position, version 1, numbers as LEB128 unless they say otherwise:
+//! Layout of a position, version 2, numbers as LEB128 unless they say otherwise:
 //!
 //! ```text
-//! u8  version (1)
+//! u8  version (2)
 //! gaps that were handed over
 //! sources, each:
 //!   u64 little-endian, hash of the path
@@ -16,10 +16,12 @@
 //!     order in ms
 //!     [device, inode, generation, birth]
 //!     marks, each: offset, u64 hash of the bytes before it
+//!   awaited files, each: length of the head, u64 its hash, device, inode, generation, birth
 //! u32 little-endian, CRC of all that
 //! ```
 
 use super::identity::FileKey;
+use super::scan::Candidate;
 
 /// A position has this many bytes at most.
 pub const MAX_POSITION_BYTES: usize = 16 << 10;
@@ -34,7 +36,7 @@ pub(super) const HEAD_BYTES: usize = 1024;
 /// annotations.
 pub(super) const MARK_BYTES: usize = 1024;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Why bytes are no position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,10 +87,47 @@ pub(super) enum Progress {
     Skipped,
 }
 
+/// A file that was seen, never read, and not seen any more: it may turn up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Awaited {
+    /// Bytes of the head that are hashed.
+    pub(super) head_len: usize,
+    pub(super) head: u64,
+    /// Where it was.
+    pub(super) key: FileKey,
+}
+
+impl Awaited {
+    pub(super) fn of(file: &Candidate) -> Self {
+        Self {
+            head_len: file.probe.head.len(),
+            head: hash(&file.probe.head),
+            key: file.key,
+        }
+    }
+
+    /// Whether a file that begins so begins as it did.
+    pub(super) fn is_head_of(&self, head: &[u8]) -> bool {
+        head.get(..self.head_len).map(hash) == Some(self.head)
+    }
+}
+
+impl Entry {
+    /// Whether a file that begins so begins as it does.
+    pub(super) fn is_head_of(&self, head: &[u8]) -> bool {
+        head.get(..self.head_len).map(hash) == Some(self.head)
+    }
+}
+
+/// So many files are awaited at most, so that they have room in every position.
+pub(super) const MAX_AWAITED: usize = 2;
+
 /// All that is known of a source's files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Book {
     pub(super) entries: Vec<Entry>,
+    /// At most [`MAX_AWAITED`].
+    pub(super) awaited: Vec<Awaited>,
     /// A file that was rotated at this time or before and has no entry was read; entries that have no room
     /// end up here.
     pub(super) watermark_millis: u64,
@@ -141,15 +180,19 @@ impl Book {
             out.extend_from_slice(&entry.crc.to_le_bytes());
             push_number(out, entry.order_millis);
             if let Some(key) = entry.key {
-                for number in [key.device, key.inode, key.generation, key.born] {
-                    push_number(out, number);
-                }
+                push_key(out, key);
             }
             push_number(out, entry.marks.len() as u64);
             for (offset, hash) in &entry.marks {
                 push_number(out, *offset);
                 push_word(out, *hash);
             }
+        }
+        push_number(out, self.awaited.len() as u64);
+        for file in &self.awaited {
+            push_number(out, file.head_len as u64);
+            push_word(out, file.head);
+            push_key(out, file.key);
         }
     }
 
@@ -182,12 +225,7 @@ impl Book {
                 marks: Vec::new(),
             };
             if bits & HAS_KEY != 0 {
-                entry.key = Some(FileKey {
-                    device: reader.number()?,
-                    inode: reader.number()?,
-                    generation: reader.number()?,
-                    born: reader.number()?,
-                });
+                entry.key = Some(reader.key()?);
             }
             for _ in 0..reader.number()? {
                 entry.marks.push((reader.number()?, reader.word()?));
@@ -197,8 +235,17 @@ impl Book {
             }
             entries.push(entry);
         }
+        let mut awaited = Vec::new();
+        for _ in 0..reader.number()? {
+            awaited.push(Awaited {
+                head_len: usize::try_from(reader.number()?).ok()?,
+                head: reader.word()?,
+                key: reader.key()?,
+            });
+        }
         Some(Self {
             entries,
+            awaited,
             watermark_millis,
         })
     }
@@ -285,6 +332,12 @@ fn push_number(out: &mut Vec<u8>, mut number: u64) {
     }
 }
 
+fn push_key(out: &mut Vec<u8>, key: FileKey) {
+    for number in [key.device, key.inode, key.generation, key.born] {
+        push_number(out, number);
+    }
+}
+
 fn push_word(out: &mut Vec<u8>, word: u64) {
     out.extend_from_slice(&word.to_le_bytes());
 }
@@ -308,6 +361,15 @@ impl Reader<'_> {
 
     fn word(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    fn key(&mut self) -> Option<FileKey> {
+        Some(FileKey {
+            device: self.number()?,
+            inode: self.number()?,
+            generation: self.number()?,
+            born: self.number()?,
+        })
     }
 
     fn number(&mut self) -> Option<u64> {
@@ -357,10 +419,24 @@ mod tests {
         }
     }
 
+    fn awaited(number: u64) -> Awaited {
+        Awaited {
+            head_len: HEAD_BYTES,
+            head: u64::MAX - number,
+            key: FileKey {
+                device: 3,
+                inode: u64::from(u32::MAX),
+                generation: u64::from(u32::MAX),
+                born: u64::MAX,
+            },
+        }
+    }
+
     #[test]
     fn a_position_is_read_back_and_every_changed_byte_is_noticed() {
         let book = Book {
             entries: (0..3).map(entry).collect(),
+            awaited: vec![awaited(1), awaited(2)],
             watermark_millis: 12,
         };
         let bytes = Position::encode(5, [(1, &book), (u64::MAX, &Book::default())].into_iter());
@@ -373,7 +449,7 @@ mod tests {
             assert!(Position::decode(&changed).is_err(), "{at}");
             assert!(Position::decode(&bytes[..at]).is_err(), "{at}");
         }
-        assert_eq!(Position::decode(&[2, 0]), Err(PositionError::Version(2)));
+        assert_eq!(Position::decode(&[3, 0]), Err(PositionError::Version(3)));
         assert_eq!(
             Position::decode(&vec![1; 20_000]),
             Err(PositionError::TooLarge(20_000))
@@ -384,6 +460,7 @@ mod tests {
     fn a_book_makes_room_from_its_oldest_entries() {
         let mut book = Book {
             entries: (0..1000).rev().map(entry).collect(),
+            awaited: (0..MAX_AWAITED as u64).map(awaited).collect(),
             watermark_millis: 0,
         };
         book.entries.push(Entry {

@@ -1,4 +1,4 @@
-//! One active file and its rotated ones: which is read next, and what became of those that are gone.
+//! One active file and its rotated ones: which of them is read next.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::book::{Book, Entry, Progress, hash};
+use super::gone::Gone;
 use super::identity::FileKey;
 use super::names::Compression;
 use super::reading::{Carried, Fill, Reading, Tracker, push_torn};
@@ -26,27 +27,19 @@ pub(super) struct Source {
     pub(super) gaps: Vec<Gap>,
     start: Option<Start>,
     /// Whether files may have come and gone unseen, after a rotation or a restart.
-    checks_chain: bool,
-    current: Option<Reading>,
+    pub(super) checks_chain: bool,
+    pub(super) current: Option<Reading>,
     /// Whether the current file was read once more after another had taken its path.
     is_final: bool,
     /// Oldest first, the active file last.
-    unread: VecDeque<Unread>,
-    carried: Option<Carried>,
+    pub(super) unread: VecDeque<Unread>,
+    pub(super) carried: Option<Carried>,
     probes: Probes,
     next_scan: Option<SystemTime>,
     last_scan: Option<SystemTime>,
     /// Files that were read to their end and are held open for a while, in case that it was in vain.
     retired: VecDeque<(SystemTime, Candidate)>,
-    /// Entries whose file was not found, by their id.
-    missing: HashMap<u64, SystemTime>,
-    /// Files that were seen, not read, and are not seen any more, by the hash of their head: since when.
-    missed: HashMap<u64, SystemTime>,
-    /// The same for files that were read to their end; they are forgotten after a while.
-    over: HashMap<u64, SystemTime>,
-    emptied: HashSet<u64>,
-    /// Unread files of the last scan.
-    expected: Vec<Candidate>,
+    pub(super) gone: Gone,
     damaged: HashMap<Version, Damage>,
     backups: Vec<String>,
     health: Health,
@@ -58,8 +51,8 @@ pub(super) struct Source {
 }
 
 #[derive(Debug)]
-struct Unread {
-    candidate: Candidate,
+pub(super) struct Unread {
+    pub(super) candidate: Candidate,
     /// The entry's id, when a part was read.
     entry: Option<u64>,
 }
@@ -91,9 +84,6 @@ const MAX_STEPS: usize = 64;
 const RETIRED_FOR: Duration = Duration::from_mins(1);
 const MAX_RETIRED: usize = 4;
 
-/// How long a file that was read must be gone before it is forgotten.
-const FORGET_AFTER: Duration = Duration::from_mins(10);
-
 impl Source {
     /// `start` is for files that are there now and were never read; `None` reads all.
     pub(super) fn new(path: PathBuf, book: Option<Book>, start: Option<Start>, now: SystemTime) -> Self {
@@ -112,11 +102,7 @@ impl Source {
             next_scan: None,
             last_scan: None,
             retired: VecDeque::new(),
-            missing: HashMap::new(),
-            missed: HashMap::new(),
-            over: HashMap::new(),
-            emptied: HashSet::new(),
-            expected: Vec::new(),
+            gone: Gone::default(),
             damaged: HashMap::new(),
             backups: Vec::new(),
             health: Health::default(),
@@ -139,10 +125,7 @@ impl Source {
         self.unread.clear();
         self.carried = None;
         self.next_scan = None;
-        self.missing.clear();
-        self.over.clear();
-        self.emptied.clear();
-        self.expected.clear();
+        self.gone = Gone::default();
         self.gaps.clear();
     }
 
@@ -312,7 +295,7 @@ impl Source {
                 key: None,
                 ..reading.entry(Progress::Reading)
             };
-            self.emptied.insert(entry.id);
+            self.gone.emptied.insert(entry.id);
             put(&mut self.book, entry);
         }
         let half_line = reading.give_up_half_line();
@@ -517,7 +500,7 @@ impl Source {
         }
         self.damaged
             .retain(|version, _| candidates.iter().any(|candidate| candidate.version == *version));
-        let is_waiting = !self.missing.is_empty() || !self.damaged.is_empty();
+        let is_waiting = self.gone.is_waiting() || !self.book.awaited.is_empty() || !self.damaged.is_empty();
         let pause = if is_waiting {
             config.linger.min(config.rescan_every)
         } else {
@@ -606,128 +589,6 @@ impl Source {
             });
         }
         true
-    }
-
-    /// Names what was to be read and is not there any more.
-    fn note_missing(
-        &mut self,
-        candidates: &[Candidate],
-        found: &HashSet<u64>,
-        config: &TailConfig,
-        now: SystemTime,
-    ) {
-        // It may have grown since its head was read, and been compressed into another file.
-        let is_there = |expected: &Candidate| {
-            candidates.iter().any(|other| {
-                other.key.is(&expected.key) || other.probe.head.starts_with(&expected.probe.head)
-            })
-        };
-        let is_open = |expected: &Candidate| {
-            self.current.as_ref().is_some_and(|reading| {
-                reading.key.is(&expected.key) || reading.probe_head().starts_with(&expected.probe.head)
-            })
-        };
-        let mut missed = HashMap::new();
-        let mut awaited = Vec::new();
-        for expected in &self.expected {
-            let was_read = self.book.entries.iter().any(|entry| {
-                let head = expected.probe.head.get(..entry.head_len).map(hash);
-                let is_same = entry.key.is_some_and(|key| key.is(&expected.key));
-                entry.head_len > 0 && (head == Some(entry.head) || is_same)
-            });
-            // With an entry it is looked for below.
-            if !is_there(expected) && !was_read && !is_open(expected) {
-                // A directory that is read while files are renamed and compressed in it may not show them all.
-                let id = hash(&expected.probe.head);
-                let since = self.missed.get(&id).copied().unwrap_or(now);
-                if now < since + config.linger || since == now {
-                    missed.insert(id, since);
-                    awaited.push(expected.clone());
-                    continue;
-                }
-                self.gaps.push(Gap {
-                    file: expected.name.clone(),
-                    offset: 0,
-                    reason: GapReason::Removed,
-                });
-            }
-        }
-        self.expected = self
-            .unread
-            .iter()
-            .filter(|unread| !unread.candidate.probe.head.is_empty() && unread.candidate.handle.is_none())
-            .map(|unread| unread.candidate.clone())
-            .chain(awaited)
-            .collect();
-        self.missed = missed;
-
-        let current = self.current.as_ref().map(|reading| reading.tracker.id());
-        let held: Vec<u64> = self
-            .carried
-            .iter()
-            .flat_map(|carried| &carried.entries)
-            .map(|entry| entry.id)
-            .collect();
-        let mut still_missing = HashMap::new();
-        for entry in &mut self.book.entries {
-            let is_accounted = entry.progress != Progress::Reading
-                || found.contains(&entry.id)
-                || current == Some(entry.id)
-                || held.contains(&entry.id);
-            if is_accounted {
-                continue;
-            }
-            let since = self.missing.get(&entry.id).copied().unwrap_or(now);
-            if now < since + config.linger || since == now {
-                still_missing.insert(entry.id, since);
-                continue;
-            }
-            entry.progress = Progress::Finished;
-            let reason = if self.emptied.remove(&entry.id) {
-                GapReason::Emptied
-            } else {
-                GapReason::RestNotFound
-            };
-            self.gaps.push(Gap {
-                file: self.path.to_string_lossy().into_owned(),
-                offset: entry.offset,
-                reason,
-            });
-        }
-        self.missing = still_missing;
-        self.forget(found, now);
-    }
-
-    /// Files are removed oldest first: as long as one that was read is there, none after it can have come
-    /// and gone.
-    fn check_chain(&mut self, is_anchored: bool, has_files: bool) {
-        if !self.checks_chain || !has_files {
-            return;
-        }
-        self.checks_chain = false;
-        if !self.book.entries.is_empty() && !is_anchored && self.missing.is_empty() {
-            self.gaps.push(Gap {
-                file: self.path.to_string_lossy().into_owned(),
-                offset: 0,
-                reason: GapReason::ChainBroken,
-            });
-        }
-    }
-
-    /// Lets go of what was read to its end and is not there any more. Not at once: a directory that is read
-    /// while files are renamed in it may not show them all.
-    fn forget(&mut self, found: &HashSet<u64>, now: SystemTime) {
-        let mut over = HashMap::new();
-        let known = std::mem::take(&mut self.over);
-        self.book.entries.retain(|entry| {
-            if entry.progress == Progress::Reading || found.contains(&entry.id) {
-                return true;
-            }
-            let since = known.get(&entry.id).copied().unwrap_or(now);
-            over.insert(entry.id, since);
-            now.duration_since(since).unwrap_or_default() < FORGET_AFTER
-        });
-        self.over = over;
     }
 
     pub(super) fn status(&self, config: &TailConfig) -> SourceStatus {
