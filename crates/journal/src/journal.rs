@@ -59,13 +59,14 @@ impl Journal {
     /// As [`open`](Self::open).
     pub fn open_on(fs: impl Filesystem, dir: &Path, options: Options) -> Result<(Self, Recovery), OpenError> {
         let (core, recovery) = recovery::open(Arc::new(fs), dir, options.clone())?;
+        let pace = Pace::new(&options);
         let queue = Arc::new(Queue::new(options, core.next(), &recovery.marks));
         let view = Arc::clone(core.view());
         let thread = {
             let queue = Arc::clone(&queue);
             let thread = std::thread::Builder::new().name("journal".to_owned());
             thread
-                .spawn(move || run(core, &queue))
+                .spawn(move || run(core, &queue, pace))
                 .map_err(|source| OpenError::Io {
                     doing: "start a thread for",
                     path: dir.to_owned(),
@@ -310,15 +311,42 @@ impl Drop for Ended<'_> {
 }
 
 /// The journal's thread.
-fn run(core: Core, queue: &Queue) {
+/// When the next group may be written.
+#[derive(Debug)]
+struct Pace {
+    linger: Duration,
+    commit_share: u32,
+    /// What a commit took of late.
+    commit: Duration,
+    due: Option<Instant>,
+}
+
+impl Pace {
+    const fn new(options: &Options) -> Self {
+        Self {
+            linger: options.linger,
+            commit_share: options.commit_share,
+            commit: Duration::ZERO,
+            due: None,
+        }
+    }
+
+    fn committed(&mut self, began: Instant, took: Duration) {
+        self.commit = (self.commit * 3 + took) / 4;
+        let pause = self.commit.saturating_mul(self.commit_share);
+        self.due = Some(began + pause.min(self.linger));
+    }
+}
+
+fn run(core: Core, queue: &Queue, mut pace: Pace) {
     let mut ended = Ended { core, queue };
     let core = &mut ended.core;
-    let mut began = None;
     loop {
-        match queue.take(began) {
+        match queue.take(pace.due) {
             Work::Commit(batches, done) => {
-                began = Some(Instant::now());
+                let began = Instant::now();
                 commit(core, queue, batches, done);
+                pace.committed(began, began.elapsed());
             }
             Work::Rest => {
                 if let Err(failure) = core.rest() {

@@ -26,9 +26,12 @@ pub struct Options {
     pub max_bytes: u64,
     /// What happens when `max_bytes` would be passed.
     pub when_full: WhenFull,
-    /// At most one commit begins in this time, unless `commit_bytes` wait. A commit begins at once when the
-    /// last one began longer ago.
+    /// A commit begins so long after the beginning of the last one at the latest, if there is anything to
+    /// write, and at once when `commit_bytes` wait.
     pub linger: Duration,
+    /// A commit begins earlier than after `linger` when that is so many times as long as commits took of late:
+    /// a fast disk is asked often, a slow one seldom.
+    pub commit_share: u32,
     /// So many bytes begin a commit at once.
     pub commit_bytes: usize,
     /// Bytes accepted or reserved and not yet durable. One larger batch passes if it is alone.
@@ -52,6 +55,7 @@ impl Default for Options {
             max_bytes: 10 << 30,
             when_full: WhenFull::Refuse,
             linger: Duration::from_millis(5),
+            commit_share: 8,
             commit_bytes: 1 << 20,
             queue_bytes: 32 << 20,
             max_record_bytes: (64 << 20) + (128 << 10),

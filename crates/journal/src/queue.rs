@@ -240,8 +240,8 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Waits for something to do. `began` is when the last commit began.
-    pub(crate) fn take(&self, began: Option<Instant>) -> Work {
+    /// Waits for something to do. Before `due` a group is only taken when it is large.
+    pub(crate) fn take(&self, due: Option<Instant>) -> Work {
         let mut inner = self.lock();
         loop {
             let is_ready = matches!(inner.state, State::Ready);
@@ -249,7 +249,6 @@ impl Queue {
                 return Work::Release;
             }
             let timeout = if !inner.waiting.is_empty() {
-                let due = began.map(|began| began + self.options.linger);
                 let left = due.and_then(|due| due.checked_duration_since(Instant::now()));
                 match left {
                     Some(left) if inner.waiting_bytes < self.options.commit_bytes && !inner.is_closing => {

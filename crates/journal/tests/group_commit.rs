@@ -315,6 +315,7 @@ fn what_is_too_much_is_refused_before_anything_is_queued() {
     options.queue_bytes = 4096;
     options.max_record_bytes = 20_000;
     options.linger = Duration::from_millis(200);
+    options.commit_share = u32::MAX;
     let (journal, _) = Journal::open_on(SimulatedDisk::new(1), Path::new("/j"), options).unwrap();
     assert_eq!(
         journal.append(one(&[0; 20_100])).unwrap_err().reason,

@@ -123,6 +123,7 @@ fn submitting_returns_although_the_disk_is_stuck() {
     options.queue_bytes = 16 << 10;
     // Nothing is committed for a minute.
     options.linger = Duration::from_secs(60);
+    options.commit_share = u32::MAX;
     let world = world(options);
     let first = world
         .intake

@@ -386,6 +386,7 @@ async fn a_centre_that_is_slow_is_asked_again_and_nothing_is_taken_for_durable()
     let mut plan = Plan::new();
     // After its first commit the journal does not begin another for a minute.
     plan.journal.linger = Duration::from_secs(60);
+    plan.journal.commit_share = u32::MAX;
     plan.receiver.forward_deadline = Duration::from_millis(50);
     let central = plan.start().await;
     central

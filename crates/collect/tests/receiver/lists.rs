@@ -385,6 +385,7 @@ async fn a_list_is_acknowledged_only_when_it_is_durable() {
     let mut plan = Plan::new();
     // After its first commit the journal does not begin another for a minute.
     plan.journal.linger = Duration::from_secs(60);
+    plan.journal.commit_share = u32::MAX;
     plan.receiver.deadline = Duration::from_millis(100);
     let central = plan.start().await;
     let client = central.client(Some("apiserver"), None);
