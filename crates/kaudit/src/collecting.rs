@@ -10,7 +10,7 @@ use kaudit_collect::{
     Access, Credential, Grant, Intake, LogFormat, Name, Origin, Pattern, Receiver, ReceiverOptions, Start,
     TailConfig, Tailing, TokenHash, Way,
 };
-use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
+use kaudit_listen::{ClientCertificates, Limits, ListenConfig, Listener, ServerTls};
 use tracing::{info, warn};
 
 use crate::config::Config;
@@ -96,7 +96,9 @@ impl Receiving {
         }
         let access = WatchedAccess::read(config.sources.clone())?;
         let tls = ServerTls::from_files(certificate, key, &clients).map_err(Failure::usage)?;
-        let listener = Listener::bind(ListenConfig::https(address, tls.clone()))
+        let mut listen = ListenConfig::https(address, tls.clone());
+        listen.limits = Limits::of_receiver();
+        let listener = Listener::bind(listen)
             .await
             .map_err(Failure::unreachable)?;
         let mut options = ReceiverOptions::default();

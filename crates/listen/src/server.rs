@@ -33,12 +33,15 @@ pub struct Limits {
     pub handshake: Duration,
     /// Time from a connection's (or the previous response's) end to a complete request head, HTTP/1.
     pub request_head: Duration,
-    /// Bytes of a request head.
+    /// Bytes of a request head. Over HTTP/1 also what a connection reads ahead of whoever takes the body.
     pub head_bytes: usize,
     /// Header lines of a request, HTTP/1.
     pub headers: usize,
     /// Streams at once in one HTTP/2 connection.
     pub streams: u32,
+    /// Bytes of bodies that a connection reads ahead of whoever takes them, HTTP/2, in all its streams; at
+    /// least 65,535.
+    pub ahead_bytes: u32,
 }
 
 impl Default for Limits {
@@ -51,6 +54,20 @@ impl Default for Limits {
             head_bytes: 1 << 20,
             headers: 256,
             streams: 250,
+            ahead_bytes: 1 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// Bounds of a listener to which thousands send large bodies at once: what a connection holds is little
+    /// beside the memory that whoever reads the bodies accounts for.
+    #[must_use]
+    pub fn of_receiver() -> Self {
+        Self {
+            head_bytes: 64 << 10,
+            ahead_bytes: 128 << 10,
+            ..Self::default()
         }
     }
 }
@@ -278,6 +295,8 @@ impl Connection {
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.limits.streams)
+            .initial_stream_window_size(self.limits.ahead_bytes)
+            .initial_connection_window_size(self.limits.ahead_bytes)
             .max_header_list_size(u32::try_from(self.limits.head_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(Duration::from_secs(30));
         let connection =
