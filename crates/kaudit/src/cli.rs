@@ -1,15 +1,22 @@
 //! The command line.
 
+mod ask;
+mod compare;
 mod config;
 mod dev;
+mod event;
 mod import;
 mod policy;
+mod query;
 mod run;
 mod server;
 mod setup;
+mod show;
 mod sink;
 mod source;
 mod table;
+mod terminal;
+mod top;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -26,7 +33,9 @@ use crate::logging;
     version,
     propagate_version = true,
     after_help = "Exit codes: 0 done; 1 the answer is no (lint findings, file not formatted); 2 usage, configuration or \
-                  policy does not parse; 3 something cannot be reached; 4 not allowed; 130 interrupted"
+                  filter or \
+                  policy does not parse; 3 something cannot be reached; 4 not allowed; 5 the result is partial; 130 \
+                  interrupted"
 )]
 struct Cli {
     #[command(flatten)]
@@ -57,6 +66,14 @@ enum Command {
     Source(source::Command),
     /// Bring the events of log files, event lists and archives into a journal
     Import(import::Flags),
+    /// Show the events that satisfy a filter
+    Query(Box<query::Flags>),
+    /// Show the most frequent values of a field
+    Top(Box<top::Flags>),
+    /// Show what the events of one filter have more of than those of another
+    Compare(Box<compare::Flags>),
+    /// Show one event, or all of an auditID
+    Event(event::Flags),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -113,6 +130,10 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Sink(command) => sink::run(command),
         Command::Source(command) => source::run(command),
         Command::Import(flags) => import::run(&flags),
+        Command::Query(flags) => query::run(&flags),
+        Command::Top(flags) => top::run(&flags),
+        Command::Compare(flags) => compare::run(&flags),
+        Command::Event(flags) => event::run(&flags),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kaudit", &mut script);

@@ -98,9 +98,7 @@ impl Receiving {
         let tls = ServerTls::from_files(certificate, key, &clients).map_err(Failure::usage)?;
         let mut listen = ListenConfig::https(address, tls.clone());
         listen.limits = Limits::of_receiver();
-        let listener = Listener::bind(listen)
-            .await
-            .map_err(Failure::unreachable)?;
+        let listener = Listener::bind(listen).await.map_err(Failure::unreachable)?;
         let mut options = ReceiverOptions::default();
         if let Some(memory) = config.memory {
             options.memory_bytes = usize::try_from(memory.0).unwrap_or(usize::MAX);

@@ -16,6 +16,8 @@ pub(crate) enum Exit {
     Unreachable,
     /// Somebody else may, the asker may not.
     NotAllowed,
+    /// A bound ended it before all was done; what was printed is right, and not all.
+    Partial,
     /// A signal ended it early.
     Interrupted,
 }
@@ -28,6 +30,7 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::Unreachable => 3,
             Exit::NotAllowed => 4,
+            Exit::Partial => 5,
             Exit::Interrupted => 130,
         })
     }

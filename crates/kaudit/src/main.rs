@@ -2,6 +2,7 @@
 
 mod admin;
 mod api;
+mod asking;
 mod auditing;
 mod cli;
 mod collecting;

@@ -1,0 +1,178 @@
+//! Events that satisfy a filter.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kaudit_event::DecodedEvent;
+use kaudit_query::{Envelope, Row, micros};
+
+/// An event in its block.
+#[derive(Debug)]
+pub(crate) struct Found<'a> {
+    pub(crate) line: &'a [u8],
+    /// The input's name.
+    pub(crate) input: &'a Arc<str>,
+    /// The line's number among those of all inputs, from 1.
+    pub(crate) number: u64,
+    /// The event, where it was decoded to tell.
+    pub(super) decoded: Option<DecodedEvent>,
+}
+
+impl Found<'_> {
+    /// The event; `None` for a line that is none after all.
+    pub(crate) fn event(&mut self) -> Option<&DecodedEvent> {
+        if self.decoded.is_none() {
+            self.decoded = DecodedEvent::parse(Bytes::copy_from_slice(self.line)).ok();
+        }
+        self.decoded.as_ref()
+    }
+
+    /// Shows the event's row.
+    pub(crate) fn with_row(mut self, look: impl FnOnce(&Row<'_>)) {
+        let (input, number) = (self.input, self.number);
+        if let Some(event) = self.event() {
+            look(&row(event, input, number));
+        }
+    }
+
+    /// Takes the event out of the block.
+    pub(crate) fn keep(mut self) -> Option<Hit> {
+        self.event()?;
+        let event = self.decoded?;
+        Some(Hit {
+            micros: event.view().stage_timestamp().map_or(0, micros),
+            number: self.number,
+            input: Arc::clone(self.input),
+            event,
+        })
+    }
+}
+
+/// The row of an event that stood in a file.
+pub(super) fn row<'a>(event: &'a DecodedEvent, input: &'a str, number: u64) -> Row<'a> {
+    Row {
+        event: event.view(),
+        envelope: Envelope {
+            source: Some(input),
+            seq: Some(number),
+            event_bytes: u64::try_from(event.text().len()).ok(),
+            ..Envelope::default()
+        },
+    }
+}
+
+/// An event that was kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Hit {
+    /// Its stageTimestamp, microseconds since 1970; 0 without one.
+    pub(crate) micros: i64,
+    pub(crate) number: u64,
+    pub(crate) input: Arc<str>,
+    pub(crate) event: DecodedEvent,
+}
+
+impl Hit {
+    pub(crate) fn row(&self) -> Row<'_> {
+        row(&self.event, &self.input, self.number)
+    }
+}
+
+/// Which events come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Order {
+    /// The newest
+    Newest,
+    /// The oldest
+    Oldest,
+}
+
+/// The first events of an order, at most so many and of so many bytes.
+#[derive(Debug)]
+pub(crate) struct Newest {
+    order: Order,
+    most: usize,
+    most_bytes: usize,
+    bytes: usize,
+    /// The one that goes first is on top.
+    heap: BinaryHeap<Reverse<Ranked>>,
+    /// Whether some went for their bytes, though there were not too many.
+    is_short: bool,
+}
+
+#[derive(Debug)]
+struct Ranked {
+    rank: (i64, i64),
+    hit: Hit,
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank == other.rank
+    }
+}
+
+impl Eq for Ranked {}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.rank.cmp(&other.rank)
+    }
+}
+
+impl Newest {
+    pub(crate) fn new(order: Order, most: usize, most_bytes: usize) -> Self {
+        Self {
+            order,
+            most,
+            most_bytes,
+            bytes: 0,
+            heap: BinaryHeap::new(),
+            is_short: false,
+        }
+    }
+
+    pub(crate) fn add(&mut self, hit: Hit) {
+        let number = i64::try_from(hit.number).unwrap_or(i64::MAX);
+        let rank = match self.order {
+            Order::Newest => (hit.micros, number),
+            Order::Oldest => (hit.micros.saturating_neg(), -number),
+        };
+        let is_full = self.heap.len() >= self.most;
+        if is_full && self.heap.peek().is_none_or(|last| rank < last.0.rank) {
+            return;
+        }
+        self.bytes += hit.event.text().len();
+        self.heap.push(Reverse(Ranked { rank, hit }));
+        while self.heap.len() > self.most || (self.bytes > self.most_bytes && self.heap.len() > 1) {
+            self.is_short |= self.heap.len() <= self.most;
+            if let Some(Reverse(gone)) = self.heap.pop() {
+                self.bytes -= gone.hit.event.text().len();
+            }
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.is_short |= other.is_short;
+        for Reverse(ranked) in other.heap {
+            self.add(ranked.hit);
+        }
+    }
+
+    /// The first first. And whether memory did not hold all that were to be kept.
+    pub(crate) fn finish(self) -> (Vec<Hit>, bool) {
+        let mut ranked: Vec<Ranked> = self.heap.into_iter().map(|Reverse(ranked)| ranked).collect();
+        ranked.sort_by(|one, two| two.cmp(one));
+        (
+            ranked.into_iter().map(|ranked| ranked.hit).collect(),
+            self.is_short,
+        )
+    }
+}

@@ -1,0 +1,290 @@
+//! What all questions have in common: where events come from, which of them are meant, and since when.
+
+mod diagnostics;
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::Args;
+use kaudit_event::MicroTime;
+use kaudit_query::{Column, Diagnostic, Filter};
+
+use super::say;
+use crate::asking::{self, Input, Scanned};
+use crate::exit::{Exit, Failure};
+
+/// Where the events are.
+#[derive(Debug, Args)]
+pub(super) struct From {
+    /// Files to ask, all of them: audit logs, EventLists, container logs, plain, .gz or .zst; directories; patterns; -
+    /// for standard input
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    from: Vec<PathBuf>,
+}
+
+impl From {
+    pub(super) fn inputs(&self) -> Result<Vec<Input>, Failure> {
+        asking::inputs(&self.from)
+    }
+
+    /// The same as arguments, for hints.
+    pub(super) fn arguments(&self) -> String {
+        let quoted = self.from.iter().map(|path| shell_word(&path.to_string_lossy()));
+        format!("--from {}", quoted.collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// Which events are meant.
+#[derive(Debug, Args)]
+pub(super) struct Selection {
+    /// What the events satisfy, as `verb: delete and objectRef.resource: secrets`; docs/filter.md has it all
+    #[arg(value_name = "FILTER")]
+    filter: Option<String>,
+    /// Only requests of this user, as in `user.username: USER`; wildcards may be used, here and in what follows
+    #[arg(short, long, value_name = "USER", help_heading = "Shorthands")]
+    user: Option<String>,
+    /// Only this resource, as `secrets`
+    #[arg(short, long, value_name = "RESOURCE", help_heading = "Shorthands")]
+    resource: Option<String>,
+    /// Only this namespace
+    #[arg(short, long, value_name = "NAMESPACE", help_heading = "Shorthands")]
+    namespace: Option<String>,
+    /// Only objects of this name
+    #[arg(long, value_name = "NAME", help_heading = "Shorthands")]
+    name: Option<String>,
+    /// Only these verbs
+    #[arg(long, value_name = "VERB", value_delimiter = ',', help_heading = "Shorthands")]
+    verb: Vec<String>,
+    /// Only these response codes, as 403 or >=400
+    #[arg(long, value_name = "CODE", value_delimiter = ',', help_heading = "Shorthands")]
+    code: Vec<String>,
+    /// Only people: no service accounts, nodes or parts of the control plane
+    #[arg(long, help_heading = "Shorthands")]
+    humans: bool,
+    /// Look for free text in bodies as well
+    #[arg(long)]
+    bodies: bool,
+    #[command(flatten)]
+    times: Times,
+}
+
+/// From when to when, by stageTimestamp.
+#[derive(Debug, Args)]
+pub(super) struct Times {
+    /// Not before: so long ago, as 6h, or a time, as 2026-11-23T14:00 or now-1d
+    #[arg(long, value_name = "TIME", help_heading = "Times", conflicts_with = "at")]
+    since: Option<String>,
+    /// Before: so long ago, or a time
+    #[arg(long, value_name = "TIME", help_heading = "Times", conflicts_with = "at")]
+    until: Option<String>,
+    /// Within five minutes of a time
+    #[arg(long, value_name = "TIME", help_heading = "Times")]
+    at: Option<String>,
+    /// So long before --until, or before now
+    #[arg(long, value_name = "DURATION", help_heading = "Times", conflicts_with_all = ["since", "at"])]
+    last: Option<String>,
+}
+
+impl Selection {
+    /// The filter of all that was given.
+    pub(super) fn filter(&self) -> Result<Filter, Failure> {
+        let now = now();
+        let mut filter = parse(self.filter.as_deref().unwrap_or_default(), now)?;
+        let texts = [
+            ("--user", "user.username", &self.user),
+            ("--resource", "objectRef.resource", &self.resource),
+            ("--namespace", "objectRef.namespace", &self.namespace),
+            ("--name", "objectRef.name", &self.name),
+        ];
+        for (flag, field, value) in texts {
+            if let Some(value) = value {
+                filter = filter.and(of_flag(flag, value, &format!("{field}: {}", word(value)), now)?);
+            }
+        }
+        if !self.verb.is_empty() {
+            let words: Vec<String> = self.verb.iter().map(|verb| word(verb)).collect();
+            let text = format!("verb: ({})", words.join(" or "));
+            filter = filter.and(of_flag("--verb", &self.verb.join(","), &text, now)?);
+        }
+        if !self.code.is_empty() {
+            let codes: Vec<String> = self
+                .code
+                .iter()
+                .map(|code| format!("responseStatus.code:{code}"))
+                .collect();
+            let text = codes.join(" or ");
+            filter = filter.and(of_flag("--code", &self.code.join(","), &text, now)?);
+        }
+        if self.humans {
+            filter = filter.and(parse("actorKind: human", now)?);
+        }
+        if self.bodies {
+            filter = filter.searching_bodies();
+        }
+        self.times.narrow(filter, now)
+    }
+}
+
+impl Times {
+    fn narrow(&self, mut filter: Filter, now: MicroTime) -> Result<Filter, Failure> {
+        if let Some(since) = &self.since {
+            let text = format!("stageTimestamp >= {}", instant(since));
+            filter = filter.and(of_flag("--since", since, &text, now)?);
+        }
+        if let Some(until) = &self.until {
+            let text = format!("stageTimestamp < {}", instant(until));
+            filter = filter.and(of_flag("--until", until, &text, now)?);
+        }
+        if let Some(at) = &self.at {
+            let at_micros = micros_of("--at", at, now)?;
+            let (least, most) = (at_micros - AROUND_MICROS, at_micros + AROUND_MICROS);
+            filter = filter.and(between(least, most, now)?);
+        }
+        if let Some(last) = &self.last {
+            if !is_duration(last) {
+                return Err(Failure::usage(anyhow!(
+                    "--last: `{last}` is no duration; write it as 30m, 6h or 7d"
+                )));
+            }
+            let end = match &self.until {
+                Some(until) => micros_of("--until", until, now)?,
+                None => kaudit_query::micros(now),
+            };
+            let end_time = time_of(end);
+            let text = format!("stageTimestamp >= now-{last} and stageTimestamp <= now");
+            filter = filter.and(of_flag("--last", last, &text, end_time)?);
+        }
+        Ok(filter)
+    }
+}
+
+/// What `--at` means.
+const AROUND_MICROS: i64 = 300_000_000;
+
+fn between(least: i64, most: i64, now: MicroTime) -> Result<Filter, Failure> {
+    let (least, most) = (kaudit_query::instant(least), kaudit_query::instant(most));
+    parse(&format!("stageTimestamp: [{least} TO {most}]"), now)
+}
+
+/// A time of day or a while ago, in the words of the filter.
+fn instant(text: &str) -> String {
+    if is_duration(text) {
+        format!("now-{text}")
+    } else {
+        text.to_owned()
+    }
+}
+
+fn is_duration(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_digit())
+        && text.ends_with(|last: char| last.is_ascii_alphabetic() && last != 'Z')
+}
+
+/// The instant that a flag means.
+fn micros_of(flag: &str, text: &str, now: MicroTime) -> Result<i64, Failure> {
+    use kaudit_query::{Leaf, Literal, Op};
+
+    let filter = of_flag(flag, text, &format!("stageTimestamp >= {}", instant(text)), now)?;
+    let mut found = None;
+    filter.expr().visit(&mut |leaf| {
+        if let Leaf::Test(test) = leaf
+            && let Op::Compare(_, Literal::Time(micros)) = &test.op
+        {
+            found = Some(*micros);
+        }
+    });
+    found.ok_or_else(|| Failure::usage(anyhow!("{flag}: `{text}` is no time")))
+}
+
+fn time_of(micros: i64) -> MicroTime {
+    MicroTime {
+        unix_seconds: micros.div_euclid(1_000_000),
+        nanos: u32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or_default(),
+        ..MicroTime::default()
+    }
+}
+
+/// What `now` means in a filter.
+fn now() -> MicroTime {
+    time_of(kaudit_collect::now_micros())
+}
+
+/// A value as it stands behind `:`, so that its wildcards are wildcards and everything else is itself.
+fn word(value: &str) -> String {
+    let is_plain = |char: char| !char.is_whitespace() && !"()[]{},<>=!~\"'\\".contains(char);
+    let is_keyword = ["and", "or", "not", "in", "to"]
+        .iter()
+        .any(|word| value.eq_ignore_ascii_case(word));
+    if !value.is_empty() && value.chars().all(is_plain) && !is_keyword && !value.starts_with([':', '-']) {
+        return value.to_owned();
+    }
+    let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{escaped}\"")
+}
+
+/// The filter that a person typed.
+pub(super) fn parse(text: &str, now: MicroTime) -> Result<Filter, Failure> {
+    Filter::parse(text, now).map_err(|wrong| refused(text, &wrong))
+}
+
+pub(super) fn parse_now(text: &str) -> Result<Filter, Failure> {
+    parse(text, now())
+}
+
+fn refused(text: &str, wrong: &[Diagnostic]) -> Failure {
+    Failure::usage(anyhow!("{}", diagnostics::rendered(text, wrong)))
+}
+
+/// The filter that a flag stands for; what is wrong with its value is said of the flag.
+fn of_flag(flag: &str, value: &str, text: &str, now: MicroTime) -> Result<Filter, Failure> {
+    Filter::parse(text, now).map_err(|wrong| {
+        let first = wrong.first();
+        let message = first.map_or_else(String::new, |first| first.message.clone());
+        let help = first.and_then(|first| first.help.as_deref());
+        let help = help.map_or_else(String::new, |help| format!("\n  help: {help}"));
+        Failure::usage(anyhow!("{flag} {value}: {message}{help}"))
+    })
+}
+
+/// The field that a person named.
+pub(super) fn column(name: &str) -> Result<Column, Failure> {
+    if let Some(column) = Column::from_name(name) {
+        return Ok(column);
+    }
+    // The filter's own words for what is wrong with a name.
+    let text = format!("{name}: *");
+    let wrong = Filter::parse(&text, now()).err().unwrap_or_default();
+    let first = wrong.first();
+    let message = first.map_or_else(|| format!("`{name}` is no field"), |first| first.message.clone());
+    let help = first.and_then(|first| first.help.as_deref());
+    let help = help.map_or_else(String::new, |help| format!("\n  help: {help}"));
+    Err(Failure::usage(anyhow!("{message}{help}")))
+}
+
+/// What is said when lines were no events.
+pub(super) fn tell_strays(scanned: &Scanned) {
+    if scanned.strays > 0 {
+        say(format_args!(
+            "note: {} lines or pieces are no audit events and were left out",
+            scanned.strays
+        ));
+    }
+}
+
+/// As a shell takes it.
+pub(super) fn shell_word(text: &str) -> String {
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "-_./:@%+,=".contains(char);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// The exit code with `--exit-status`.
+pub(super) fn exit(has_rows: bool, wants_status: bool) -> Exit {
+    if wants_status && !has_rows {
+        Exit::No
+    } else {
+        Exit::Done
+    }
+}

@@ -1,0 +1,177 @@
+//! `kaudit event`: one request, all that was recorded of it.
+
+use anyhow::anyhow;
+use clap::Args;
+use kaudit_history::{Mask, Reveal};
+use kaudit_query::{COLUMNS, Column, Origin};
+
+use super::ask::{self, From};
+use super::show;
+use super::{print, say};
+use crate::asking::{self, Fold, Found, Hit, Newest, Order, Question};
+use crate::exit::{Exit, Failure};
+
+/// Flags of `event`.
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    /// A reference as `kaudit query` prints it, or an auditID; of an auditID all events are shown, since clients choose
+    /// it
+    #[arg(value_name = "REFERENCE")]
+    reference: String,
+    #[command(flatten)]
+    from: From,
+    /// Show all events of the request that the reference is of
+    #[arg(long)]
+    stages: bool,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: EventFormat,
+    /// Show the values of Secrets and tokens
+    #[arg(long)]
+    reveal: bool,
+}
+
+/// How an event is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum EventFormat {
+    /// Fields and bodies, for people
+    #[default]
+    Text,
+    /// An EventList
+    Json,
+    /// The bytes as they were received, nothing masked
+    Raw,
+}
+
+struct Keeping {
+    newest: Newest,
+    /// The number of the one that is meant.
+    number: Option<u64>,
+}
+
+impl Fold for Keeping {
+    fn found(&mut self, found: Found<'_>) {
+        if self.number.is_none_or(|number| number == found.number)
+            && let Some(hit) = found.keep()
+        {
+            self.newest.add(hit);
+        }
+    }
+}
+
+/// Events that one auditID may have here.
+const MOST: usize = 1000;
+const MOST_BYTES: usize = 256 << 20;
+
+pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
+    let (filter, number) = meaning(&flags.reference);
+    let mut hits = find(flags, &filter, number)?;
+    if let (true, Some(_), Some(hit)) = (flags.stages, number, hits.first()) {
+        let audit_id = hit.event.view().audit_id().into_owned();
+        hits = find(flags, &of_audit_id(&String::from_utf8_lossy(&audit_id)), None)?;
+    }
+    if hits.is_empty() {
+        return Err(Failure {
+            exit: Exit::No,
+            error: anyhow!("no event here is `{}`", flags.reference),
+        });
+    }
+    let mask = Mask::without_key(if flags.reveal { Reveal::Yes } else { Reveal::No });
+    let mut out = Vec::new();
+    match flags.output {
+        EventFormat::Json => show::write_list(&mut out, &hits, &mask).map_err(Failure::unreachable)?,
+        EventFormat::Raw => {
+            for hit in &hits {
+                out.extend_from_slice(hit.event.text());
+                out.push(b'\n');
+            }
+        }
+        EventFormat::Text => {
+            for (index, hit) in hits.iter().enumerate() {
+                if index > 0 {
+                    out.push(b'\n');
+                }
+                out.extend_from_slice(text(hit, &mask).as_bytes());
+            }
+        }
+    }
+    print(&out)?;
+    if number.is_none() && hits.len() > 1 {
+        say(format_args!("{} events have this auditID", hits.len()));
+    }
+    Ok(Exit::Done)
+}
+
+fn of_audit_id(audit_id: &str) -> String {
+    let escaped = audit_id.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("auditID = \"{escaped}\"")
+}
+
+/// The filter, and the number, that a reference stands for.
+fn meaning(reference: &str) -> (String, Option<u64>) {
+    if let Some((time, number)) = reference.rsplit_once('-')
+        && let Ok(number) = number.parse()
+        && time.len() == "2026-11-23T14:02:11.482913Z".len()
+        && time.ends_with('Z')
+    {
+        return (format!("stageTimestamp = {time}"), Some(number));
+    }
+    (of_audit_id(reference), None)
+}
+
+fn find(flags: &Flags, filter: &str, number: Option<u64>) -> Result<Vec<Hit>, Failure> {
+    let question = Question::new(ask::parse_now(filter)?);
+    let make = || Keeping {
+        newest: Newest::new(Order::Oldest, MOST, MOST_BYTES),
+        number,
+    };
+    let (folds, _) = asking::scan(flags.from.inputs()?, &question, make)?;
+    let mut all = make().newest;
+    for fold in folds {
+        all.merge(fold.newest);
+    }
+    Ok(all.finish().0)
+}
+
+/// Every field that has a value, then annotations and bodies.
+fn text(hit: &Hit, mask: &Mask) -> String {
+    let row = hit.row();
+    let mut out = format!("{}\n", show::sentence(&row).trim_end());
+    let mut field = |name: &str, value: &str| {
+        if !value.is_empty() {
+            out.push_str(&format!("  {name:28} {value}\n"));
+        }
+    };
+    field("reference", &show::reference(&row));
+    field("file", &show::plain(hit.input.as_bytes()));
+    for info in COLUMNS {
+        let Some(column) = Column::from_name(info.name) else {
+            continue;
+        };
+        if info.origin == Origin::Envelope
+            || matches!(column, Column::RequestObject(_) | Column::ResponseObject(_))
+        {
+            continue;
+        }
+        field(info.name, &show::cell(&row.value(&column)));
+    }
+    for (key, value) in hit.event.view().annotations() {
+        field(&show::plain(&key), &show::plain(&value));
+    }
+    let shown = show::masked(hit.event.text(), &hit.event.view(), mask);
+    if let Ok(event) = serde_json::from_slice::<serde_json::Value>(&shown) {
+        for name in ["requestObject", "responseObject"] {
+            if let Some(body) = event.get(name) {
+                let body = format!("{body:#}").replace('\n', "\n    ");
+                out.push_str(&format!("  {name}\n    {}\n", body_text(&body)));
+            }
+        }
+    }
+    out
+}
+
+/// JSON escapes what moves a cursor below U+0020; what is left of such characters is escaped here.
+fn body_text(body: &str) -> String {
+    let lines: Vec<String> = body.lines().map(|line| show::plain(line.as_bytes())).collect();
+    lines.join("\n")
+}

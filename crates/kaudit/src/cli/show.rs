@@ -1,0 +1,45 @@
+//! Events as people and programs want to see them.
+
+mod event;
+mod rows;
+mod value;
+
+use clap::ValueEnum;
+
+pub(super) use event::{masked, reference, write_list};
+pub(super) use rows::{Columns, Rows, TableStyle, sentence};
+pub(super) use value::{key_text, plain, text_of as cell};
+
+/// How events are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// A table
+    #[default]
+    Table,
+    /// A table with more columns
+    Wide,
+    /// An EventList
+    Json,
+    /// One event on a line
+    Ndjson,
+    /// Columns with commas
+    Csv,
+    /// A table for documents
+    Markdown,
+    /// One sentence each
+    Sentence,
+    /// References, for `kaudit event`
+    Name,
+    /// The bytes as they were received, nothing masked
+    Raw,
+}
+
+impl Format {
+    /// Whether all events are printed unless a limit was given.
+    pub(super) const fn is_for_programs(self) -> bool {
+        matches!(
+            self,
+            Self::Json | Self::Ndjson | Self::Csv | Self::Name | Self::Raw
+        )
+    }
+}
