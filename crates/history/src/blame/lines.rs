@@ -118,6 +118,22 @@ impl Lines<'_> {
         }
     }
 
+    /// The newest author of what is shown of an object.
+    fn newest(&mut self, node: &Node) -> Author {
+        let Inner::Fields(nodes) = &node.inner else {
+            return node.newest();
+        };
+        let mut author = node.author;
+        for (name, node) in nodes {
+            self.path.push(Step::Field(name.clone()));
+            if !is_noise(&self.path, self.noise) {
+                author = author.newer(node.newest());
+            }
+            self.path.pop();
+        }
+        author
+    }
+
     fn field(&mut self, head: &str, value: &Value, node: &Node, indent: usize) {
         self.field_at(head, value, node, indent, indent);
     }
@@ -126,7 +142,8 @@ impl Lines<'_> {
         let masked = self.is_covered && self.mask.covers(&self.path);
         match value {
             Value::Object(fields) if !fields.is_empty() => {
-                self.push(indent, head.to_owned(), node.newest(), None);
+                let author = self.newest(node);
+                self.push(indent, head.to_owned(), author, None);
                 let deeper = if head == "-" { inner } else { inner + 2 };
                 self.inside(value, node, deeper, None);
             }
