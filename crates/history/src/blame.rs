@@ -20,7 +20,8 @@ pub(crate) use lines::inline;
 pub enum Author {
     /// It has it since before the first version that is known.
     NotRecorded,
-    /// This version.
+    /// This version. A later write whose outcome is not known may have taken the value away and another
+    /// may have brought it back.
     Version(usize),
     /// It did not have it in `after`, and has it in `until`; one of the writes in between, recorded or not,
     /// or that of `until`, gave it, and nothing recorded says which. Without `after` it may be any since

@@ -55,7 +55,12 @@ impl Blame {
                 // Who asks for a field wants to see it.
                 writer.noise = Noise::Shown;
                 writer.path = path;
-                writer.field(&head, value, node, 0);
+                match (head.as_str(), value) {
+                    ("-", Value::Object(fields)) if !fields.is_empty() => {
+                        writer.inside(value, node, 2, Some("- "));
+                    }
+                    _ => writer.field(&head, value, node, 0),
+                }
             }
         }
         writer.out

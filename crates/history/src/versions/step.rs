@@ -9,7 +9,7 @@ use super::reconstruct::{self, Request};
 use super::{Effect, Exactness, Origin, State, Taken, Version};
 use crate::body;
 use crate::patch::Resource;
-use crate::target::{Relation, Target, parameter};
+use crate::target::{Relation, Target, is_builtin_group, parameter};
 
 /// Kinds of answers that are not the object.
 const NOT_OBJECTS: [&str; 6] = [
@@ -187,6 +187,7 @@ impl Step<'_> {
                 group: &group,
                 resource: &self.target.resource,
             },
+            namespace: &self.target.namespace,
             api_version: &if group.is_empty() {
                 version
             } else {
@@ -244,7 +245,9 @@ impl Step<'_> {
     /// A Scale in the answer tells the replicas.
     fn scaled(&self) -> Option<(Value, String)> {
         let answer = &self.bodies.response.as_ref().ok()?.value;
-        (self.origin.subresource == "scale" && kind(answer) == "Scale").then_some(())?;
+        let is_scale = self.origin.subresource == "scale" && kind(answer) == "Scale";
+        let is_known = self.target.group.as_deref().is_some_and(is_builtin_group);
+        (is_scale && is_known).then_some(())?;
         let previous = self.now.object.as_deref().filter(|_| !self.now.is_gone)?;
         let mut object = reconstruct::scaled(previous, answer).ok()?;
         if let (Some(metadata), Some(version)) = (
@@ -287,8 +290,11 @@ impl Step<'_> {
             kind(&body.value) == "Status"
                 && body.value.get("status").is_some_and(|status| status == "Success")
         });
+        let is_core = self.target.group.as_deref() == Some("");
         let why_stays = if self.is_graceful() {
             Some("a pod has a grace period")
+        } else if is_core && self.target.resource == "namespaces" {
+            Some("a namespace goes when it is empty")
         } else if self.now.object.as_deref().is_some_and(has_finalizers) {
             Some("it had finalizers")
         } else {
@@ -299,13 +305,22 @@ impl Step<'_> {
             _ => String::new(),
         };
         if let Some(why) = why_stays.filter(|_| !says_success && !self.now.is_gone) {
+            let mut object = self.now.object.as_deref().cloned();
+            if let Some(metadata) = object
+                .as_mut()
+                .and_then(|object| object.get_mut("metadata")?.as_object_mut())
+            {
+                let time = || seconds(self.origin.time).into();
+                metadata.entry("deletionTimestamp").or_insert_with(time);
+                metadata.shift_remove("resourceVersion");
+            }
             let known = Known {
-                object: self.now.object.as_deref().cloned(),
-                exactness: if self.now.object.is_some() {
+                exactness: if object.is_some() {
                     Exactness::Reconstructed
                 } else {
                     Exactness::Unavailable
                 },
+                object,
                 reason: joined(reason, why.to_owned()),
             };
             return self.version(known, Effect::Terminating, None);
