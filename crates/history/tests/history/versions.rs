@@ -617,3 +617,33 @@ fn limits_forget_the_oldest_and_count_them() {
         "the newest stays"
     );
 }
+
+#[test]
+fn patches_cannot_make_an_object_nest_without_end() {
+    let mut told = Told::about("", "configmaps");
+    told.say(Said::new("create").response(config_map(1, json!({}))));
+    let deep = (0..100).fold(json!({}), |inner, _| json!({"a": inner}));
+    let mut path = "/data".to_owned();
+    for _ in 0..3 {
+        told.say(
+            Said::new("patch").request(json!([{"op": "add", "path": format!("{path}/a"), "value": deep}])),
+        );
+        path.push_str(&"/a".repeat(101));
+    }
+    let exactness: Vec<_> = told.history.versions().map(|version| version.exactness).collect();
+    assert_eq!(
+        exactness,
+        [
+            Exactness::Exact,
+            Exactness::Reconstructed,
+            Exactness::Unavailable,
+            Exactness::Unavailable
+        ]
+    );
+    let second = told.history.get(2).unwrap();
+    assert!(
+        second.reason.contains("nest deeper than 127"),
+        "{}",
+        second.reason
+    );
+}
