@@ -1,5 +1,7 @@
 //! Which items of a list were which in its version before.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use crate::path::{self, Step};
@@ -39,11 +41,18 @@ impl Aligned {
 
     fn by_keys(keys: [Vec<String>; 2]) -> Self {
         let [old, new] = &keys;
-        let place = |list: &[String], key: &String| list.iter().position(|other| other == key);
+        let places =
+            |list: &'_ [String]| -> HashMap<String, usize> { list.iter().cloned().zip(0..).collect() };
+        let (of_old, of_new) = (places(old), places(new));
         let mut pairs: Vec<Pair> = new
             .iter()
             .enumerate()
-            .map(|(at, key)| place(old, key).map_or(Pair::Added(at), |before| Pair::Both(before, at)))
+            .map(|(at, key)| {
+                of_old
+                    .get(key)
+                    .copied()
+                    .map_or(Pair::Added(at), |before| Pair::Both(before, at))
+            })
             .collect();
         let kept: Vec<usize> = pairs
             .iter()
@@ -56,7 +65,7 @@ impl Aligned {
         pairs.extend(
             old.iter()
                 .enumerate()
-                .filter(|(_, key)| place(new, key).is_none())
+                .filter(|(_, key)| !of_new.contains_key(*key))
                 .map(|(at, _)| Pair::Removed(at)),
         );
         Self {

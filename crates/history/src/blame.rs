@@ -2,7 +2,7 @@
 
 mod lines;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -20,7 +20,8 @@ pub(crate) use lines::inline;
 pub enum Author {
     /// It has it since before the first version that is known.
     NotRecorded,
-    /// This version.
+    /// This version. A later write whose outcome is not known may have taken the value away and another
+    /// may have brought it back.
     Version(usize),
     /// It did not have it in `after`, and has it in `until`; one of the writes in between, recorded or not,
     /// or that of `until`, gave it, and nothing recorded says which. Without `after` it may be any since
@@ -273,22 +274,25 @@ impl<'a> Predicted<'a> {
         }
     }
 
-    /// The item of a list that equals the new one in its key, or in its place.
-    fn item(self, new: &[Value], at: usize) -> Self {
+    /// For each item of the new list, the one of the same key, or of the same place.
+    fn items(self, new: &[Value]) -> Vec<Self> {
         let Self::At(value) = self else {
-            return Self::Nothing;
+            return vec![Self::Nothing; new.len()];
         };
         let items = value
             .and_then(Value::as_array)
             .map(Vec::as_slice)
             .unwrap_or_default();
-        let place = match path::keys([items, new]) {
-            Some([keys, others]) => others
-                .get(at)
-                .and_then(|key| keys.iter().position(|other| other == key)),
-            None => Some(at),
-        };
-        Self::At(place.and_then(|place| items.get(place)))
+        match path::keys([items, new]) {
+            Some([keys, others]) => {
+                let places: HashMap<String, &Value> = keys.into_iter().zip(items).collect();
+                others
+                    .iter()
+                    .map(|key| Self::At(places.get(key).copied()))
+                    .collect()
+            }
+            None => (0..new.len()).map(|at| Self::At(items.get(at))).collect(),
+        }
     }
 
     fn is(self, value: Option<&'a Value>) -> bool {
@@ -375,6 +379,8 @@ impl Writer {
         if aligned.is_reordered {
             author = author.newer(self.author);
         }
+        let inside = predicted.items(after);
+        let inside = |at: usize| inside.get(at).copied().unwrap_or(Predicted::Nothing);
         for pair in &aligned.pairs {
             let (at, node) = match *pair {
                 Pair::Both(old_at, at) => {
@@ -382,7 +388,7 @@ impl Writer {
                         continue;
                     };
                     let node = nodes.get_mut(old_at).and_then(Option::take);
-                    let predicted = predicted.item(after, at);
+                    let predicted = inside(at);
                     let node = match node {
                         Some(node) => self.advance(node, old, new, predicted),
                         None => self.grow(new, predicted),
@@ -391,7 +397,7 @@ impl Writer {
                 }
                 Pair::Added(at) => {
                     let Some(new) = after.get(at) else { continue };
-                    (at, self.grow(new, predicted.item(after, at)))
+                    (at, self.grow(new, inside(at)))
                 }
                 Pair::Removed(_) => {
                     author = author.newer(self.of(predicted, None).newer(self.author));
@@ -425,8 +431,8 @@ impl Writer {
             Value::Array(items) => Inner::Items(
                 items
                     .iter()
-                    .enumerate()
-                    .map(|(at, value)| self.grow(value, predicted.item(items, at)))
+                    .zip(predicted.items(items))
+                    .map(|(value, predicted)| self.grow(value, predicted))
                     .collect(),
             ),
             value => return Node::new(value, author),

@@ -36,3 +36,25 @@ pub(crate) fn parse(text: &[u8]) -> Result<Parsed, String> {
         is_lossy: matches!(text, Cow::Owned(_)),
     })
 }
+
+/// How deep a value nests, and about how much memory it takes.
+pub(crate) fn measure(value: &Value) -> (usize, usize) {
+    let (mut deepest, mut bytes) = (0, 0_usize);
+    let mut stack = vec![(value, 0)];
+    while let Some((value, depth)) = stack.pop() {
+        deepest = deepest.max(depth);
+        bytes += size_of::<Value>();
+        match value {
+            Value::String(text) => bytes += text.len(),
+            Value::Array(items) => stack.extend(items.iter().map(|item| (item, depth + 1))),
+            Value::Object(fields) => {
+                for (key, value) in fields {
+                    bytes += size_of::<String>() + key.len();
+                    stack.push((value, depth + 1));
+                }
+            }
+            _ => {}
+        }
+    }
+    (deepest, bytes)
+}

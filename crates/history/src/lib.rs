@@ -1,7 +1,7 @@
 //! What audit events tell about an object over time.
 //!
 //! [`History`] makes the versions of one object from the events about it and says of each how exact it is;
-//! [`diff`] tells what changed between two of them, [`blame`] who wrote each line of one. [`mask`] hides
+//! [`diff()`] tells what changed between two of them, [`Blame`] who wrote each line of one. [`Mask`] hides
 //! what nobody should read in passing. [`patch`] has the four kinds of patch of the API, with which the
 //! sandbox server writes too.
 //!

@@ -246,3 +246,42 @@ pub(crate) fn find(object: &Value, path: &Path) -> Option<(Path, Vec<usize>)> {
     }
     Some((out, places))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn paths_read_back_as_they_are_shown() {
+        for text in [
+            "spec.template.spec.containers[api].image",
+            "metadata.labels[\"app.kubernetes.io/name\"]",
+            "spec.ports[\"8080\"].protocol",
+            "spec.args[0]",
+            "",
+        ] {
+            let path = Path::parse(text).unwrap();
+            assert_eq!(path.to_string(), text);
+        }
+        assert_eq!(Path::parse(".spec.a").unwrap().to_string(), "spec.a");
+        for text in ["a.", "a..b", "a[", "a[]", "a[\"b]", "a.[b]"] {
+            assert!(Path::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn quoted_names_are_fields_or_keys_as_the_object_has_it() {
+        let object = json!({"a": {"x.y": [{"port": 80}, {"port": 81}], "0": [5, 6]}});
+        for (text, shown, places) in [
+            ("a[\"x.y\"][\"81\"]", "a[\"x.y\"][\"81\"]", vec![0, 0, 1]),
+            ("a[\"x.y\"][81].port", "a[\"x.y\"][\"81\"].port", vec![0, 0, 1, 0]),
+            ("a[0][1]", "a.0[1]", vec![0, 1, 1]),
+        ] {
+            let (path, found) = find(&object, &Path::parse(text).unwrap()).unwrap();
+            assert_eq!((path.to_string().as_str(), found), (shown, places), "{text}");
+        }
+        assert!(find(&object, &Path::parse("a.z").unwrap()).is_none());
+    }
+}

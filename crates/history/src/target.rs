@@ -273,3 +273,90 @@ fn decoded(text: &[u8]) -> Cow<'_, str> {
     }
     Cow::Owned(String::from_utf8_lossy(&out).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_have_the_names_that_people_use() {
+        for (text, group, resource, namespace) in [
+            ("deploy/a", Some("apps"), "deployments", "n"),
+            ("Deployment/a", Some("apps"), "deployments", "n"),
+            ("deployments.apps/a", Some("apps"), "deployments", "n"),
+            ("deployments.v1.apps/a", Some("apps"), "deployments", "n"),
+            ("secret/a", Some(""), "secrets", "n"),
+            ("cm/a", Some(""), "configmaps", "n"),
+            ("pods.v1./a", Some(""), "pods", "n"),
+            ("po/a", Some(""), "pods", "n"),
+            ("svc/a", Some(""), "services", "n"),
+            ("ns/a", Some(""), "namespaces", ""),
+            ("ingress/a", Some("networking.k8s.io"), "ingresses", "n"),
+            ("netpol/a", Some("networking.k8s.io"), "networkpolicies", "n"),
+            (
+                "clusterrole/a",
+                Some("rbac.authorization.k8s.io"),
+                "clusterroles",
+                "",
+            ),
+            ("ev.events.k8s.io/a", Some("events.k8s.io"), "events", "n"),
+            ("ev/a", Some(""), "events", "n"),
+            (
+                "orders.shop.example.com/a",
+                Some("shop.example.com"),
+                "orders",
+                "n",
+            ),
+            (
+                "orders.v1beta1.shop.example.com/a",
+                Some("shop.example.com"),
+                "orders",
+                "n",
+            ),
+            (
+                "orders.vault.example.com/a",
+                Some("vault.example.com"),
+                "orders",
+                "n",
+            ),
+            ("orders/a", None, "orders", "n"),
+        ] {
+            let target = Target::parse(text, "n").unwrap();
+            assert_eq!(
+                (
+                    target.group.as_deref(),
+                    &*target.resource,
+                    &*target.namespace,
+                    &*target.name
+                ),
+                (group, resource, namespace, "a"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_names_no_object_is_refused() {
+        for text in ["", "a", "/a", "po/", "po/a/b", ".apps/a", "deployments./a/"] {
+            assert!(
+                matches!(Target::parse(text, "n"), Err(TargetError::Form(_))),
+                "{text}"
+            );
+        }
+        let error = Target::parse("po/a", "").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "pods live in a namespace: name one to say which `a` is meant"
+        );
+    }
+
+    #[test]
+    fn parameters_are_decoded() {
+        let uri = b"/x?a=1&b%5B=c+d%20%zz&a=2&e";
+        assert_eq!(parameter(uri, "a").as_deref(), Some("1"));
+        assert_eq!(parameter(uri, "b[").as_deref(), Some("c d %zz"));
+        assert_eq!(parameter(uri, "e").as_deref(), Some(""));
+        assert_eq!(parameter(uri, "f"), None);
+        assert_eq!(parameter(b"/x", "a"), None);
+    }
+}

@@ -5,6 +5,7 @@
 //! in, and what admission changes, is not in it. With neither, it is known that something changed and by
 //! whom, but not what.
 
+mod bodies;
 mod origin;
 mod reconstruct;
 mod step;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use kaudit_event::EventView;
 use serde_json::Value;
 
+use crate::body;
 use crate::target::Target;
 pub use origin::Origin;
 
@@ -94,7 +96,14 @@ pub struct Version {
     /// What the request alone makes of the version before, where that version is not exact or something
     /// happened in between: tells this request's changes from the others.
     pub(crate) predicted: Option<Arc<Value>>,
-    size: usize,
+}
+
+impl Version {
+    /// About how much memory it takes.
+    fn size(&self) -> usize {
+        let size = |object: &Option<Arc<Value>>| object.as_ref().map_or(0, |object| body::measure(object).1);
+        size_of::<Self>() + self.reason.len() + size(&self.object) + size(&self.predicted)
+    }
 }
 
 /// How much is kept of a history.
@@ -103,7 +112,7 @@ pub struct Version {
 pub struct Limits {
     /// Versions; the oldest go first, the newest always stays.
     pub versions: usize,
-    /// Bytes of the bodies that the kept versions come from.
+    /// Bytes of memory that the kept versions take, about.
     pub bytes: usize,
 }
 
@@ -139,7 +148,8 @@ pub enum Taken {
 pub struct History {
     target: Target,
     limits: Limits,
-    versions: VecDeque<Version>,
+    /// With the size of each.
+    versions: VecDeque<(Version, usize)>,
     forgotten: usize,
     bytes: usize,
     now: State,
@@ -205,13 +215,14 @@ impl History {
                 now.is_gone = effect == Effect::Deleted;
             }
         }
-        self.bytes += version.size;
-        self.versions.push_back(version);
+        let size = version.size();
+        self.bytes += size;
+        self.versions.push_back((version, size));
         while self.versions.len() > 1
             && (self.versions.len() > self.limits.versions || self.bytes > self.limits.bytes)
         {
-            if let Some(oldest) = self.versions.pop_front() {
-                self.bytes -= oldest.size;
+            if let Some((_, size)) = self.versions.pop_front() {
+                self.bytes -= size;
                 self.forgotten += 1;
             }
         }
@@ -219,13 +230,13 @@ impl History {
 
     /// The kept versions, oldest first.
     pub fn versions(&self) -> impl DoubleEndedIterator<Item = &Version> + ExactSizeIterator {
-        self.versions.iter()
+        self.versions.iter().map(|(version, _)| version)
     }
 
     /// A version by its place among the kept ones.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&Version> {
-        self.versions.get(index)
+        self.versions.get(index).map(|(version, _)| version)
     }
 
     /// How many older versions the limits made it forget.
@@ -238,7 +249,7 @@ impl History {
     /// 1970) if a time is given.
     #[must_use]
     pub fn newest_known(&self, micros: Option<i64>) -> Option<usize> {
-        self.versions.iter().rposition(|version| {
+        self.versions().rposition(|version| {
             let time = version.origin.time;
             let at = time
                 .unix_seconds
@@ -252,9 +263,8 @@ impl History {
     /// compares with. `None` for the first of an object.
     #[must_use]
     pub fn before(&self, index: usize) -> Option<usize> {
-        let incarnation = self.versions.get(index)?.incarnation;
-        self.versions
-            .iter()
+        let incarnation = self.get(index)?.incarnation;
+        self.versions()
             .take(index)
             .rposition(|version| version.object.is_some() && version.incarnation == incarnation)
     }

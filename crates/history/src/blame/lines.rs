@@ -55,7 +55,12 @@ impl Blame {
                 // Who asks for a field wants to see it.
                 writer.noise = Noise::Shown;
                 writer.path = path;
-                writer.field(&head, value, node, 0);
+                match (head.as_str(), value) {
+                    ("-", Value::Object(fields)) if !fields.is_empty() => {
+                        writer.inside(value, node, 2, Some("- "));
+                    }
+                    _ => writer.field(&head, value, node, 0),
+                }
             }
         }
         writer.out
@@ -118,6 +123,22 @@ impl Lines<'_> {
         }
     }
 
+    /// The newest author of what is shown of an object.
+    fn newest(&mut self, node: &Node) -> Author {
+        let Inner::Fields(nodes) = &node.inner else {
+            return node.newest();
+        };
+        let mut author = node.author;
+        for (name, node) in nodes {
+            self.path.push(Step::Field(name.clone()));
+            if !is_noise(&self.path, self.noise) {
+                author = author.newer(node.newest());
+            }
+            self.path.pop();
+        }
+        author
+    }
+
     fn field(&mut self, head: &str, value: &Value, node: &Node, indent: usize) {
         self.field_at(head, value, node, indent, indent);
     }
@@ -126,7 +147,8 @@ impl Lines<'_> {
         let masked = self.is_covered && self.mask.covers(&self.path);
         match value {
             Value::Object(fields) if !fields.is_empty() => {
-                self.push(indent, head.to_owned(), node.newest(), None);
+                let author = self.newest(node);
+                self.push(indent, head.to_owned(), author, None);
                 let deeper = if head == "-" { inner } else { inner + 2 };
                 self.inside(value, node, deeper, None);
             }

@@ -11,6 +11,8 @@ use crate::target::is_builtin_group;
 pub(super) struct Request<'a> {
     pub(super) origin: &'a Origin,
     pub(super) resource: Resource<'a>,
+    /// The object's namespace; empty for objects of the cluster.
+    pub(super) namespace: &'a str,
     /// Group and version of the request, as objects name them.
     pub(super) api_version: &'a str,
     pub(super) body: Option<&'a Value>,
@@ -36,6 +38,9 @@ impl Made {
     }
 }
 
+/// A definition of a custom resource says which field its scale stands for.
+const UNKNOWN_SCALE: &str = "which field the scale of a custom resource changes is not recorded";
+
 /// What an update of the object itself cannot set.
 const KEPT: [&str; 6] = [
     "uid",
@@ -54,9 +59,16 @@ impl Request<'_> {
             .body
             .ok_or_else(|| "the request's body was not recorded".to_owned())?;
         match (verb, self.origin.subresource.as_str()) {
-            ("create", "") => Ok(Made::certain(without_version(body.clone()))),
+            (_, "scale") if !is_builtin_group(self.resource.group) => Err(UNKNOWN_SCALE.to_owned()),
+            ("create", "") => Ok(Made::certain(self.placed(without_version(body.clone())))),
             ("create", "binding") => bound(previous, body).map(Made::certain),
-            ("update", "") => Ok(updated(previous, body)),
+            ("update", "") => {
+                let made = updated(previous, body);
+                Ok(Made {
+                    object: self.placed(made.object),
+                    ..made
+                })
+            }
             ("patch", "") => self.patched(previous, body),
             ("update", "scale") => scaled(known(previous)?, body).map(Made::certain),
             ("patch", "scale") => {
@@ -88,12 +100,24 @@ impl Request<'_> {
         }
     }
 
+    /// A body need not name the namespace that its request names.
+    fn placed(&self, mut object: Value) -> Value {
+        if !self.namespace.is_empty()
+            && let Some(Value::Object(metadata)) = object.get_mut("metadata")
+        {
+            metadata
+                .entry("namespace")
+                .or_insert_with(|| self.namespace.into());
+        }
+        object
+    }
+
     fn patched(&self, previous: Option<&Value>, body: &Value) -> Result<Made, String> {
         // Only apply makes objects.
         let Some(previous) = previous.filter(|_| self.origin.code != 201) else {
             return if self.origin.code == 201 {
                 let object = apply(self.resource, None, body, self.manager()).map_err(in_words)?;
-                Ok(Made::certain(without_version(object)))
+                Ok(Made::certain(self.placed(without_version(object))))
             } else {
                 known(previous).map(|object| Made::certain(object.clone()))
             };

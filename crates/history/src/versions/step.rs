@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use kaudit_event::{Body, EventView, MicroTime, Stage};
+use kaudit_event::{EventView, MicroTime, Stage};
 use serde_json::Value;
 
+use super::bodies::{Bodies, kind};
 use super::reconstruct::{self, Request};
 use super::{Effect, Exactness, Origin, State, Taken, Version};
 use crate::body;
 use crate::patch::Resource;
-use crate::target::{Relation, Target, parameter};
+use crate::target::{Relation, Target, is_builtin_group, parameter};
 
 /// Kinds of answers that are not the object.
 const NOT_OBJECTS: [&str; 6] = [
@@ -20,6 +21,9 @@ const NOT_OBJECTS: [&str; 6] = [
     "DeleteOptions",
     "Eviction",
 ];
+
+/// Memory of a reconstructed object.
+const MAX_MADE_BYTES: usize = 4 * body::MAX_BODY_BYTES;
 
 /// Subresources that leave the object as it is.
 const BESIDE: [&str; 6] = ["exec", "attach", "portforward", "proxy", "log", "token"];
@@ -60,68 +64,6 @@ pub(super) fn step(target: &Target, now: &State, event: u64, view: &EventView<'_
         ("delete" | "deletecollection", _) => Ok(step.delete()),
         _ => Err(Taken::NoChange),
     }
-}
-
-/// The bodies of an event that can be read, and why one cannot.
-struct Bodies {
-    request: Result<body::Parsed, String>,
-    response: Result<body::Parsed, String>,
-    size: usize,
-}
-
-impl Bodies {
-    fn of(view: &EventView<'_>) -> Self {
-        let read = |text: Option<&[u8]>, which: &str, body: Body| {
-            let annotation = |key: &str| view.annotation(key);
-            if annotation("audit.k8s.io/truncated").is_some_and(|value| &*value == b"true") {
-                return Err(format!("the {which} was cut off the event for its size"));
-            }
-            if let Some(why) =
-                annotation(body.annotation()).or_else(|| annotation("kaudit.dev/bodies-omitted"))
-            {
-                let why = String::from_utf8_lossy(&why).into_owned();
-                return Err(format!("the {which} was left out of the event: {why}"));
-            }
-            let encoding = match body {
-                Body::Request => "kaudit.dev/request-object-encoding",
-                Body::Response => "kaudit.dev/response-object-encoding",
-            };
-            if let Some(encoding) = annotation(encoding) {
-                let encoding = String::from_utf8_lossy(&encoding).into_owned();
-                return Err(format!("the {which} was recorded as {encoding}"));
-            }
-            match text {
-                Some(text) => body::parse(text),
-                None => Err(format!(
-                    "the {which} was not recorded{}",
-                    view.level()
-                        .map(|level| format!(" at level {level}"))
-                        .unwrap_or_default()
-                )),
-            }
-        };
-        let (request, response) = (view.request_object(), view.response_object());
-        Self {
-            request: read(request, "request", Body::Request),
-            response: read(response, "answer", Body::Response),
-            size: request.map_or(0, <[u8]>::len) + response.map_or(0, <[u8]>::len),
-        }
-    }
-
-    fn options_say_dry_run(&self) -> bool {
-        self.request.as_ref().is_ok_and(|body| {
-            kind(&body.value) == "DeleteOptions"
-                && body
-                    .value
-                    .get("dryRun")
-                    .and_then(Value::as_array)
-                    .is_some_and(|values| values.iter().any(|value| value == "All"))
-        })
-    }
-}
-
-fn kind(body: &Value) -> &str {
-    body.get("kind").and_then(Value::as_str).unwrap_or_default()
 }
 
 struct Step<'a> {
@@ -187,6 +129,7 @@ impl Step<'_> {
                 group: &group,
                 resource: &self.target.resource,
             },
+            namespace: &self.target.namespace,
             api_version: &if group.is_empty() {
                 version
             } else {
@@ -197,6 +140,15 @@ impl Step<'_> {
             time: &seconds(self.origin.time),
         }
         .make(previous)
+        .and_then(|made| match body::measure(&made.object) {
+            // Patch by patch an object could grow without bounds, as no server lets it.
+            (depth, _) if depth > body::MAX_BODY_DEPTH => Err(format!(
+                "the object would nest deeper than {} levels",
+                body::MAX_BODY_DEPTH
+            )),
+            (_, bytes) if bytes > MAX_MADE_BYTES => Err("the object would be too large".to_owned()),
+            _ => Ok(made),
+        })
     }
 
     fn write(self) -> Version {
@@ -244,7 +196,9 @@ impl Step<'_> {
     /// A Scale in the answer tells the replicas.
     fn scaled(&self) -> Option<(Value, String)> {
         let answer = &self.bodies.response.as_ref().ok()?.value;
-        (self.origin.subresource == "scale" && kind(answer) == "Scale").then_some(())?;
+        let is_scale = self.origin.subresource == "scale" && kind(answer) == "Scale";
+        let is_known = self.target.group.as_deref().is_some_and(is_builtin_group);
+        (is_scale && is_known).then_some(())?;
         let previous = self.now.object.as_deref().filter(|_| !self.now.is_gone)?;
         let mut object = reconstruct::scaled(previous, answer).ok()?;
         if let (Some(metadata), Some(version)) = (
@@ -287,8 +241,11 @@ impl Step<'_> {
             kind(&body.value) == "Status"
                 && body.value.get("status").is_some_and(|status| status == "Success")
         });
+        let is_core = self.target.group.as_deref() == Some("");
         let why_stays = if self.is_graceful() {
             Some("a pod has a grace period")
+        } else if is_core && self.target.resource == "namespaces" {
+            Some("a namespace goes when it is empty")
         } else if self.now.object.as_deref().is_some_and(has_finalizers) {
             Some("it had finalizers")
         } else {
@@ -299,13 +256,22 @@ impl Step<'_> {
             _ => String::new(),
         };
         if let Some(why) = why_stays.filter(|_| !says_success && !self.now.is_gone) {
+            let mut object = self.now.object.as_deref().cloned();
+            if let Some(metadata) = object
+                .as_mut()
+                .and_then(|object| object.get_mut("metadata")?.as_object_mut())
+            {
+                let time = || seconds(self.origin.time).into();
+                metadata.entry("deletionTimestamp").or_insert_with(time);
+                metadata.shift_remove("resourceVersion");
+            }
             let known = Known {
-                object: self.now.object.as_deref().cloned(),
-                exactness: if self.now.object.is_some() {
+                exactness: if object.is_some() {
                     Exactness::Reconstructed
                 } else {
                     Exactness::Unavailable
                 },
+                object,
                 reason: joined(reason, why.to_owned()),
             };
             return self.version(known, Effect::Terminating, None);
@@ -358,7 +324,6 @@ impl Step<'_> {
             incarnation,
             unseen: is_other.then(|| "it was another object of the same name".to_owned()),
             predicted: None,
-            size: self.bodies.size,
             origin: self.origin,
         }
     }
@@ -379,7 +344,6 @@ impl Step<'_> {
             incarnation: self.now.incarnation,
             unseen: None,
             predicted: None,
-            size: self.bodies.size,
             origin: self.origin,
         }
     }
@@ -465,7 +429,6 @@ impl Step<'_> {
                 .filter(|_| needs_prediction && is_patch && known.exactness == Exactness::Exact && !is_next)
                 .map(Arc::new),
             object: object.map(Arc::new),
-            size: self.bodies.size,
             origin: self.origin,
         }
     }
