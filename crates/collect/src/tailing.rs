@@ -17,7 +17,7 @@ use crate::clock;
 use crate::intake::{Beside, Intake, NotKept, Taken};
 use crate::parcel::Parcel;
 use crate::source::Source;
-use crate::tail::{Poll, Tail, TailConfig, TailError, TailStatus};
+use crate::tail::{Poll, SourceStatus, Tail, TailConfig, TailError, TailStatus};
 use crate::unpack;
 
 /// Batches that may be under way at once.
@@ -168,14 +168,24 @@ fn mark_of(source: &Source) -> Vec<u8> {
     format!("tail/{name}/{path}").into_bytes()
 }
 
+/// Lines that are not known to be durable.
+struct UnderWay {
+    taken: Taken,
+    /// Behind them.
+    position: Vec<u8>,
+    /// The source's path, and bytes of its text.
+    path: String,
+    bytes: usize,
+}
+
 struct Reading {
     tail: Tail,
     intake: Intake,
     source: Source,
     mark: Vec<u8>,
     parcel: Parcel,
-    /// Oldest first, each with the position behind it.
-    under_way: VecDeque<(Taken, Vec<u8>)>,
+    /// Oldest first.
+    under_way: VecDeque<UnderWay>,
     /// The position that is durable.
     durable: Vec<u8>,
     shared: Arc<Shared>,
@@ -237,7 +247,12 @@ impl Reading {
             match taken {
                 Ok(taken) => {
                     self.report(None);
-                    self.under_way.push_back((taken, chunk.position.clone()));
+                    self.under_way.push_back(UnderWay {
+                        taken,
+                        position: chunk.position.clone(),
+                        path: chunk.file.path.clone(),
+                        bytes: chunk.lines.iter().map(|line| line.end - line.start + 1).sum(),
+                    });
                     return;
                 }
                 Err(NotKept::Rejected(Reject::QueueFull)) if !self.under_way.is_empty() => self.wait(),
@@ -255,7 +270,7 @@ impl Reading {
 
     /// Waits for the oldest batch, or a moment.
     fn wait(&self) {
-        if let Some((taken, _)) = self.under_way.front() {
+        if let Some(UnderWay { taken, .. }) = self.under_way.front() {
             // What came of it is looked at by whoever settles.
             drop(taken.wait_timeout(IDLE));
         }
@@ -263,12 +278,12 @@ impl Reading {
 
     /// Looks which batches are durable; after a failure goes back to the last position that is.
     fn settle(&mut self) -> Settled {
-        while let Some((taken, _)) = self.under_way.front() {
+        while let Some(UnderWay { taken, .. }) = self.under_way.front() {
             match taken.wait_timeout(Duration::ZERO) {
                 None => break,
                 Some(Ok(())) => {
-                    if let Some((_, position)) = self.under_way.pop_front() {
-                        self.durable = position;
+                    if let Some(first) = self.under_way.pop_front() {
+                        self.durable = first.position;
                     }
                 }
                 Some(Err(error)) => {
@@ -296,8 +311,16 @@ impl Reading {
     }
 
     fn report(&self, held: Option<&'static str>) {
+        let mut files = self.tail.status();
+        // What is not durable was not read: whoever removes a log that was read may rely on it.
+        for under_way in &self.under_way {
+            let of_path = |file: &&mut SourceStatus| file.path.to_string_lossy() == under_way.path;
+            if let Some(file) = files.sources.iter_mut().find(of_path) {
+                file.behind_bytes += u64::try_from(under_way.bytes).unwrap_or_default();
+            }
+        }
         let mut report = self.shared.report();
-        report.files = self.tail.status();
+        report.files = files;
         report.held = held;
     }
 }

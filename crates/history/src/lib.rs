@@ -19,7 +19,7 @@ mod versions;
 
 pub use blame::{Author, Blame, BlameLine};
 pub use body::{MAX_BODY_BYTES, MAX_BODY_DEPTH};
-pub use diff::{Change, Diff, Noise, What, diff};
+pub use diff::{Change, Diff, Noise, What, diff, shown};
 pub use mask::{Mask, Reveal};
 pub use path::{Path, PathError, Step};
 pub use target::{Relation, Target, TargetError};

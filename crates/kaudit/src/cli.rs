@@ -1,11 +1,14 @@
 //! The command line.
 
 mod ask;
+mod blame;
 mod compare;
 mod config;
 mod dev;
 mod event;
+mod history;
 mod import;
+mod object;
 mod policy;
 mod query;
 mod run;
@@ -74,6 +77,10 @@ enum Command {
     Compare(Box<compare::Flags>),
     /// Show one event, or all of an auditID
     Event(event::Flags),
+    /// Show the versions of an object, and what changed
+    History(Box<history::Flags>),
+    /// Show who wrote each line of an object
+    Blame(Box<blame::Flags>),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -134,6 +141,8 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Top(flags) => top::run(&flags),
         Command::Compare(flags) => compare::run(&flags),
         Command::Event(flags) => event::run(&flags),
+        Command::History(flags) => history::run(&flags),
+        Command::Blame(flags) => blame::run(&flags),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kaudit", &mut script);

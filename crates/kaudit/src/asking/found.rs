@@ -159,6 +159,11 @@ impl Newest {
         }
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     pub(crate) fn merge(&mut self, other: Self) {
         self.is_short |= other.is_short;
         for Reverse(ranked) in other.heap {

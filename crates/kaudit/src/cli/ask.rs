@@ -126,7 +126,7 @@ impl Selection {
 }
 
 impl Times {
-    fn narrow(&self, mut filter: Filter, now: MicroTime) -> Result<Filter, Failure> {
+    pub(super) fn narrow(&self, mut filter: Filter, now: MicroTime) -> Result<Filter, Failure> {
         if let Some(since) = &self.since {
             let text = format!("stageTimestamp >= {}", instant(since));
             filter = filter.and(of_flag("--since", since, &text, now)?);
@@ -205,7 +205,7 @@ fn time_of(micros: i64) -> MicroTime {
 }
 
 /// What `now` means in a filter.
-fn now() -> MicroTime {
+pub(super) fn now() -> MicroTime {
     time_of(kaudit_collect::now_micros())
 }
 

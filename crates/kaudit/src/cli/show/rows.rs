@@ -149,7 +149,7 @@ pub(super) fn user(row: &Row<'_>) -> String {
     }
 }
 
-fn short_user(name: &str) -> String {
+pub(crate) fn short_user(name: &str) -> String {
     if let Some((namespace, account)) = name
         .strip_prefix("system:serviceaccount:")
         .and_then(|rest| rest.split_once(':'))
