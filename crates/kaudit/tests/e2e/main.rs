@@ -16,6 +16,7 @@ mod import;
 mod kubectl;
 mod metrics;
 mod policy;
+mod query;
 mod setup;
 mod source;
 mod stop;

@@ -1,0 +1,333 @@
+//! Questions over files, as a person with an audit log and one binary asks them.
+
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn kaudit(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kaudit"))
+        .args(arguments)
+        .env_remove("CLICOLOR_FORCE")
+        .output()
+        .unwrap()
+}
+
+/// What it prints; it ends well.
+fn answer(arguments: &[&str]) -> String {
+    let output = kaudit(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn real(name: &str) -> PathBuf {
+    let folder = std::env::var_os("KAUDIT_REAL_LOGS").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/real")),
+        PathBuf::from,
+    );
+    folder.join(name)
+}
+
+fn text_of(name: &str) -> Vec<u8> {
+    let mut text = Vec::new();
+    let mut decoder = zstd::Decoder::new(std::fs::File::open(real(name)).unwrap()).unwrap();
+    decoder.read_to_end(&mut text).unwrap();
+    text
+}
+
+fn events_of(name: &str) -> Vec<Value> {
+    let text = text_of(name);
+    let text = String::from_utf8_lossy(&text);
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+const MIXED: &str = "mixed.audit.jsonl.zst";
+const BODIES: &str = "rr-all.audit.jsonl.zst";
+
+#[test]
+fn filters_that_people_paste_find_what_a_walk_over_the_json_finds() {
+    let cases: [(&str, fn(&Value) -> bool); 4] = [
+        ("responseStatus.code >= 400", |event| {
+            event["responseStatus"]["code"].as_i64() >= Some(400)
+        }),
+        (
+            r#"user.username: "alice@example.com" AND verb: "delete""#,
+            |event| event["user"]["username"] == "alice@example.com" && event["verb"] == "delete",
+        ),
+        (r#"objectRef.resource: "secrets""#, |event| {
+            event["objectRef"]["resource"] == "secrets"
+        }),
+        (r#"userAgent: "kube-apiserver""#, |event| {
+            let agent = event["userAgent"].as_str().unwrap_or_default();
+            agent.split('/').next() == Some("kube-apiserver")
+        }),
+    ];
+    for log in [MIXED, BODIES] {
+        let (path, events) = (real(log), events_of(log));
+        for (filter, is_meant) in cases {
+            let count = answer(&["query", filter, "--count", "--from", path.to_str().unwrap()]);
+            let expected = events.iter().filter(|event| is_meant(event)).count();
+            assert!(expected > 0, "{filter} tells nothing of {log}");
+            assert_eq!(count.trim(), expected.to_string(), "{filter} in {log}");
+        }
+    }
+}
+
+#[test]
+fn raw_output_without_a_filter_is_the_log_byte_for_byte_in_every_packing() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = text_of(MIXED);
+    let plain = folder.path().join("audit.log");
+    std::fs::write(&plain, &text).unwrap();
+    let packed = folder.path().join("audit.log.gz");
+    let mut encoder = flate2::write::GzEncoder::new(
+        std::fs::File::create(&packed).unwrap(),
+        flate2::Compression::fast(),
+    );
+    encoder.write_all(&text).unwrap();
+    encoder.finish().unwrap();
+    for path in [&plain, &packed, &real(MIXED)] {
+        let output = kaudit(&["query", "-o", "raw", "--from", path.to_str().unwrap()]);
+        assert!(output.status.success());
+        assert!(output.stdout == text, "{} comes out changed", path.display());
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kaudit"))
+        .args(["query", "-o", "raw", "--from", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = text.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&input).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.stdout == text, "standard input comes out changed");
+}
+
+#[test]
+fn directories_patterns_and_lists_are_read_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = String::from_utf8(text_of(MIXED)).unwrap();
+    let lines: Vec<&str> = text.lines().take(60).collect();
+    let (first, second) = lines.split_at(20);
+    std::fs::write(folder.path().join("audit-1.log"), first.join("\n") + "\n").unwrap();
+    let list = format!(
+        r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{}},"items":[{}]}}"#,
+        second.join(",")
+    );
+    std::fs::write(folder.path().join("list.json"), list).unwrap();
+    let of = |from: &str| answer(&["query", "--count", "--from", from]).trim().to_owned();
+    let directory = folder.path().to_str().unwrap().to_owned();
+    assert_eq!(of(&directory), "60");
+    assert_eq!(of(&format!("{directory}/audit-*.log")), "20");
+    assert_eq!(of(&format!("{directory}/list.json")), "40");
+    // What comes out as a list goes in again.
+    let printed = answer(&["query", "-o", "json", "--from", &directory]);
+    let again = folder.path().join("again.json");
+    std::fs::write(&again, printed).unwrap();
+    assert_eq!(of(again.to_str().unwrap()), "60");
+}
+
+#[test]
+fn the_newest_come_first_and_the_rest_is_named() {
+    let path = real(BODIES);
+    let from = path.to_str().unwrap();
+    let output = kaudit(&["query", "verb: delete", "--from", from, "--limit", "3"]);
+    insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r"
+    TIME (UTC)           VERB    CODE  USER               OBJECT                                                   FROM       AGENT
+    2026-11-23 18:56:05  delete  200   system:apiserver   kube-system/leases/apiserver-rplpdvtx3lntmi4xy2xnxookk4  127.0.0.1  kube-apiserver/v0.0.0
+    2026-11-23 18:56:05  delete        system:apiserver   kube-system/leases/apiserver-rplpdvtx3lntmi4xy2xnxookk4  127.0.0.1  kube-apiserver/v0.0.0
+    2026-11-23 18:56:04  delete  403   carol@example.com  kube-system/namespaces/kube-system                       127.0.0.1  audit-scenario/1.0
+    ");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("3 of 176 events; --limit 0 for all"), "{said}");
+    assert!(said.contains("next: kaudit event 2026-11-23T"), "{said}");
+}
+
+#[test]
+fn secret_values_are_masked_unless_somebody_asks() {
+    let path = real(BODIES);
+    let query = [
+        "query",
+        "-r",
+        "secrets",
+        "--verb",
+        "create",
+        "--from",
+        path.to_str().unwrap(),
+        "-o",
+        "ndjson",
+    ];
+    let masked = answer(&query);
+    assert!(masked.contains("(masked: "));
+    let values = |text: &str| -> Vec<Value> {
+        let events = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events
+            .map(|event| event["requestObject"]["data"].clone())
+            .filter(Value::is_object)
+            .collect()
+    };
+    let revealed = answer(&[&query[..], &["--reveal"]].concat());
+    assert_eq!(values(&masked).len(), values(&revealed).len());
+    for (shown, hidden) in values(&revealed).iter().zip(values(&masked)) {
+        for (key, value) in shown.as_object().unwrap() {
+            assert!(hidden[key].as_str().unwrap().starts_with("(masked: "));
+            assert!(!masked.contains(value.as_str().unwrap()) || value.as_str().unwrap().len() < 6);
+        }
+    }
+}
+
+#[test]
+fn an_event_is_found_by_its_reference_and_by_its_audit_id() {
+    let path = real(BODIES);
+    let from = path.to_str().unwrap();
+    let names = answer(&[
+        "query",
+        "verb: delete and stage: ResponseComplete",
+        "--from",
+        from,
+        "-o",
+        "name",
+        "--limit",
+        "1",
+    ]);
+    let reference = names.trim();
+    let one = answer(&["event", reference, "--from", from, "-o", "json"]);
+    let one: Value = serde_json::from_str(&one).unwrap();
+    assert_eq!(one["items"].as_array().unwrap().len(), 1);
+    let id = one["items"][0]["auditID"].as_str().unwrap();
+    let all: Value = serde_json::from_str(&answer(&["event", id, "--from", from, "-o", "json"])).unwrap();
+    assert!(all["items"].as_array().unwrap().len() >= 2, "every stage of {id}");
+    let stages = answer(&["event", reference, "--stages", "--from", from, "-o", "json"]);
+    assert_eq!(serde_json::from_str::<Value>(&stages).unwrap(), all);
+    let text = answer(&["event", reference, "--from", from]);
+    assert!(
+        text.contains(&format!("auditID                      {id}")),
+        "{text}"
+    );
+    let none = kaudit(&["event", "no-such-id", "--from", from]);
+    assert_eq!(none.status.code(), Some(1));
+}
+
+#[test]
+fn top_counts_as_a_walk_over_the_json_does() {
+    let path = real(MIXED);
+    let top = answer(&[
+        "top",
+        "user.username",
+        "--from",
+        path.to_str().unwrap(),
+        "-o",
+        "json",
+        "--limit",
+        "0",
+    ]);
+    let top: Value = serde_json::from_str(&top).unwrap();
+    let mut expected = std::collections::BTreeMap::new();
+    for event in events_of(MIXED) {
+        let name = event["user"]["username"]
+            .as_str()
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned);
+        *expected.entry(name).or_insert(0_u64) += 1;
+    }
+    let counted: std::collections::BTreeMap<Option<String>, u64> = top["values"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            (
+                one["value"].as_str().map(str::to_owned),
+                one["events"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(counted, expected);
+    assert_eq!(top["exact"], true);
+}
+
+#[test]
+fn every_mistake_in_a_filter_is_shown_where_it_stands() {
+    let output = kaudit(&["query", "usrname: alice and code: 400 401", "--from", "/nowhere"]);
+    assert_eq!(output.status.code(), Some(2));
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r#"
+    error: unknown field `usrname` [KA-Q003]
+      |
+    1 | usrname: alice and code: 400 401
+      | ^^^^^^^ did you mean `user.username`?  (shorthand: `user`)
+
+    error: the bare word `401` stands next to a comparison [KA-Q007]
+      |
+    1 | usrname: alice and code: 400 401
+      |                              ^^^ several values: `usrname: alice and code: (400 or 401)`   free text: `... and "401"`
+    "#);
+}
+
+#[test]
+fn what_cannot_be_read_or_is_no_event_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = kaudit(&[
+        "query",
+        "--from",
+        folder.path().join("none.log").to_str().unwrap(),
+    ]);
+    assert_eq!(missing.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("none.log: cannot be read"));
+    let text = text_of(MIXED);
+    let first = text.split_inclusive(|byte| *byte == b'\n').next().unwrap();
+    let log = folder.path().join("audit.log");
+    std::fs::write(
+        &log,
+        [first, b"not an event\n", &first[..first.len() / 2], b"\n"].concat(),
+    )
+    .unwrap();
+    let output = kaudit(&["query", "--from", log.to_str().unwrap(), "--no-headers"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 1);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("2 lines or pieces are no audit events"), "{said}");
+    let nothing = kaudit(&["query", "verb: nothing", "-e", "--from", log.to_str().unwrap()]);
+    assert_eq!(nothing.status.code(), Some(1));
+}
+
+#[test]
+fn an_objects_history_and_blame_are_told_from_its_events() {
+    let path = real(BODIES);
+    let from = path.to_str().unwrap();
+    let history = answer(&["history", "deploy/web", "-n", "team-a", "--diff", "--from", from]);
+    assert!(
+        history.contains("spec.template.spec.containers[web].image  registry.example.com/web:2.0 -> registry.example.com/web:2.2"),
+        "{history}"
+    );
+    assert!(
+        history.contains("reconstructed") && history.contains("exact"),
+        "{history}"
+    );
+    let field = "spec.template.spec.containers";
+    let blame = answer(&[
+        "blame",
+        "deploy/web",
+        "-n",
+        "team-a",
+        "--field",
+        field,
+        "--from",
+        from,
+    ]);
+    assert!(
+        blame.lines().any(|line| line.starts_with("alice@example.com")
+            && line.contains("image: registry.example.com/web:2.2")
+            && line.contains("# was registry.example.com/web:2.0")),
+        "{blame}"
+    );
+    let without = kaudit(&["history", "deploy/web", "--from", from]);
+    assert_eq!(without.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&without.stderr).contains("give it with -n"));
+}
