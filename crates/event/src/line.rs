@@ -4,6 +4,7 @@ use crate::decode::json::{Kind, Reading, Value};
 use crate::decode::{parse_time, root};
 use crate::encode::string_len_as_encoded;
 use crate::encode::{HEAD, compact::compact_len};
+use crate::view::{NAMES, at};
 use crate::{DecodeError, Eid, Event, MicroTime};
 
 /// An event whose text is, byte by byte, what the encoder writes for it: a log line, or an item of an
@@ -33,56 +34,28 @@ impl<'a> EventLine<'a> {
     /// would not have written.
     #[must_use]
     pub fn scan(text: &'a [u8]) -> Option<Self> {
-        let text = text.strip_suffix(b"\n").unwrap_or(text);
-        let rest = text.strip_prefix(HEAD).or_else(|| text.strip_prefix(ITEM_HEAD))?;
-        let mut scan = Scan { rest };
-        let level = scan.string()?;
-        let audit_id = scan.always(b",\"auditID\":")?;
-        let stage = scan.always(b",\"stage\":")?;
-        let request_uri = scan.always(b",\"requestURI\":")?;
-        let verb = scan.always(b",\"verb\":")?;
-        scan.token(b",\"user\":")?;
-        let user = scan.spanned(Scan::user)?;
-        if scan.has(b",\"impersonatedUser\":") {
-            scan.user()?;
-        }
-        if scan.has(b",\"authenticationMetadata\":") {
-            scan.object(|members| members.text(b"\"impersonationConstraint\":"))?;
-        }
-        if scan.has(b",\"sourceIPs\":") {
-            scan.strings()?;
-        }
-        if scan.has(b",\"userAgent\":") {
-            scan.some_string()?;
-        }
-        if scan.has(b",\"objectRef\":") {
-            scan.object(|members| OBJECT_REF.iter().try_for_each(|key| members.text(key)))?;
-        }
-        if scan.has(b",\"responseStatus\":") {
-            scan.status()?;
-        }
-        for key in [&b",\"requestObject\":"[..], b",\"responseObject\":"] {
-            if scan.has(key) {
-                scan.advance(compact_len(scan.rest)?)?;
+        let (values, rest) = values(text)?;
+        let inner = |at: usize| -> Option<&'a [u8]> {
+            let quoted = *values.get(at)?;
+            quoted.strip_prefix(b"\"")?.strip_suffix(b"\"")
+        };
+        let time = |at: usize| -> Option<MicroTime> {
+            let value = *values.get(at)?;
+            if value == b"null" {
+                return Some(MicroTime::default());
             }
-        }
-        scan.token(b",\"requestReceivedTimestamp\":")?;
-        let received = scan.time()?;
-        scan.token(b",\"stageTimestamp\":")?;
-        let stage_timestamp = scan.time()?;
-        if scan.has(b",\"annotations\":") {
-            scan.map(Scan::string)?;
-        }
-        (scan.rest == b"}").then_some(Self {
+            parse_time(value.get(1..28)?).filter(|time| !time.is_zero())
+        };
+        Some(Self {
             rest,
-            level,
-            audit_id,
-            stage,
-            request_uri,
-            verb,
-            user,
-            received,
-            stage_timestamp,
+            level: inner(at::LEVEL)?,
+            audit_id: inner(at::AUDIT_ID)?,
+            stage: inner(at::STAGE)?,
+            request_uri: inner(at::REQUEST_URI)?,
+            verb: inner(at::VERB)?,
+            user: values.get(at::USER)?,
+            received: time(at::RECEIVED)?,
+            stage_timestamp: time(at::STAGE_TIME)?,
         })
     }
 
@@ -147,6 +120,67 @@ impl<'a> EventLine<'a> {
         self.stage_timestamp
     }
 }
+
+/// The values of the members of a line or an item, in the order of [`NAMES`], and the text from the value of `level`
+/// on. `None` for what the encoder would not have written, except that a time may be none that the calendar has.
+pub(crate) fn values(text: &[u8]) -> Option<([&[u8]; NAMES.len()], &[u8])> {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    let mut values = [&b""[..]; NAMES.len()];
+    let rest = match text.strip_prefix(HEAD) {
+        Some(rest) => {
+            values[at::KIND] = text.get(HEAD_KIND)?;
+            values[at::API_VERSION] = text.get(HEAD_API_VERSION)?;
+            rest
+        }
+        None => text.strip_prefix(ITEM_HEAD)?,
+    };
+    let mut scan = Scan { rest };
+    values[at::LEVEL] = scan.spanned(|scan| scan.string().map(drop))?;
+    values[at::AUDIT_ID] = scan.always(b",\"auditID\":")?;
+    values[at::STAGE] = scan.always(b",\"stage\":")?;
+    values[at::REQUEST_URI] = scan.always(b",\"requestURI\":")?;
+    values[at::VERB] = scan.always(b",\"verb\":")?;
+    scan.token(b",\"user\":")?;
+    values[at::USER] = scan.spanned(Scan::user)?;
+    if scan.has(b",\"impersonatedUser\":") {
+        values[at::IMPERSONATED_USER] = scan.spanned(Scan::user)?;
+    }
+    if scan.has(b",\"authenticationMetadata\":") {
+        values[at::AUTHENTICATION_METADATA] =
+            scan.spanned(|scan| scan.object(|members| members.text(b"\"impersonationConstraint\":")))?;
+    }
+    if scan.has(b",\"sourceIPs\":") {
+        values[at::SOURCE_IPS] = scan.spanned(Scan::strings)?;
+    }
+    if scan.has(b",\"userAgent\":") {
+        values[at::USER_AGENT] = scan.spanned(|scan| scan.some_string().map(drop))?;
+    }
+    if scan.has(b",\"objectRef\":") {
+        values[at::OBJECT_REF] = scan
+            .spanned(|scan| scan.object(|members| OBJECT_REF.iter().try_for_each(|key| members.text(key))))?;
+    }
+    if scan.has(b",\"responseStatus\":") {
+        values[at::RESPONSE_STATUS] = scan.spanned(Scan::status)?;
+    }
+    if scan.has(b",\"requestObject\":") {
+        values[at::REQUEST_OBJECT] = scan.advance(compact_len(scan.rest)?)?;
+    }
+    if scan.has(b",\"responseObject\":") {
+        values[at::RESPONSE_OBJECT] = scan.advance(compact_len(scan.rest)?)?;
+    }
+    scan.token(b",\"requestReceivedTimestamp\":")?;
+    values[at::RECEIVED] = scan.time()?;
+    scan.token(b",\"stageTimestamp\":")?;
+    values[at::STAGE_TIME] = scan.time()?;
+    if scan.has(b",\"annotations\":") {
+        values[at::ANNOTATIONS] = scan.spanned(|scan| scan.map(Scan::string))?;
+    }
+    (scan.rest == b"}").then_some((values, rest))
+}
+
+/// Where the values stand in [`HEAD`].
+const HEAD_KIND: std::ops::Range<usize> = 8..15;
+const HEAD_API_VERSION: std::ops::Range<usize> = 29..46;
 
 impl Event {
     /// Decodes an event that another program wrote: `audit.k8s.io/v1` or the older `audit.k8s.io/v1beta1`,
@@ -267,9 +301,11 @@ impl<'a> Scan<'a> {
         self.has(token).then_some(())
     }
 
+    /// A member that is always there; its string with the quotes.
+    #[inline(always)]
     fn always(&mut self, key: &[u8]) -> Option<&'a [u8]> {
         self.token(key)?;
-        self.string()
+        self.spanned(|scan| scan.string().map(drop))
     }
 
     /// What `pass` passes over.
@@ -411,16 +447,19 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// A time in UTC with six digits of fraction, or `null`.
-    fn time(&mut self) -> Option<MicroTime> {
-        if self.has(b"null") {
-            return Some(MicroTime::default());
+    /// A time in UTC with six digits of fraction, with its quotes, or `null`. Whether the calendar has it is not
+    /// looked at.
+    fn time(&mut self) -> Option<&'a [u8]> {
+        if self.rest.starts_with(b"null") {
+            return self.advance(4);
         }
-        self.token(b"\"")?;
-        let text = self.advance(27)?;
-        self.token(b"\"")?;
-        let separators = text.get(19) == Some(&b'.') && text.get(26) == Some(&b'Z');
-        parse_time(text).filter(|time| separators && !time.is_zero())
+        let quoted = self.advance(29)?;
+        let form = b"\"0000-00-00T00:00:00.000000Z\"";
+        let is_formed = quoted.iter().zip(form).all(|(byte, form)| match form {
+            b'0' => byte.is_ascii_digit(),
+            form => byte == form,
+        });
+        is_formed.then_some(quoted)
     }
 }
 

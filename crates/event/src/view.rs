@@ -22,7 +22,7 @@ struct Spans {
     unknown: Vec<(Span, Span)>,
 }
 
-const NAMES: [&[u8]; 19] = [
+pub(crate) const NAMES: [&[u8]; 19] = [
     b"kind",
     b"apiVersion",
     b"level",
@@ -45,24 +45,45 @@ const NAMES: [&[u8]; 19] = [
 ];
 
 /// Positions in [`NAMES`].
-mod at {
-    pub(super) const LEVEL: usize = 2;
-    pub(super) const AUDIT_ID: usize = 3;
-    pub(super) const STAGE: usize = 4;
-    pub(super) const REQUEST_URI: usize = 5;
-    pub(super) const VERB: usize = 6;
-    pub(super) const USER: usize = 7;
-    pub(super) const IMPERSONATED_USER: usize = 8;
-    pub(super) const AUTHENTICATION_METADATA: usize = 9;
-    pub(super) const SOURCE_IPS: usize = 10;
-    pub(super) const USER_AGENT: usize = 11;
-    pub(super) const OBJECT_REF: usize = 12;
-    pub(super) const RESPONSE_STATUS: usize = 13;
-    pub(super) const REQUEST_OBJECT: usize = 14;
-    pub(super) const RESPONSE_OBJECT: usize = 15;
-    pub(super) const RECEIVED: usize = 16;
-    pub(super) const STAGE_TIME: usize = 17;
-    pub(super) const ANNOTATIONS: usize = 18;
+pub(crate) mod at {
+    pub(crate) const KIND: usize = 0;
+    pub(crate) const API_VERSION: usize = 1;
+    pub(crate) const LEVEL: usize = 2;
+    pub(crate) const AUDIT_ID: usize = 3;
+    pub(crate) const STAGE: usize = 4;
+    pub(crate) const REQUEST_URI: usize = 5;
+    pub(crate) const VERB: usize = 6;
+    pub(crate) const USER: usize = 7;
+    pub(crate) const IMPERSONATED_USER: usize = 8;
+    pub(crate) const AUTHENTICATION_METADATA: usize = 9;
+    pub(crate) const SOURCE_IPS: usize = 10;
+    pub(crate) const USER_AGENT: usize = 11;
+    pub(crate) const OBJECT_REF: usize = 12;
+    pub(crate) const RESPONSE_STATUS: usize = 13;
+    pub(crate) const REQUEST_OBJECT: usize = 14;
+    pub(crate) const RESPONSE_OBJECT: usize = 15;
+    pub(crate) const RECEIVED: usize = 16;
+    pub(crate) const STAGE_TIME: usize = 17;
+    pub(crate) const ANNOTATIONS: usize = 18;
+}
+
+impl Spans {
+    /// Of a line that stands as the encoder writes it.
+    fn of_line(text: &[u8]) -> Option<Self> {
+        let (values, _) = crate::line::values(text)?;
+        let mut spans = Self::default();
+        for (span, value) in spans.known.iter_mut().zip(values) {
+            if !value.is_empty() {
+                let start = value.as_ptr().addr() - text.as_ptr().addr();
+                *span = Span {
+                    start: u32::try_from(start).ok()?,
+                    end: u32::try_from(start + value.len()).ok()?,
+                };
+            }
+        }
+        // An item says neither; whoever parses an event wants both.
+        (spans.known.first()?.end > 0).then_some(spans)
+    }
 }
 
 /// An event that owns its text. Unknown fields and every byte survive.
@@ -79,6 +100,9 @@ impl DecodedEvent {
     ///
     /// [`DecodeError`] for a text that is no JSON object, or an object of another kind.
     pub fn parse(text: Bytes) -> Result<Self, DecodeError> {
+        if let Some(spans) = Spans::of_line(&text) {
+            return Ok(Self { text, spans });
+        }
         let root = root_of_event(&text)?;
         let offset = |part: &[u8]| part.as_ptr().addr() - text.as_ptr().addr();
         let span = |part: &[u8]| Span {
@@ -327,6 +351,20 @@ impl<'a> ObjectView<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_the_encoder_has_the_fields_that_decoding_finds() {
+        let line = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"RequestResponse","auditID":"a\u0026","stage":"ResponseComplete","requestURI":"/x","verb":"get","user":{"username":"u"},"impersonatedUser":{"username":"v"},"authenticationMetadata":{"impersonationConstraint":"c"},"sourceIPs":["1.1.1.1"],"userAgent":"k","objectRef":{"resource":"pods"},"responseStatus":{"metadata":{},"code":200},"requestObject":{"a":[1]},"responseObject":"t","requestReceivedTimestamp":"2026-01-02T03:04:05.000006Z","stageTimestamp":"2026-01-02T03:04:05.000007Z","annotations":{"k":"v"}}"#;
+        let of_line = Spans::of_line(line).unwrap();
+        assert!(of_line.known.iter().all(|span| span.end > span.start));
+        // A blank before the end is nothing that the encoder writes.
+        let mut other = line.to_vec();
+        other.insert(line.len() - 1, b' ');
+        assert_eq!(Spans::of_line(&other), None);
+        assert_eq!(DecodedEvent::parse(Bytes::from(other)).unwrap().spans, of_line);
+        let item = [&b"{"[..], &line[47..]].concat();
+        assert_eq!(Spans::of_line(&item), None);
+    }
 
     #[test]
     fn fields_are_read_where_they_stand() {

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kaudit_event::DecodedEvent;
+use kaudit_event::{DecodedEvent, EventLine};
 use kaudit_query::{Envelope, Row, micros};
 
 /// An event in its block.
@@ -139,14 +139,34 @@ impl Newest {
         }
     }
 
-    pub(crate) fn add(&mut self, hit: Hit) {
-        let number = i64::try_from(hit.number).unwrap_or(i64::MAX);
-        let rank = match self.order {
-            Order::Newest => (hit.micros, number),
-            Order::Oldest => (hit.micros.saturating_neg(), -number),
-        };
-        let is_full = self.heap.len() >= self.most;
-        if is_full && self.heap.peek().is_none_or(|last| rank < last.0.rank) {
+    fn rank(&self, micros: i64, number: u64) -> (i64, i64) {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        match self.order {
+            Order::Newest => (micros, number),
+            Order::Oldest => (micros.saturating_neg(), -number),
+        }
+    }
+
+    fn is_beyond(&self, rank: (i64, i64)) -> bool {
+        self.heap.len() >= self.most && self.heap.peek().is_none_or(|last| rank < last.0.rank)
+    }
+
+    /// Takes an event out of its block, if it is among the first.
+    pub(crate) fn add_found(&mut self, found: Found<'_>) {
+        if self.heap.len() >= self.most
+            && let Some(line) = EventLine::scan(found.line)
+            && self.is_beyond(self.rank(micros(line.stage_timestamp()), found.number))
+        {
+            return;
+        }
+        if let Some(hit) = found.keep() {
+            self.add(hit);
+        }
+    }
+
+    fn add(&mut self, hit: Hit) {
+        let rank = self.rank(hit.micros, hit.number);
+        if self.is_beyond(rank) {
             return;
         }
         self.bytes += hit.event.text().len();

@@ -51,10 +51,8 @@ struct Keeping {
 
 impl Fold for Keeping {
     fn found(&mut self, found: Found<'_>) {
-        if self.number.is_none_or(|number| number == found.number)
-            && let Some(hit) = found.keep()
-        {
-            self.newest.add(hit);
+        if self.number.is_none_or(|number| number == found.number) {
+            self.newest.add_found(found);
         }
     }
 }

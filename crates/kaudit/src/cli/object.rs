@@ -50,8 +50,8 @@ impl Fold for Keeping<'_> {
         let is_about = found
             .event()
             .is_some_and(|event| target.relation(&event.view()) != Relation::None);
-        if is_about && let Some(hit) = found.keep() {
-            self.newest.add(hit);
+        if is_about {
+            self.newest.add_found(found);
         }
     }
 }

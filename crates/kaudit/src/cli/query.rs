@@ -185,9 +185,7 @@ struct Keeping(Newest);
 
 impl Fold for Keeping {
     fn found(&mut self, found: Found<'_>) {
-        if let Some(hit) = found.keep() {
-            self.0.add(hit);
-        }
+        self.0.add_found(found);
     }
 }
 

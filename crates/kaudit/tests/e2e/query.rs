@@ -50,7 +50,8 @@ const BODIES: &str = "rr-all.audit.jsonl.zst";
 
 #[test]
 fn filters_that_people_paste_find_what_a_walk_over_the_json_finds() {
-    let cases: [(&str, fn(&Value) -> bool); 4] = [
+    type IsMeant = fn(&Value) -> bool;
+    let cases: [(&str, IsMeant); 4] = [
         ("responseStatus.code >= 400", |event| {
             event["responseStatus"]["code"].as_i64() >= Some(400)
         }),
