@@ -35,6 +35,9 @@ pub const MAX_TEXT_BYTES: usize = 64 << 10;
 /// Parentheses and `not` may be nested so deep, in the text and in what a filter prints as.
 pub const MAX_DEPTH: usize = 64;
 
+/// A filter may have so many regular expressions, each of which may take a megabyte.
+const MAX_REGEXES: usize = 50;
+
 /// So many mistakes are told; the text is long past help then.
 const MAX_DIAGNOSTICS: usize = 100;
 
@@ -63,6 +66,7 @@ struct Parser<'t> {
     now: i64,
     depth: usize,
     found: Vec<Diagnostic>,
+    regexes: usize,
     /// What could stand where, for completion.
     wanted: Vec<(usize, Want)>,
 }
@@ -108,6 +112,7 @@ impl<'t> Parser<'t> {
             now: micros(now),
             depth: 0,
             found: Vec::new(),
+            regexes: 0,
             wanted: Vec::new(),
         }
     }

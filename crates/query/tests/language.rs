@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
+    clippy::string_slice,
     reason = "tests stop at the first surprise"
 )]
 
@@ -299,6 +299,7 @@ fn nesting_and_length_are_bounded() {
     assert_eq!(errors(&deep(65))[0].code, "KA-Q002");
     assert_eq!(errors(&"not ".repeat(10_000))[0].code, "KA-Q002");
     assert_eq!(errors(&"a ".repeat(40_000))[0].code, "KA-Q001");
+    assert_eq!(errors(&"verb ~ a ".repeat(51))[0].code, "KA-Q012");
     assert!(errors(&") ".repeat(10_000)).len() <= 100);
 }
 
