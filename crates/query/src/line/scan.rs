@@ -1,8 +1,10 @@
 //! The members of a line where they stand.
 
+use std::borrow::Cow;
+
 use memchr::{memchr2, memmem};
 
-use super::{NeedsDecoding, Read, Stop, as_it_stands};
+use super::{NeedsDecoding, Read, Stop, text_between};
 use crate::json::value_len;
 
 /// The members before the bodies, as far as they were read. Strings are what stands between their quotes,
@@ -167,7 +169,10 @@ impl<'a> Members<'a> {
         }
         let mut rest = Rest(object.strip_prefix(b"{").ok_or(NeedsDecoding)?);
         loop {
-            let name = as_it_stands(rest.string().ok_or(NeedsDecoding)?)?;
+            let name = rest.string().ok_or(NeedsDecoding)?;
+            if memchr::memchr(b'\\', name).is_some() {
+                return Err(NeedsDecoding);
+            }
             rest.0 = rest.0.strip_prefix(b":").ok_or(NeedsDecoding)?;
             let length = value_len(rest.0)
                 .filter(|length| *length > 0)
@@ -185,10 +190,10 @@ impl<'a> Members<'a> {
     }
 
     /// The text of a member.
-    pub(super) fn text(self, key: &[u8]) -> Read<Option<&'a [u8]>> {
+    pub(super) fn text(self, key: &[u8]) -> Read<Option<Cow<'a, [u8]>>> {
         match self.value(key)? {
             None => Ok(None),
-            Some([b'"', inner @ .., b'"']) => as_it_stands(inner).map(Some),
+            Some([b'"', inner @ .., b'"']) => text_between(inner).map(Some),
             Some(_) => Err(NeedsDecoding),
         }
     }
@@ -206,18 +211,21 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The strings of a list, between their quotes. What is no string ends it with a text that has an escape,
-/// so that it is decoded.
+/// The strings of a list, between their quotes. What is no string ends it with a text that only the decoder
+/// reads.
 #[derive(Clone, Copy)]
 pub(super) struct Strings<'a> {
     rest: &'a [u8],
 }
 
+/// No string begins so, and none is read from it.
+const UNREADABLE: &[u8] = b"\\ufffd";
+
 impl<'a> Strings<'a> {
     pub(super) fn of(list: Option<&'a [u8]>) -> Self {
         let rest = match list {
             Some([b'[', inner @ .., b']']) => inner,
-            Some(_) => b"?",
+            Some(_) => UNREADABLE,
             None => b"",
         };
         Self { rest }
@@ -244,7 +252,7 @@ impl<'a> Iterator for Strings<'a> {
             }
             _ => {
                 self.rest = b"";
-                Some(b"\\")
+                Some(UNREADABLE)
             }
         }
     }
