@@ -4,7 +4,7 @@
 //! `python3 bench/gen_events.py OUT BYTES` makes one; without it, a small one is made up of a few events,
 //! which says little. The log is held in memory, its first `KAUDIT_BENCH_BYTES` (1 GiB). For each filter:
 //! GB per second of processor time, of the line filter alone, of needles before it, of decoding and `Filter::matches`, and of the way
-//! a scanner goes: needles, then the line filter, then decoding what is left undecided.
+//! a scanner goes: the line filter, then needles and decoding for what it leaves undecided.
 
 #![expect(
     clippy::unwrap_used,
@@ -28,7 +28,7 @@ const FILTERS: &[&str] = &[
     "not user.username: system:* and time >= 2026-11-22T12:00:00Z",
     "annotations.\"authorization.k8s.io/decision\": forbid",
     "sourceIPs: 198.51.100.0/24",
-    "requestObject.spec.containers.image: *latest",
+    "verb: create and requestObject.spec.containers.image: *:7.*",
     "\"db-credentials\"",
 ];
 
@@ -108,13 +108,17 @@ fn row(log: &Bytes, gigabytes: f64, text: &str) {
     };
     let (decoding, expected) = timed(&mut || each_line(log, decoded));
     let (scanner, found) = timed(&mut || {
-        each_line(log, |line| match &for_lines {
-            Some(lines) => match lines.matches(line) {
+        each_line(log, |line| {
+            let answer = for_lines
+                .as_ref()
+                .map_or(LineMatch::Undecided, |lines| lines.matches(line));
+            match answer {
                 LineMatch::Yes => true,
                 LineMatch::No => false,
-                LineMatch::Undecided => decoded(line),
-            },
-            None => needles.as_ref().is_none_or(|needles| needles.may_match(line)) && decoded(line),
+                LineMatch::Undecided => {
+                    needles.as_ref().is_none_or(|needles| needles.may_match(line)) && decoded(line)
+                }
+            }
         })
     });
     assert_eq!(found, expected, "{text}");

@@ -133,29 +133,28 @@ const fn needs(column: &Column) -> Option<(Stop, NeedsTail)> {
 }
 
 impl Filter {
-    /// The filter prepared for lines. `None` if every line would have to be decoded: it looks into bodies
-    /// or at what a line does not hold.
+    /// The filter prepared for lines. `None` if every line would have to be decoded: it looks at nothing
+    /// but bodies and what a line does not hold.
     #[must_use]
     pub fn for_lines(&self) -> Option<LineFilter> {
         let mut stop = Stop::Nothing;
         let mut tail = NeedsTail::No;
-        let mut is_possible = true;
-        self.expr().visit(&mut |leaf| match leaf {
-            Leaf::Test(test) => match needs(&test.column) {
-                Some((own, own_tail)) => {
-                    stop = stop.max(own);
-                    if own_tail == NeedsTail::Yes {
-                        tail = NeedsTail::Yes;
-                    }
+        let (mut leaves, mut readable) = (0, 0);
+        self.expr().visit(&mut |leaf| {
+            leaves += 1;
+            let needed = match leaf {
+                Leaf::Test(test) => needs(&test.column),
+                Leaf::Text(_) => Some((Stop::ObjectRef, NeedsTail::No)),
+            };
+            if let Some((own, own_tail)) = needed {
+                readable += 1;
+                stop = stop.max(own);
+                if own_tail == NeedsTail::Yes {
+                    tail = NeedsTail::Yes;
                 }
-                None => is_possible = false,
-            },
-            Leaf::Text(text) => {
-                stop = stop.max(Stop::ObjectRef);
-                is_possible &= text.bodies == Bodies::Skipped;
             }
         });
-        is_possible.then(|| LineFilter {
+        (readable > 0 || leaves == 0).then(|| LineFilter {
             filter: self.clone(),
             stop,
             tail,
@@ -246,7 +245,10 @@ impl<'a> Line<'a> {
     }
 
     fn free_text(&self, text: &TextTest) -> LineMatch {
-        let mut answer = LineMatch::No;
+        let mut answer = match text.bodies {
+            Bodies::Skipped => LineMatch::No,
+            Bodies::Searched => LineMatch::Undecided,
+        };
         for column in TEXT_COLUMNS {
             match self.text(column) {
                 Ok(value) if text.holds_text(value.as_deref()) => return LineMatch::Yes,
@@ -261,7 +263,8 @@ impl<'a> Line<'a> {
         match test.column.column_type() {
             ColumnType::Text => Ok(test.holds_text(self.text(&test.column)?.as_deref())),
             ColumnType::TextList => self.texts(test),
-            ColumnType::Number => Ok(test.holds_number(self.code()?)),
+            ColumnType::Number if test.column == Column::ResponseCode => Ok(test.holds_number(self.code()?)),
+            ColumnType::Number => Err(NeedsDecoding),
             ColumnType::Bool => Ok(test.holds_bool(self.bool(&test.column)?)),
             ColumnType::Time | ColumnType::Duration => Ok(test.holds_number(match test.column {
                 Column::StageTimestamp => self.tail.stage,

@@ -169,6 +169,21 @@ fn a_line_of_an_apiserver_is_decided_where_it_stands() {
             None => assert!(looks_elsewhere, "{text}"),
         }
     }
+    let partly = |text: &str| {
+        Filter::parse(text, NOW)
+            .unwrap()
+            .for_lines()
+            .unwrap()
+            .matches(EVENT.as_bytes())
+    };
+    assert_eq!(partly("verb: get and req.spec: *"), LineMatch::No);
+    assert_eq!(partly("verb: delete and req.spec: *"), LineMatch::Undecided);
+    assert_eq!(partly("verb: delete or req.spec: *"), LineMatch::Yes);
+    let bodies = Filter::parse("nginx", NOW).unwrap().searching_bodies();
+    assert_eq!(
+        bodies.for_lines().unwrap().matches(EVENT.as_bytes()),
+        LineMatch::Undecided
+    );
     let lines = Filter::parse("verb: get", NOW).unwrap().for_lines().unwrap();
     for line in [
         "",

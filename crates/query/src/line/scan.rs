@@ -60,40 +60,44 @@ impl<'a> Front<'a> {
         }
         front.impersonated = rest.member(b",\"impersonatedUser\":", b'{')?;
         if stop <= Stop::Impersonated {
-            return Some(front);
+            return rest.goes_on(1).then_some(front);
         }
         front.constraint = rest.member(b",\"authenticationMetadata\":", b'{')?;
         if stop <= Stop::Constraint {
-            return Some(front);
+            return rest.goes_on(2).then_some(front);
         }
         front.source_ips = rest.member(b",\"sourceIPs\":", b'[')?;
         if stop <= Stop::SourceIps {
-            return Some(front);
+            return rest.goes_on(3).then_some(front);
         }
         if let Some(after) = rest.0.strip_prefix(b",\"userAgent\":") {
             rest = Rest(after);
             front.user_agent = rest.string()?;
         }
         if stop <= Stop::UserAgent {
-            return Some(front);
+            return rest.goes_on(4).then_some(front);
         }
         front.object_ref = rest.member(b",\"objectRef\":", b'{')?;
         if stop <= Stop::ObjectRef {
-            return Some(front);
+            return rest.goes_on(5).then_some(front);
         }
         front.response_status = rest.member(b",\"responseStatus\":", b'{')?;
-        // Nothing that is looked for may come later.
-        let follows = [
-            &b",\"requestObject\":"[..],
-            b",\"responseObject\":",
-            b",\"requestReceivedTimestamp\":",
-        ];
-        follows
-            .iter()
-            .any(|next| rest.0.starts_with(next))
-            .then_some(front)
+        rest.goes_on(6).then_some(front)
     }
 }
+
+/// The members behind `user`, in order; all but the last may be missing.
+const BEHIND_USER: [&[u8]; 9] = [
+    b",\"impersonatedUser\":",
+    b",\"authenticationMetadata\":",
+    b",\"sourceIPs\":",
+    b",\"userAgent\":",
+    b",\"objectRef\":",
+    b",\"responseStatus\":",
+    b",\"requestObject\":",
+    b",\"responseObject\":",
+    b",\"requestReceivedTimestamp\":",
+];
 
 /// What is left of a line.
 #[derive(Clone, Copy)]
@@ -115,6 +119,12 @@ impl<'a> Rest<'a> {
         let (text, rest) = inner.split_at_checked(length)?;
         self.0 = rest.get(1..)?;
         Some(text)
+    }
+
+    /// Whether a member follows that comes behind the first `read` of [`BEHIND_USER`]: then those that were
+    /// not found are not there, neither in another order nor with an escape in their keys.
+    fn goes_on(&self, read: usize) -> bool {
+        BEHIND_USER.iter().skip(read).any(|key| self.0.starts_with(key))
     }
 
     fn always(&mut self, key: &[u8]) -> Option<&'a [u8]> {
