@@ -55,8 +55,11 @@ pub struct Fix {
     pub text: String,
 }
 
+/// For this language, and for others that are read from text: rules, policies, configuration.
 impl Diagnostic {
-    pub(crate) const fn error(code: &'static str, span: Range<usize>, message: String) -> Self {
+    /// A mistake, by its code, place and message.
+    #[must_use]
+    pub const fn error(code: &'static str, span: Range<usize>, message: String) -> Self {
         Self {
             code,
             severity: Severity::Error,
@@ -68,12 +71,16 @@ impl Diagnostic {
         }
     }
 
-    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+    /// With what to write instead, for people.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    pub(crate) fn fix(mut self, span: Range<usize>, text: impl Into<String>) -> Self {
+    /// With a change that puts it right.
+    #[must_use]
+    pub fn fix(mut self, span: Range<usize>, text: impl Into<String>) -> Self {
         self.fix = Some(Fix {
             span,
             text: text.into(),
@@ -81,7 +88,9 @@ impl Diagnostic {
         self
     }
 
-    pub(crate) fn label(mut self, span: Range<usize>, message: impl Into<String>) -> Self {
+    /// With a second place and a word about it.
+    #[must_use]
+    pub fn label(mut self, span: Range<usize>, message: impl Into<String>) -> Self {
         self.labels.push(Label {
             span,
             message: message.into(),

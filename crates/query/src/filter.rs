@@ -2,7 +2,7 @@
 
 use kaudit_event::MicroTime;
 
-use crate::column::Column;
+use crate::column::{Column, ColumnType};
 use crate::diagnostic::Diagnostic;
 use crate::expr::{Bodies, Case, Expr, Leaf, Literal, Op, Test, TextTest};
 use crate::json;
@@ -60,6 +60,31 @@ impl Filter {
                 ..test
             }),
         }
+    }
+
+    /// The same filter with every test disregarding case: what to suggest when nothing satisfies it.
+    #[must_use]
+    pub fn disregarding_case(self) -> Self {
+        Self::new(map_test(self.expr, &|test| Test {
+            case: match test.op {
+                Op::Equals(Literal::Text(_))
+                | Op::EqualsAny(_)
+                | Op::EqualsProduct(_)
+                | Op::Wildcard(_)
+                | Op::StartsWith(_)
+                | Op::EndsWith(_)
+                | Op::Contains(_)
+                    if matches!(
+                        test.column.column_type(),
+                        ColumnType::Text | ColumnType::TextList | ColumnType::Json
+                    ) =>
+                {
+                    Case::Insensitive
+                }
+                _ => test.case,
+            },
+            ..test
+        }))
     }
 
     /// The checked tree.
@@ -145,6 +170,17 @@ fn map_text(expr: Expr, change: &impl Fn(TextTest) -> TextTest) -> Expr {
         Expr::Or(parts) => Expr::Or(all(parts)),
         Expr::Not(inner) => Expr::Not(Box::new(map_text(*inner, change))),
         Expr::Text(text) => Expr::Text(change(text)),
+        other => other,
+    }
+}
+
+fn map_test(expr: Expr, change: &impl Fn(Test) -> Test) -> Expr {
+    let all = |parts: Vec<Expr>| parts.into_iter().map(|part| map_test(part, change)).collect();
+    match expr {
+        Expr::And(parts) => Expr::And(all(parts)),
+        Expr::Or(parts) => Expr::Or(all(parts)),
+        Expr::Not(inner) => Expr::Not(Box::new(map_test(*inner, change))),
+        Expr::Test(test) => Expr::Test(change(test)),
         other => other,
     }
 }

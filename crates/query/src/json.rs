@@ -88,9 +88,14 @@ fn string_len(text: &[u8]) -> Option<usize> {
 
 /// The text of a string that stands in quotes; what else there is as it stands.
 pub(crate) fn text_of(value: &[u8]) -> Cow<'_, [u8]> {
-    let [b'"', inner @ .., b'"'] = value else {
-        return Cow::Borrowed(value);
-    };
+    match value {
+        [b'"', inner @ .., b'"'] => unescaped(inner),
+        value => Cow::Borrowed(value),
+    }
+}
+
+/// The text that stands between two quotes.
+pub(crate) fn unescaped(inner: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr(b'\\', inner).is_none() {
         return Cow::Borrowed(inner);
     }

@@ -14,6 +14,7 @@ use crate::column::{Column, ColumnType};
 use crate::derived;
 use crate::expr::{Bodies, Expr, Leaf, Test, TextTest};
 use crate::filter::{Filter, TEXT_COLUMNS};
+use crate::json;
 use scan::{Front, Members, Strings, Tail};
 
 /// Whether the event of a line satisfies a filter.
@@ -132,29 +133,28 @@ const fn needs(column: &Column) -> Option<(Stop, NeedsTail)> {
 }
 
 impl Filter {
-    /// The filter prepared for lines. `None` if every line would have to be decoded: it looks into bodies
-    /// or at what a line does not hold.
+    /// The filter prepared for lines. `None` if every line would have to be decoded: it looks at nothing
+    /// but bodies and what a line does not hold.
     #[must_use]
     pub fn for_lines(&self) -> Option<LineFilter> {
         let mut stop = Stop::Nothing;
         let mut tail = NeedsTail::No;
-        let mut is_possible = true;
-        self.expr().visit(&mut |leaf| match leaf {
-            Leaf::Test(test) => match needs(&test.column) {
-                Some((own, own_tail)) => {
-                    stop = stop.max(own);
-                    if own_tail == NeedsTail::Yes {
-                        tail = NeedsTail::Yes;
-                    }
+        let (mut leaves, mut readable) = (0, 0);
+        self.expr().visit(&mut |leaf| {
+            leaves += 1;
+            let needed = match leaf {
+                Leaf::Test(test) => needs(&test.column),
+                Leaf::Text(_) => Some((Stop::ObjectRef, NeedsTail::No)),
+            };
+            if let Some((own, own_tail)) = needed {
+                readable += 1;
+                stop = stop.max(own);
+                if own_tail == NeedsTail::Yes {
+                    tail = NeedsTail::Yes;
                 }
-                None => is_possible = false,
-            },
-            Leaf::Text(text) => {
-                stop = stop.max(Stop::ObjectRef);
-                is_possible &= text.bodies == Bodies::Skipped;
             }
         });
-        is_possible.then(|| LineFilter {
+        (readable > 0 || leaves == 0).then(|| LineFilter {
             filter: self.clone(),
             stop,
             tail,
@@ -166,7 +166,7 @@ impl LineFilter {
     /// Whether the event of a line, with or without its LF, satisfies the filter.
     ///
     /// What is read is held to the form in which kube-apiserver writes it: type meta and members in order,
-    /// no blanks, no escapes where a value is looked at, a final `}`. What is not read, the bodies above
+    /// no blanks, no escapes in keys, a final `}`. What is not read, the bodies above
     /// all, is taken for what such a line holds there: valid JSON, and no member a second time. A line of
     /// which this may not be assumed has to be decoded. For each event that kaudit's encoder or
     /// kube-apiserver's writes, the answer is that of [`Filter::matches`], or [`LineMatch::Undecided`].
@@ -200,16 +200,19 @@ pub(crate) struct NeedsDecoding;
 
 type Read<T> = Result<T, NeedsDecoding>;
 
-/// The text between two quotes, if it stands for itself.
-pub(crate) fn as_it_stands(text: &[u8]) -> Read<&[u8]> {
-    if memchr::memchr(b'\\', text).is_some() {
-        Err(NeedsDecoding)
-    } else {
-        Ok(text)
+/// The text that stands between two quotes. The escape that stands for a byte that is not UTF-8 is left to
+/// the decoder.
+pub(crate) fn text_between(quotes: &[u8]) -> Read<Cow<'_, [u8]>> {
+    if memchr::memchr(b'\\', quotes).is_none() {
+        return Ok(Cow::Borrowed(quotes));
+    }
+    match memchr::memmem::find(quotes, b"\\ufffd") {
+        Some(_) => Err(NeedsDecoding),
+        None => Ok(json::unescaped(quotes)),
     }
 }
 
-fn present(text: &[u8]) -> Option<&[u8]> {
+fn present(text: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
     (!text.is_empty()).then_some(text)
 }
 
@@ -242,7 +245,10 @@ impl<'a> Line<'a> {
     }
 
     fn free_text(&self, text: &TextTest) -> LineMatch {
-        let mut answer = LineMatch::No;
+        let mut answer = match text.bodies {
+            Bodies::Skipped => LineMatch::No,
+            Bodies::Searched => LineMatch::Undecided,
+        };
         for column in TEXT_COLUMNS {
             match self.text(column) {
                 Ok(value) if text.holds_text(value.as_deref()) => return LineMatch::Yes,
@@ -257,7 +263,8 @@ impl<'a> Line<'a> {
         match test.column.column_type() {
             ColumnType::Text => Ok(test.holds_text(self.text(&test.column)?.as_deref())),
             ColumnType::TextList => self.texts(test),
-            ColumnType::Number => Ok(test.holds_number(self.code()?)),
+            ColumnType::Number if test.column == Column::ResponseCode => Ok(test.holds_number(self.code()?)),
+            ColumnType::Number => Err(NeedsDecoding),
             ColumnType::Bool => Ok(test.holds_bool(self.bool(&test.column)?)),
             ColumnType::Time | ColumnType::Duration => Ok(test.holds_number(match test.column {
                 Column::StageTimestamp => self.tail.stage,
@@ -272,46 +279,46 @@ impl<'a> Line<'a> {
         Members::of(self.front.response_status).number(b"code")
     }
 
-    fn member(&self, object: Option<&'a [u8]>, key: &[u8]) -> Read<Option<&'a [u8]>> {
+    fn member(&self, object: Option<&'a [u8]>, key: &[u8]) -> Read<Option<Cow<'a, [u8]>>> {
         let text = Members::of(object).text(key)?;
         Ok(text.and_then(present))
     }
 
-    fn decision(&self) -> Read<Option<&'a [u8]>> {
+    fn decision(&self) -> Read<Option<Cow<'a, [u8]>>> {
         let text = Members::of(self.tail.annotations).text(derived::DECISION.as_bytes())?;
         Ok(text.and_then(present))
     }
 
     fn bool(&self, column: &Column) -> Read<Option<bool>> {
-        let verb = as_it_stands(self.front.verb)?;
+        let verb = text_between(self.front.verb)?;
         if *column == Column::Mutating {
-            return Ok(Some(derived::mutating(verb)));
+            return Ok(Some(derived::mutating(&verb)));
         }
         let part = |key: &[u8]| {
             self.member(self.front.object_ref, key)
                 .map(Option::unwrap_or_default)
         };
         Ok(Some(derived::bulk(
-            verb,
-            part(b"resource")?,
-            part(b"namespace")?,
-            part(b"name")?,
+            &verb,
+            &part(b"resource")?,
+            &part(b"namespace")?,
+            &part(b"name")?,
         )))
     }
 
     fn text(&self, column: &Column) -> Read<Option<Cow<'a, [u8]>>> {
         let front = &self.front;
-        let plain = |text: &'a [u8]| as_it_stands(text).map(present);
+        let plain = |text: &'a [u8]| text_between(text).map(present);
         let reference = |key: &[u8]| self.member(front.object_ref, key);
         let status = |key: &[u8]| self.member(front.response_status, key);
         let name = |name: &'static str| Ok(Some(Cow::Borrowed(name.as_bytes())));
         let found = match column {
             Column::Level => {
-                let level = Level::from_name(as_it_stands(front.level)?);
+                let level = Level::from_name(&text_between(front.level)?);
                 return level.map_or(Ok(None), |level| name(level.as_str()));
             }
             Column::Stage => {
-                let stage = Stage::from_name(as_it_stands(front.stage)?);
+                let stage = Stage::from_name(&text_between(front.stage)?);
                 return stage.map_or(Ok(None), |stage| name(stage.as_str()));
             }
             Column::AuditId => plain(front.audit_id)?,
@@ -324,14 +331,20 @@ impl<'a> Line<'a> {
             Column::ImpersonationConstraint => self.member(front.constraint, b"impersonationConstraint")?,
             Column::ActorKind => {
                 let username = self.member(front.user, b"username")?.unwrap_or_default();
-                return name(derived::actor_kind(username).as_str());
+                return name(derived::actor_kind(&username).as_str());
             }
             Column::SourceIp => match Strings::of(front.source_ips).last() {
                 Some(last) => plain(last)?,
                 None => None,
             },
             Column::UserAgent => plain(front.user_agent)?,
-            Column::Client => return Ok(plain(front.user_agent)?.and_then(derived::client)),
+            Column::Client => match plain(front.user_agent)? {
+                Some(Cow::Borrowed(agent)) => derived::client(agent),
+                Some(Cow::Owned(agent)) => {
+                    derived::client(&agent).map(|client| Cow::Owned(client.into_owned()))
+                }
+                None => None,
+            },
             Column::ObjectResource => reference(b"resource")?,
             Column::ObjectNamespace => reference(b"namespace")?,
             Column::ObjectName => reference(b"name")?,
@@ -351,19 +364,19 @@ impl<'a> Line<'a> {
                     return Ok(None);
                 }
                 let decision = self.decision()?.unwrap_or_default();
-                let by = derived::denied_by(code, decision, status(b"message")?.unwrap_or_default());
+                let by = derived::denied_by(code, &decision, &status(b"message")?.unwrap_or_default());
                 return by.map_or(Ok(None), |by| name(by.as_str()));
             }
             Column::ExecCommand => {
-                if reference(b"subresource")? != Some(b"exec") {
+                if reference(b"subresource")?.as_deref() != Some(b"exec") {
                     return Ok(None);
                 }
-                let uri = as_it_stands(front.request_uri)?;
-                return Ok(derived::exec_command(b"exec", uri).map(Cow::Owned));
+                let uri = text_between(front.request_uri)?;
+                derived::exec_command(b"exec", &uri).map(Cow::Owned)
             }
             _ => return Err(NeedsDecoding),
         };
-        Ok(found.map(Cow::Borrowed))
+        Ok(found)
     }
 
     fn texts(&self, test: &Test) -> Read<bool> {
@@ -384,8 +397,8 @@ impl<'a> Line<'a> {
         };
         let mut answer = Ok(false);
         for text in Strings::of(list) {
-            match as_it_stands(text) {
-                Ok(text) if test.holds_text(Some(text)) => return Ok(true),
+            match text_between(text) {
+                Ok(text) if test.holds_text(Some(&text)) => return Ok(true),
                 Ok(_) => {}
                 Err(NeedsDecoding) => answer = Err(NeedsDecoding),
             }

@@ -1,7 +1,5 @@
 //! Common filters allocate nothing, on events and on lines.
 
-#![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
-
 use bytes::Bytes;
 use kaudit_event::{DecodedEvent, MicroTime};
 use kaudit_query::{Filter, Row};

@@ -2,13 +2,15 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
+    clippy::string_slice,
     reason = "tests stop at the first surprise"
 )]
 
 use bytes::Bytes;
 use kaudit_event::{DecodedEvent, MicroTime};
-use kaudit_query::{COLUMNS, Column, Diagnostic, Filter, Row, complete};
+use kaudit_query::{
+    COLUMNS, Case, Column, Diagnostic, Expr, Filter, LineMatch, Literal, Op, Pattern, Row, complete,
+};
 
 /// 2026-11-23T15:00:00Z
 const NOW: MicroTime = MicroTime::from_unix(1_795_446_000, 0);
@@ -145,6 +147,52 @@ const MEANINGS: &[(&str, bool)] = &[
 fn filters_mean_what_people_expect() {
     for (filter, expected) in MEANINGS {
         assert_eq!(holds(filter), *expected, "{filter}");
+    }
+}
+
+#[test]
+fn a_line_of_an_apiserver_is_decided_where_it_stands() {
+    for (text, expected) in MEANINGS {
+        let filter = Filter::parse(text, NOW).unwrap();
+        let looks_elsewhere = filter.columns().iter().any(|column| {
+            matches!(
+                column,
+                Column::RequestObject(_) | Column::ResponseObject(_) | Column::Cluster
+            )
+        });
+        match filter.for_lines() {
+            Some(lines) => assert_eq!(
+                lines.matches(EVENT.as_bytes()),
+                LineMatch::from(*expected),
+                "{text}"
+            ),
+            None => assert!(looks_elsewhere, "{text}"),
+        }
+    }
+    let partly = |text: &str| {
+        Filter::parse(text, NOW)
+            .unwrap()
+            .for_lines()
+            .unwrap()
+            .matches(EVENT.as_bytes())
+    };
+    assert_eq!(partly("verb: get and req.spec: *"), LineMatch::No);
+    assert_eq!(partly("verb: delete and req.spec: *"), LineMatch::Undecided);
+    assert_eq!(partly("verb: delete or req.spec: *"), LineMatch::Yes);
+    let bodies = Filter::parse("nginx", NOW).unwrap().searching_bodies();
+    assert_eq!(
+        bodies.for_lines().unwrap().matches(EVENT.as_bytes()),
+        LineMatch::Undecided
+    );
+    let lines = Filter::parse("verb: get", NOW).unwrap().for_lines().unwrap();
+    for line in [
+        "",
+        "{}",
+        &EVENT.replace("\"verb\":\"delete\",", ""),
+        &EVENT.replace("{\"kind\"", "{ \"kind\""),
+        EVENT.strip_suffix('}').unwrap_or_default().trim_end_matches('}'),
+    ] {
+        assert_eq!(lines.matches(line.as_bytes()), LineMatch::Undecided, "{line}");
     }
 }
 
@@ -298,7 +346,21 @@ fn nesting_and_length_are_bounded() {
     assert!(Filter::parse(&deep(64), NOW).is_ok());
     assert_eq!(errors(&deep(65))[0].code, "KA-Q002");
     assert_eq!(errors(&"not ".repeat(10_000))[0].code, "KA-Q002");
+    for open in [
+        "verb: (",
+        "(",
+        "!",
+        "-",
+        "verb in [",
+        "verb.lower(",
+        "[",
+        "verb: ((",
+        "a.b[",
+    ] {
+        assert!(!errors(&open.repeat(60_000 / open.len())).is_empty());
+    }
     assert_eq!(errors(&"a ".repeat(40_000))[0].code, "KA-Q001");
+    assert_eq!(errors(&"verb ~ a ".repeat(51))[0].code, "KA-Q012");
     assert!(errors(&") ".repeat(10_000)).len() <= 100);
 }
 
@@ -342,4 +404,34 @@ fn columns_are_those_that_are_looked_at() {
     let filter = Filter::parse("verb: get or code: 1 or not verb: list or free", NOW).unwrap();
     assert_eq!(filter.columns(), [Column::Verb, Column::ResponseCode]);
     assert_eq!(COLUMNS.len(), 48);
+}
+
+#[test]
+fn trees_made_by_hand_disregard_case_and_are_false_of_what_is_absent() {
+    let event = DecodedEvent::parse(Bytes::from_static(EVENT.as_bytes())).unwrap();
+    let row = Row::of(event.view());
+    let holds = |column: Column, op: Op| Filter::new(Expr::test(column, Case::Insensitive, op)).matches(&row);
+    let text = |text: &str| Literal::Text(text.to_owned());
+    assert!(holds(Column::UserUsername, Op::Equals(text("ALICE"))));
+    assert!(holds(
+        Column::UserAgent,
+        Op::Wildcard(Pattern::parse("KUBECTL/*(Linux*"))
+    ));
+    assert!(holds(
+        Column::ResponseReason,
+        Op::EqualsAny(vec![text("x"), text("FORBIDDEN")])
+    ));
+    assert!(!holds(Column::ImpersonatedUsername, Op::Equals(text(""))));
+    assert!(!holds(
+        Column::ImpersonatedUsername,
+        Op::Wildcard(Pattern::parse("*"))
+    ));
+    let suggested = Filter::parse("user: ALICE and code: 403", NOW)
+        .unwrap()
+        .disregarding_case();
+    assert!(suggested.matches(&row));
+    assert_eq!(
+        suggested.to_string(),
+        "user.username.lower(): alice and responseStatus.code: 403"
+    );
 }

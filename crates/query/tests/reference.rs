@@ -1,7 +1,5 @@
 //! The page about filters says what the code does.
 
-#![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
-
 use kaudit_event::MicroTime;
 use kaudit_query::{CODES, Filter, reference};
 

@@ -1,8 +1,10 @@
 //! The members of a line where they stand.
 
+use std::borrow::Cow;
+
 use memchr::{memchr2, memmem};
 
-use super::{NeedsDecoding, Read, Stop, as_it_stands};
+use super::{NeedsDecoding, Read, Stop, text_between};
 use crate::json::value_len;
 
 /// The members before the bodies, as far as they were read. Strings are what stands between their quotes,
@@ -58,40 +60,44 @@ impl<'a> Front<'a> {
         }
         front.impersonated = rest.member(b",\"impersonatedUser\":", b'{')?;
         if stop <= Stop::Impersonated {
-            return Some(front);
+            return rest.goes_on(1).then_some(front);
         }
         front.constraint = rest.member(b",\"authenticationMetadata\":", b'{')?;
         if stop <= Stop::Constraint {
-            return Some(front);
+            return rest.goes_on(2).then_some(front);
         }
         front.source_ips = rest.member(b",\"sourceIPs\":", b'[')?;
         if stop <= Stop::SourceIps {
-            return Some(front);
+            return rest.goes_on(3).then_some(front);
         }
         if let Some(after) = rest.0.strip_prefix(b",\"userAgent\":") {
             rest = Rest(after);
             front.user_agent = rest.string()?;
         }
         if stop <= Stop::UserAgent {
-            return Some(front);
+            return rest.goes_on(4).then_some(front);
         }
         front.object_ref = rest.member(b",\"objectRef\":", b'{')?;
         if stop <= Stop::ObjectRef {
-            return Some(front);
+            return rest.goes_on(5).then_some(front);
         }
         front.response_status = rest.member(b",\"responseStatus\":", b'{')?;
-        // Nothing that is looked for may come later.
-        let follows = [
-            &b",\"requestObject\":"[..],
-            b",\"responseObject\":",
-            b",\"requestReceivedTimestamp\":",
-        ];
-        follows
-            .iter()
-            .any(|next| rest.0.starts_with(next))
-            .then_some(front)
+        rest.goes_on(6).then_some(front)
     }
 }
+
+/// The members behind `user`, in order; all but the last may be missing.
+const BEHIND_USER: [&[u8]; 9] = [
+    b",\"impersonatedUser\":",
+    b",\"authenticationMetadata\":",
+    b",\"sourceIPs\":",
+    b",\"userAgent\":",
+    b",\"objectRef\":",
+    b",\"responseStatus\":",
+    b",\"requestObject\":",
+    b",\"responseObject\":",
+    b",\"requestReceivedTimestamp\":",
+];
 
 /// What is left of a line.
 #[derive(Clone, Copy)]
@@ -113,6 +119,12 @@ impl<'a> Rest<'a> {
         let (text, rest) = inner.split_at_checked(length)?;
         self.0 = rest.get(1..)?;
         Some(text)
+    }
+
+    /// Whether a member follows that comes behind the first `read` of [`BEHIND_USER`]: then those that were
+    /// not found are not there, neither in another order nor with an escape in their keys.
+    fn goes_on(&self, read: usize) -> bool {
+        BEHIND_USER.iter().skip(read).any(|key| self.0.starts_with(key))
     }
 
     fn always(&mut self, key: &[u8]) -> Option<&'a [u8]> {
@@ -167,7 +179,10 @@ impl<'a> Members<'a> {
         }
         let mut rest = Rest(object.strip_prefix(b"{").ok_or(NeedsDecoding)?);
         loop {
-            let name = as_it_stands(rest.string().ok_or(NeedsDecoding)?)?;
+            let name = rest.string().ok_or(NeedsDecoding)?;
+            if memchr::memchr(b'\\', name).is_some() {
+                return Err(NeedsDecoding);
+            }
             rest.0 = rest.0.strip_prefix(b":").ok_or(NeedsDecoding)?;
             let length = value_len(rest.0)
                 .filter(|length| *length > 0)
@@ -185,10 +200,10 @@ impl<'a> Members<'a> {
     }
 
     /// The text of a member.
-    pub(super) fn text(self, key: &[u8]) -> Read<Option<&'a [u8]>> {
+    pub(super) fn text(self, key: &[u8]) -> Read<Option<Cow<'a, [u8]>>> {
         match self.value(key)? {
             None => Ok(None),
-            Some([b'"', inner @ .., b'"']) => as_it_stands(inner).map(Some),
+            Some([b'"', inner @ .., b'"']) => text_between(inner).map(Some),
             Some(_) => Err(NeedsDecoding),
         }
     }
@@ -206,18 +221,21 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The strings of a list, between their quotes. What is no string ends it with a text that has an escape,
-/// so that it is decoded.
+/// The strings of a list, between their quotes. What is no string ends it with a text that only the decoder
+/// reads.
 #[derive(Clone, Copy)]
 pub(super) struct Strings<'a> {
     rest: &'a [u8],
 }
 
+/// No string begins so, and none is read from it.
+const UNREADABLE: &[u8] = b"\\ufffd";
+
 impl<'a> Strings<'a> {
     pub(super) fn of(list: Option<&'a [u8]>) -> Self {
         let rest = match list {
             Some([b'[', inner @ .., b']']) => inner,
-            Some(_) => b"?",
+            Some(_) => UNREADABLE,
             None => b"",
         };
         Self { rest }
@@ -244,7 +262,7 @@ impl<'a> Iterator for Strings<'a> {
             }
             _ => {
                 self.rest = b"";
-                Some(b"\\")
+                Some(UNREADABLE)
             }
         }
     }

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 
-use super::Parser;
 use super::comparison::{Operator, Raw};
 use super::time::{self, Interval};
+use super::{MAX_REGEXES, Parser};
 use crate::column::{Column, ColumnType};
 use crate::diagnostic::{self as codes, Diagnostic};
 use crate::expr::{Case, Comparison, Expr, Literal, Op, Regex};
@@ -259,6 +259,12 @@ impl Parser<'_> {
     }
 
     fn regex(&mut self, column: &Column, raw: &Raw) -> Expr {
+        self.regexes += 1;
+        if self.regexes > MAX_REGEXES {
+            let message = format!("a filter has at most {MAX_REGEXES} regular expressions");
+            self.error(codes::BAD_REGEX, raw.span.clone(), message);
+            return Expr::Everything;
+        }
         match Regex::new(&raw.text) {
             Ok(regex) => Expr::test(column.clone(), Case::Sensitive, Op::Regex(regex)),
             Err(error) => {

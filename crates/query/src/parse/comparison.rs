@@ -356,9 +356,8 @@ impl Parser<'_> {
             diagnostic = diagnostic.help(format!(
                 "several values: `{field} in (...)`, with wildcards `{field}: (...)`"
             ));
-            let found = self.found.len();
-            self.list(None, ')', wanted);
-            self.found.truncate(found);
+            let rest = self.rest();
+            self.at += rest.find(')').map_or(rest.len(), |close| close + 1);
         } else {
             diagnostic = diagnostic.help(format!("whether there is one at all: `{field}: *`"));
         }

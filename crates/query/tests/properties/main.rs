@@ -54,7 +54,7 @@ fn escaped(line: &[u8], seed: u64) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn what_is_printed_reads_as_the_same_filter(text in generate::filter()) {
@@ -184,6 +184,11 @@ proptest! {
         let truly = times.iter().map(|(time, _)| time).collect::<std::collections::BTreeSet<_>>().len();
         prop_assert_eq!(merged.finish(), DistinctCount::Exactly(truly as u64));
     }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn comparisons_merge_to_what_one_would_have_counted(events in vec((generate::event(), any::<bool>()), 0..12), at in any::<prop::sample::Index>()) {
