@@ -53,6 +53,7 @@ mod at {
     pub(super) const VERB: usize = 6;
     pub(super) const USER: usize = 7;
     pub(super) const IMPERSONATED_USER: usize = 8;
+    pub(super) const AUTHENTICATION_METADATA: usize = 9;
     pub(super) const SOURCE_IPS: usize = 10;
     pub(super) const USER_AGENT: usize = 11;
     pub(super) const OBJECT_REF: usize = 12;
@@ -189,6 +190,13 @@ impl<'a> EventView<'a> {
     #[must_use]
     pub fn impersonated_user(&self) -> Option<ObjectView<'a>> {
         self.field(at::IMPERSONATED_USER)
+            .map(|value| ObjectView(Some(value)))
+    }
+
+    /// How the identity was obtained.
+    #[must_use]
+    pub fn authentication_metadata(&self) -> Option<ObjectView<'a>> {
+        self.field(at::AUTHENTICATION_METADATA)
             .map(|value| ObjectView(Some(value)))
     }
 

@@ -1,0 +1,25 @@
+//! The filter language of kaudit: one language for the command line, the API, saved views and rules.
+//!
+//! No I/O. A [`Filter`] is parsed from text, with every mistake told at once; [`Filter::matches`] on a
+//! [`Row`] is what it means. Field names are the paths of an audit event's JSON; `docs/filter.md` is the
+//! language for people and is made from the tables in here.
+
+mod column;
+pub mod derived;
+mod diagnostic;
+mod expr;
+mod filter;
+mod json;
+mod parse;
+mod path;
+mod pattern;
+mod row;
+mod test;
+
+pub use column::{COLUMNS, Column, ColumnInfo, ColumnType, Origin};
+pub use diagnostic::{CODES, CodeInfo, Diagnostic, Fix, Label, Severity};
+pub use expr::{Bodies, Case, Comparison, Expr, Leaf, Literal, Op, Regex, RegexError, Test, TextTest};
+pub use filter::{Filter, TEXT_COLUMNS};
+pub use path::Path;
+pub use pattern::{Pattern, PatternPart, Substring};
+pub use row::{Envelope, Row, Value, micros};
