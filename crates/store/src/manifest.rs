@@ -86,9 +86,9 @@ pub struct Part {
     pub hash: Hash,
     /// The key that the file is encrypted with; no file is yet.
     pub key_id: Option<String>,
-    /// Why the file is kept although its time is over.
+    /// The rules by which its rows are kept although their time is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<String>,
+    pub kept_by: Option<String>,
 }
 
 impl Part {
@@ -107,7 +107,7 @@ impl Part {
             max_seq: 0,
             hash: Hash::default(),
             key_id: None,
-            class: None,
+            kept_by: None,
         }
     }
 

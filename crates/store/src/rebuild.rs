@@ -22,7 +22,7 @@ pub(crate) struct Rows<'a> {
     received_delta: &'a Int64Array,
     pub(crate) seq: &'a Int64Array,
     pub(crate) ingested: &'a TimestampMicrosecondArray,
-    pub(crate) policy_rule: &'a Int32Array,
+    policy_rule: &'a Int32Array,
     code: &'a Int32Array,
     bytes: &'a Int32Array,
     annotations: &'a MapArray,
@@ -243,9 +243,12 @@ impl<'a> Rows<'a> {
         status.end();
     }
 
-    /// Whether the row keeps the received bytes.
-    pub(crate) fn is_raw(&self, row: usize) -> bool {
-        self.raw.is_valid(row)
+    /// The policy rule of a row.
+    pub(crate) fn policy_rule(&self, row: usize) -> Option<u32> {
+        let is_there = self.policy_rule.is_valid(row);
+        is_there
+            .then(|| u32::try_from(self.policy_rule.value(row)).ok())
+            .flatten()
     }
 
     /// How many rows keep the received bytes.
@@ -260,16 +263,21 @@ impl<'a> Rows<'a> {
     }
 
     /// The annotations of a row, in their order.
-    pub(crate) fn annotations(&self, row: usize) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let offsets = self.annotations.value_offsets();
-        let range = match (offsets.get(row), offsets.get(row + 1)) {
-            (Some(from), Some(to)) if self.annotations.is_valid(row) => index(*from)..index(*to),
-            _ => 0..0,
-        };
-        let keys = self.annotations.keys().as_string_opt::<i32>();
-        let values = self.annotations.values().as_string_opt::<i32>();
-        range.filter_map(move |at| Some((keys?.value(at), values?.value(at))))
+    fn annotations(&self, row: usize) -> impl Iterator<Item = (&'a str, &'a str)> {
+        map_texts(self.annotations, row)
     }
+}
+
+/// The pairs of a map, in their order.
+pub(crate) fn map_texts(map: &MapArray, row: usize) -> impl Iterator<Item = (&str, &str)> {
+    let offsets = map.value_offsets();
+    let range = match (offsets.get(row), offsets.get(row + 1)) {
+        (Some(from), Some(to)) if map.is_valid(row) => index(*from)..index(*to),
+        _ => 0..0,
+    };
+    let keys = map.keys().as_string_opt::<i32>();
+    let values = map.values().as_string_opt::<i32>();
+    range.filter_map(move |at| Some((keys?.value(at), values?.value(at))))
 }
 
 fn index(offset: i32) -> usize {

@@ -138,6 +138,31 @@ impl Col {
         COLUMNS.iter().map(|(column, ..)| *column)
     }
 
+    /// Whether its texts repeat, so that a test need not look at each row.
+    const fn has_few_texts(self) -> bool {
+        matches!(
+            self,
+            Self::Cluster
+                | Self::Source
+                | Self::Instance
+                | Self::Level
+                | Self::Stage
+                | Self::Verb
+                | Self::Decision
+                | Self::User
+                | Self::UserUid
+                | Self::ImpersonatedUser
+                | Self::UserAgent
+                | Self::Resource
+                | Self::Namespace
+                | Self::Subresource
+                | Self::ApiGroup
+                | Self::ApiVersion
+                | Self::Reason
+                | Self::Status
+        )
+    }
+
     /// Its name in the files.
     pub(crate) fn name(self) -> &'static str {
         COLUMNS.get(self.at()).map_or("", |(_, name, ..)| name)
@@ -190,6 +215,27 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 /// The schema of every batch and every file.
 pub(crate) fn schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
+}
+
+static CODED: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let coded = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let fields: Vec<Field> = COLUMNS
+        .iter()
+        .map(|(column, name, kind, null)| {
+            let data_type = if column.has_few_texts() {
+                coded.clone()
+            } else {
+                data_type(*kind)
+            };
+            Field::new(*name, data_type, *null == Null::Absent)
+        })
+        .collect();
+    Arc::new(Schema::new(fields))
+});
+
+/// The same columns, with each distinct text once where there are few.
+pub(crate) fn coded() -> SchemaRef {
+    Arc::clone(&CODED)
 }
 
 /// How a file is written: by its sort order and for how long.

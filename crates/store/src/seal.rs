@@ -75,8 +75,10 @@ impl Store {
         next.parts.extend(parts.iter().cloned());
         self.commit(next, |state| state.tail.retain(|chunk| chunk.next > to))?;
         self.faults.after(Step::Committed)?;
+        if cursor.position() < Seq::new(to) {
+            cursor.advance(Seq::new(to))?;
+        }
         drop(work);
-        cursor.advance(Seq::new(to))?;
         self.faults.after(Step::Done)?;
         Ok(Sealed { parts, to })
     }
