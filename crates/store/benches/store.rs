@@ -18,10 +18,9 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use kaudit_event::MicroTime;
 use kaudit_event::record::{RecordHead, Transport};
 use kaudit_journal::{Batch, Hold, Journal};
-use kaudit_query::{Column, Filter, Value};
+use kaudit_query::{Case, Column, Expr, Filter, Literal, Op, Value};
 use kaudit_store::{CaughtUp, Compaction, Options, Order, Scan, Snapshot, Store};
 
 fn main() {
@@ -31,7 +30,8 @@ fn main() {
     };
     let parent = std::env::var("KAUDIT_STORE_DIR").map_or_else(|_| std::env::temp_dir(), PathBuf::from);
     let dir = tempfile::tempdir_in(parent).unwrap();
-    let (journal, _) = Journal::open(&dir.path().join("journal"), kaudit_journal::Options::default()).unwrap();
+    let (journal, _) =
+        Journal::open(&dir.path().join("journal"), kaudit_journal::Options::default()).unwrap();
     let bytes = fill(&journal, Path::new(&log));
     for threads in [1, 2] {
         let root = dir.path().join(format!("store-{threads}"));
@@ -44,7 +44,10 @@ fn main() {
             let cold = Store::open_to_read(&root, Options::default()).unwrap();
             let begun = Instant::now();
             ask_once(&cold.snapshot());
-            println!("q4 with cold footers: {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
+            println!(
+                "q4 with cold footers: {:.1} ms",
+                begun.elapsed().as_secs_f64() * 1e3
+            );
             let begun = Instant::now();
             let done = store.compact(&Compaction::before(i64::MAX), 0).unwrap();
             let took = begun.elapsed().as_secs_f64();
@@ -139,11 +142,19 @@ fn seal(store: &Store, journal: &Journal, bytes: u64) {
     );
 }
 
-fn filter(text: &str) -> Filter {
-    Filter::parse(text, MicroTime::from_unix(1_795_000_000, 0)).unwrap()
+fn test(column: Column, op: Op) -> Expr {
+    Expr::test(column, Case::Sensitive, op)
 }
 
-fn top(snapshot: &Snapshot, text: &str, columns: &[Column]) -> usize {
+fn is(column: Column, text: &str) -> Expr {
+    test(column, Op::Equals(Literal::Text(text.to_owned())))
+}
+
+fn everything() -> Filter {
+    Filter::everything()
+}
+
+fn top(snapshot: &Snapshot, filter: Filter, columns: &[Column]) -> usize {
     let fold = |counts: &mut HashMap<Vec<Vec<u8>>, i64>, hit: &kaudit_store::Hit<'_>| {
         let key = (0..columns.len())
             .map(|at| match hit.value(at) {
@@ -153,45 +164,85 @@ fn top(snapshot: &Snapshot, text: &str, columns: &[Column]) -> usize {
             .collect();
         *counts.entry(key).or_default() += 1;
     };
-    let (states, _) = snapshot.fold(&Scan::new(filter(text)), columns, HashMap::new, fold).unwrap();
-    states.into_iter().flatten().map(|(key, _)| key).collect::<HashSet<_>>().len()
+    let (states, _) = snapshot
+        .fold(&Scan::new(filter), columns, HashMap::new, fold)
+        .unwrap();
+    states
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key)
+        .collect::<HashSet<_>>()
+        .len()
 }
 
 fn ask_once(snapshot: &Snapshot) -> usize {
-    top(snapshot, "", &[Column::Verb])
+    top(snapshot, everything(), &[Column::Verb])
 }
 
 /// A user, an auditID and a source that are in the log.
 fn samples(snapshot: &Snapshot) -> (String, String, i64) {
-    let page = snapshot.page(&Scan::new(filter("verb:delete")), Order::OldestFirst, 500, None).unwrap();
+    let page = snapshot
+        .page(
+            &Scan::new(Filter::new(is(Column::Verb, "delete"))),
+            Order::OldestFirst,
+            500,
+            None,
+        )
+        .unwrap();
     let event = &page.events[page.events.len() / 2];
     let decoded = kaudit_event::DecodedEvent::parse(event.event.clone()).unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let view = decoded.view();
-    (text(&view.audit_id()), text(&view.user().text("username")), event.position.ts)
+    (
+        text(&view.audit_id()),
+        text(&view.user().text("username")),
+        event.position.ts,
+    )
 }
 
 type Question<'a> = (&'static str, Box<dyn Fn() -> usize + 'a>);
 
 fn ask(what: &str, snapshot: &Snapshot) {
     let (audit_id, user, ts) = samples(snapshot);
-    let page = |text: &str| {
-        snapshot.page(&Scan::new(filter(text)), Order::NewestFirst, 100, None).unwrap().events.len()
+    let page = |filter: Filter| {
+        snapshot
+            .page(&Scan::new(filter), Order::NewestFirst, 100, None)
+            .unwrap()
+            .events
+            .len()
     };
-    let scan = |text: &str| Scan::new(filter(text));
     let questions: Vec<Question<'_>> = vec![
-        ("q1 an auditID", Box::new(|| page(&format!("auditID = \"{audit_id}\"")))),
+        (
+            "q1 an auditID",
+            Box::new(|| page(Filter::new(is(Column::AuditId, &audit_id)))),
+        ),
         (
             "q2 deletes of a user in an hour",
             Box::new(|| {
                 let hour = 3_600_000_000;
-                let scan = scan(&format!("user.username = \"{user}\" and verb = delete"));
-                let scan = scan.between(Some(ts - hour / 2), Some(ts + hour / 2));
-                snapshot.page(&scan, Order::NewestFirst, 100, None).unwrap().events.len()
+                let wanted = Expr::all([is(Column::UserUsername, &user), is(Column::Verb, "delete")]);
+                let scan = Scan::new(Filter::new(wanted)).between(Some(ts - hour / 2), Some(ts + hour / 2));
+                snapshot
+                    .page(&scan, Order::NewestFirst, 100, None)
+                    .unwrap()
+                    .events
+                    .len()
             }),
         ),
-        ("q3 403 by user", Box::new(|| top(snapshot, "responseStatus.code = 403", &[Column::UserUsername]))),
-        ("q4 by verb", Box::new(|| top(snapshot, "", &[Column::Verb]))),
+        (
+            "q3 403 by user",
+            Box::new(|| {
+                top(
+                    snapshot,
+                    Filter::new(test(Column::ResponseCode, Op::Equals(Literal::Number(403)))),
+                    &[Column::UserUsername],
+                )
+            }),
+        ),
+        (
+            "q4 by verb",
+            Box::new(|| top(snapshot, everything(), &[Column::Verb])),
+        ),
         (
             "q5 users by bytes",
             Box::new(|| {
@@ -204,44 +255,55 @@ fn ask(what: &str, snapshot: &Snapshot) {
                         }
                     }
                 };
-                let (states, _) = snapshot.fold(&scan(""), &columns, HashMap::new, fold).unwrap();
+                let (states, _) = snapshot
+                    .fold(&Scan::new(everything()), &columns, HashMap::new, fold)
+                    .unwrap();
                 states.iter().map(HashMap::len).max().unwrap_or_default()
             }),
         ),
         (
             "q6 secrets read by people",
             Box::new(|| {
-                let text = "objectRef.resource = secrets and verb in (get, list, watch) and not user.username : system:*";
-                top(snapshot, text, &[Column::UserUsername, Column::ObjectNamespace, Column::ObjectName])
+                let verbs = ["get", "list", "watch"].map(|verb| Literal::Text(verb.to_owned()));
+                let wanted = Expr::all([
+                    is(Column::ObjectResource, "secrets"),
+                    test(Column::Verb, Op::EqualsAny(verbs.to_vec())),
+                    test(Column::UserUsername, Op::StartsWith("system:".to_owned())).negated(),
+                ]);
+                top(
+                    snapshot,
+                    Filter::new(wanted),
+                    &[Column::UserUsername, Column::ObjectNamespace, Column::ObjectName],
+                )
             }),
         ),
         (
             "q7 privileged in request bodies",
             Box::new(|| {
-                let found = kaudit_query::Expr::test(
-                    Column::from_name("requestObject.spec.containers.securityContext.privileged").unwrap(),
-                    kaudit_query::Case::Sensitive,
-                    kaudit_query::Op::Equals(kaudit_query::Literal::Text("true".to_owned())),
-                );
+                let column = Column::from_name("requestObject.spec.containers.securityContext.privileged");
+                let found = is(column.unwrap(), "true");
                 let (count, _) = snapshot.count(&Scan::new(Filter::new(found))).unwrap();
                 usize::try_from(count).unwrap()
             }),
         ),
-        ("q8 the newest 100", Box::new(|| page(""))),
+        ("q8 the newest 100", Box::new(|| page(everything()))),
         (
             "q9 by minute",
             Box::new(|| {
                 let fold = |counts: &mut HashMap<i64, u64>, hit: &kaudit_store::Hit<'_>| {
                     *counts.entry(hit.ts() / 60_000_000).or_default() += 1;
                 };
-                let (states, _) = snapshot.fold(&scan(""), &[], HashMap::new, fold).unwrap();
+                let (states, _) = snapshot
+                    .fold(&Scan::new(everything()), &[], HashMap::new, fold)
+                    .unwrap();
                 states.iter().map(HashMap::len).sum()
             }),
         ),
         (
             "q10 addresses of a service account",
             Box::new(|| {
-                let text = "user.username = \"system:serviceaccount:monitoring:prometheus-k8s\"";
+                let user = "system:serviceaccount:monitoring:prometheus-k8s";
+                let scan = Scan::new(Filter::new(is(Column::UserUsername, user)));
                 let fold = |found: &mut HashSet<Vec<u8>>, hit: &kaudit_store::Hit<'_>| {
                     if let Value::Texts(texts) = hit.value(0) {
                         for text in texts {
@@ -252,7 +314,7 @@ fn ask(what: &str, snapshot: &Snapshot) {
                     }
                 };
                 let (states, _) = snapshot
-                    .fold(&scan(text), &[Column::SourceIps], HashSet::new, fold)
+                    .fold(&scan, &[Column::SourceIps], HashSet::new, fold)
                     .unwrap();
                 states.into_iter().flatten().collect::<HashSet<_>>().len()
             }),
@@ -270,6 +332,9 @@ fn ask(what: &str, snapshot: &Snapshot) {
             })
             .collect();
         times.sort_by(f64::total_cmp);
-        println!("{what}: {name}: first {first:.1} ms, then {:.1} ms; {answer} rows", times[4]);
+        println!(
+            "{what}: {name}: first {first:.1} ms, then {:.1} ms; {answer} rows",
+            times[4]
+        );
     }
 }

@@ -97,7 +97,9 @@ impl Builder {
     /// Adds a row. An event without a stageTimestamp is filed under the time it was taken in.
     pub(crate) fn push(&mut self, seq: u64, record: &Record) {
         let event = &record.event;
-        let event = event.strip_suffix(b"\n").map_or_else(|| event.clone(), |line| event.slice_ref(line));
+        let event = event
+            .strip_suffix(b"\n")
+            .map_or_else(|| event.clone(), |line| event.slice_ref(line));
         self.seq.append_value(i64::try_from(seq).unwrap_or(i64::MAX));
         self.ingested.append_value(record.received_micros);
         self.text(Col::Cluster, Some(&record.cluster));
@@ -164,7 +166,10 @@ impl Builder {
         self.text(Col::RequestObject, fields.request_object.as_deref());
         self.text(Col::ResponseObject, fields.response_object.as_deref());
         self.code.append_option(fields.code);
-        push_list(&mut self.impersonated_groups, fields.impersonated_groups.as_deref());
+        push_list(
+            &mut self.impersonated_groups,
+            fields.impersonated_groups.as_deref(),
+        );
         push_list(&mut self.groups, fields.groups.as_deref());
         push_list(&mut self.source_ips, fields.source_ips.as_deref());
         let mut decision = None;
@@ -427,7 +432,8 @@ impl<'a> Fields<'a> {
         let impersonated = view.impersonated_user();
         let reference = view.object_ref();
         let response = view.response_status();
-        let of = |object: &Option<ObjectView<'a>>, key: &str| object.as_ref().and_then(|it| some(it.text(key)));
+        let of =
+            |object: &Option<ObjectView<'a>>, key: &str| object.as_ref().and_then(|it| some(it.text(key)));
         let json = |raw: &'a [u8]| (!raw.is_empty()).then(|| String::from_utf8_lossy(raw));
         Self {
             level: Cow::Borrowed(view.level().map_or("", kaudit_event::Level::as_str)),
@@ -453,8 +459,12 @@ impl<'a> Fields<'a> {
             reason: of(&response, "reason"),
             message: of(&response, "message"),
             status: of(&response, "status"),
-            annotations: Some(view.annotations().map(|(key, value)| (lossy(key), lossy(value))).collect())
-                .filter(|annotations: &Vec<_>| !annotations.is_empty()),
+            annotations: Some(
+                view.annotations()
+                    .map(|(key, value)| (lossy(key), lossy(value)))
+                    .collect(),
+            )
+            .filter(|annotations: &Vec<_>| !annotations.is_empty()),
             request_object: view.request_object().and_then(json),
             response_object: view.response_object().and_then(json),
             received: view.request_received_timestamp().and_then(micros),

@@ -174,7 +174,13 @@ impl<'a> Files<'a> {
             Some(writer) => writer,
             None => {
                 // The version makes the name new, whatever was there before.
-                let first = Rows::of(batch)?.seq.values().iter().min().copied().unwrap_or_default();
+                let first = Rows::of(batch)?
+                    .seq
+                    .values()
+                    .iter()
+                    .min()
+                    .copied()
+                    .unwrap_or_default();
                 let path = format!(
                     "{}/part-{first:020}-{}-{}.parquet",
                     self.folder,
@@ -275,4 +281,3 @@ fn by_object(batch: &RecordBatch) -> Result<Vec<usize>, StoreError> {
     keys.sort_unstable();
     Ok(keys.into_iter().map(|(.., row)| row).collect())
 }
-

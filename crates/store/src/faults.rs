@@ -54,7 +54,11 @@ impl Faults {
     }
 
     #[cfg(not(test))]
-    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "in tests it may fail")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "in tests it may fail"
+    )]
     pub(crate) const fn after(&self, _step: Step) -> Result<(), StoreError> {
         Ok(())
     }

@@ -359,15 +359,21 @@ fn value_len(text: &[u8]) -> Option<usize> {
 /// Microseconds since 1970 of `2006-01-02T15:04:05.000000Z`, for the years 0 to 9999.
 fn micros_of(text: &[u8]) -> Option<i64> {
     let text: &[u8; 27] = text.try_into().ok()?;
-    let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (26, b'Z')];
+    let separators = [
+        (4, b'-'),
+        (7, b'-'),
+        (10, b'T'),
+        (13, b':'),
+        (16, b':'),
+        (19, b'.'),
+        (26, b'Z'),
+    ];
     if separators.iter().any(|(at, byte)| text.get(*at) != Some(byte)) {
         return None;
     }
     let number = |range: std::ops::Range<usize>| -> Option<i64> {
         text.get(range)?.iter().try_fold(0_i64, |sum, digit| {
-            digit
-                .is_ascii_digit()
-                .then(|| sum * 10 + i64::from(digit - b'0'))
+            digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0'))
         })
     };
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
@@ -386,7 +392,10 @@ mod tests {
     #[test]
     fn a_text_loses_the_escapes_that_the_encoder_writes_and_no_others() {
         assert_eq!(unescaped("ab"), Some(Cow::Borrowed("ab")));
-        assert_eq!(unescaped(r#"a\u0026b\"\\\n\u2028"#).as_deref(), Some("a&b\"\\\n\u{2028}"));
+        assert_eq!(
+            unescaped(r#"a\u0026b\"\\\n\u2028"#).as_deref(),
+            Some("a&b\"\\\n\u{2028}")
+        );
         for broken in [r"\ufffd", r"\ud83d\ude00", r"\/", r"\u12", "\\"] {
             assert_eq!(unescaped(broken), None, "{broken}");
         }
@@ -395,7 +404,10 @@ mod tests {
     #[test]
     fn times_become_microseconds() {
         assert_eq!(micros_of(b"1970-01-01T00:00:01.000002Z"), Some(1_000_002));
-        assert_eq!(micros_of(b"2026-01-02T03:04:05.000006Z"), Some(1_767_323_045_000_006));
+        assert_eq!(
+            micros_of(b"2026-01-02T03:04:05.000006Z"),
+            Some(1_767_323_045_000_006)
+        );
         assert_eq!(micros_of(b"2026-13-02T03:04:05.000006Z"), None);
         assert_eq!(micros_of(b"2026-01-02T03:04:05Z"), None);
     }

@@ -209,7 +209,8 @@ impl Manifest {
             return Err(damaged(format!("it has {size} bytes")));
         }
         let bytes = std::fs::read(&path).at(&path)?;
-        let mut manifest: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let mut manifest: Self =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if manifest.format != FORMAT {
             return Err(damaged(format!(
                 "it has format {}, known is {FORMAT}",

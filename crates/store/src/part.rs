@@ -14,11 +14,11 @@ use parquet::arrow::arrow_writer::{
 };
 use parquet::file::writer::SerializedFileWriter;
 
+use crate::StoreError;
 use crate::error::At;
 use crate::manifest::{Hash, Part};
 use crate::rebuild::Rows;
 use crate::schema::{self, Col, Form, GROUP_ROWS};
-use crate::StoreError;
 
 /// A file that is being written under a temporary name.
 pub(crate) struct PartWriter {
@@ -168,7 +168,9 @@ fn encode(
         let mut done = Vec::new();
         while let Some(slot) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
             let task = slot.lock().ok().and_then(|mut slot| slot.take());
-            let (Some(task), schema) = (task, schema::schema()) else { continue };
+            let (Some(task), schema) = (task, schema::schema()) else {
+                continue;
+            };
             let leaves = compute_leaves(schema.field(task.at), &task.array)?;
             let mut chunks = Vec::new();
             for (leaf, mut writer) in leaves.iter().zip(task.writers) {

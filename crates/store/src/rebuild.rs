@@ -86,8 +86,16 @@ impl<'a> Rows<'a> {
             *to = array.as_string_opt::<i32>();
         }
         let list = |it: Col| column(it)?.as_list_opt::<i32>().ok_or_else(|| wrong(it));
-        let int = |it: Col| column(it)?.as_primitive_opt::<Int32Type>().ok_or_else(|| wrong(it));
-        let long = |it: Col| column(it)?.as_primitive_opt::<Int64Type>().ok_or_else(|| wrong(it));
+        let int = |it: Col| {
+            column(it)?
+                .as_primitive_opt::<Int32Type>()
+                .ok_or_else(|| wrong(it))
+        };
+        let long = |it: Col| {
+            column(it)?
+                .as_primitive_opt::<Int64Type>()
+                .ok_or_else(|| wrong(it))
+        };
         let time = |it: Col| {
             column(it)?
                 .as_primitive_opt::<TimestampMicrosecondType>()
@@ -148,7 +156,10 @@ impl<'a> Rows<'a> {
         }
         out.extend_from_slice(b",\"user\":");
         let mut user = Object::begin(out);
-        user.text("\"username\":", self.text(Col::User, row).filter(|name| !name.is_empty()));
+        user.text(
+            "\"username\":",
+            self.text(Col::User, row).filter(|name| !name.is_empty()),
+        );
         user.text("\"uid\":", self.text(Col::UserUid, row));
         user.list("\"groups\":", self.groups, row);
         user.json("\"extra\":", self.text(Col::UserExtra, row));
@@ -175,7 +186,10 @@ impl<'a> Rows<'a> {
             out.extend_from_slice(b",\"userAgent\":");
             push_json_string(out, agent.as_bytes());
         }
-        if OBJECT_COLUMNS.iter().any(|column| self.text(*column, row).is_some()) {
+        if OBJECT_COLUMNS
+            .iter()
+            .any(|column| self.text(*column, row).is_some())
+        {
             out.extend_from_slice(b",\"objectRef\":");
             let mut object = Object::begin(out);
             for (key, column) in OBJECT_KEYS.into_iter().zip(OBJECT_COLUMNS) {
@@ -195,7 +209,10 @@ impl<'a> Rows<'a> {
         }
         out.extend_from_slice(b",\"requestReceivedTimestamp\":");
         if self.received_delta.is_valid(row) {
-            push_time(out, self.ts.value(row).wrapping_sub(self.received_delta.value(row)));
+            push_time(
+                out,
+                self.ts.value(row).wrapping_sub(self.received_delta.value(row)),
+            );
         } else {
             out.extend_from_slice(b"null");
         }
@@ -236,7 +253,10 @@ impl<'a> Rows<'a> {
         status.text("\"status\":", word);
         status.text("\"message\":", message);
         status.text("\"reason\":", reason);
-        status.json("\"details\":", extra.and_then(|extra| extra.details).map(RawValue::get));
+        status.json(
+            "\"details\":",
+            extra.and_then(|extra| extra.details).map(RawValue::get),
+        );
         if has_code {
             status.number("\"code\":", i64::from(self.code.value(row)));
         }
@@ -258,7 +278,12 @@ impl<'a> Rows<'a> {
 
     /// Bytes of the events together.
     pub(crate) fn event_bytes(&self) -> u64 {
-        let sum = self.bytes.values().iter().map(|bytes| i64::from(*bytes)).sum::<i64>();
+        let sum = self
+            .bytes
+            .values()
+            .iter()
+            .map(|bytes| i64::from(*bytes))
+            .sum::<i64>();
         u64::try_from(sum).unwrap_or_default()
     }
 

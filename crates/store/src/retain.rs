@@ -3,8 +3,8 @@
 use arrow_buffer::BooleanBuffer;
 use kaudit_query::Filter;
 
-use crate::compact::Files;
 use crate::calendar::MICROS_PER_DAY;
+use crate::compact::Files;
 use crate::error::StoreError;
 use crate::part::WrittenPart;
 use crate::scan::units::{select, units_of};
@@ -90,7 +90,11 @@ impl Store {
                 let before = done.added.len();
                 self.expire(part, &retention.rules(now, Why::Size), Why::Size, now, &mut done)?;
                 let kept: u64 = done.added.iter().skip(before).map(|part| part.bytes).sum();
-                if done.removed.last().is_some_and(|removed| removed.path == part.path) {
+                if done
+                    .removed
+                    .last()
+                    .is_some_and(|removed| removed.path == part.path)
+                {
                     bytes = bytes.saturating_sub(part.bytes).saturating_add(kept);
                 }
             }
@@ -191,15 +195,11 @@ impl Retention {
             filter: &hold.filter,
             from: i64::MIN,
         });
-        let classes = self
-            .classes
-            .iter()
-            .filter(|_| why == Why::Age)
-            .map(|class| Rule {
-                name: &class.name,
-                filter: &class.filter,
-                from: now.saturating_sub(class.max_age),
-            });
+        let classes = self.classes.iter().filter(|_| why == Why::Age).map(|class| Rule {
+            name: &class.name,
+            filter: &class.filter,
+            from: now.saturating_sub(class.max_age),
+        });
         holds.chain(classes).collect()
     }
 }

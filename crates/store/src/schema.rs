@@ -97,8 +97,18 @@ const COLUMNS: [Definition; 41] = [
     (Col::Decision, "decision", Kind::Text, Null::Absent),
     (Col::User, "user", Kind::Text, Null::Never),
     (Col::UserUid, "user_uid", Kind::Text, Null::Absent),
-    (Col::ImpersonatedUser, "impersonated_user", Kind::Text, Null::Absent),
-    (Col::ImpersonatedGroups, "impersonated_groups", Kind::Texts, Null::Absent),
+    (
+        Col::ImpersonatedUser,
+        "impersonated_user",
+        Kind::Text,
+        Null::Absent,
+    ),
+    (
+        Col::ImpersonatedGroups,
+        "impersonated_groups",
+        Kind::Texts,
+        Null::Absent,
+    ),
     (Col::Groups, "groups", Kind::Texts, Null::Absent),
     (Col::SourceIps, "source_ips", Kind::Texts, Null::Absent),
     (Col::UserExtra, "user_extra", Kind::Text, Null::Absent),
@@ -283,10 +293,20 @@ pub(crate) fn properties(form: Form, rows: usize) -> Result<WriterProperties, St
             .set_column_dictionary_enabled(path(column), false)
             .set_column_encoding(path(column), encoding);
     }
-    for body in [Col::RequestObject, Col::ResponseObject, Col::Raw, Col::Extra, Col::UserExtra] {
+    for body in [
+        Col::RequestObject,
+        Col::ResponseObject,
+        Col::Raw,
+        Col::Extra,
+        Col::UserExtra,
+    ] {
         builder = builder.set_column_statistics_enabled(path(body), EnabledStatistics::None);
     }
-    for (column, distinct) in [(Col::AuditId, rows), (Col::User, rows.min(4096)), (Col::Name, rows)] {
+    for (column, distinct) in [
+        (Col::AuditId, rows),
+        (Col::User, rows.min(4096)),
+        (Col::Name, rows),
+    ] {
         builder = builder
             .set_column_bloom_filter_enabled(path(column), true)
             .set_column_bloom_filter_fpp(path(column), 0.01)

@@ -275,7 +275,8 @@ fn encoded(cluster: &str) -> String {
     }
     let mut name = String::with_capacity(cluster.len());
     for byte in cluster.bytes() {
-        let is_plain = byte.is_ascii_alphanumeric() || b"-_".contains(&byte) || (byte == b'.' && !name.is_empty());
+        let is_plain =
+            byte.is_ascii_alphanumeric() || b"-_".contains(&byte) || (byte == b'.' && !name.is_empty());
         if is_plain {
             name.push(char::from(byte));
         } else {

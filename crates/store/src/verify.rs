@@ -88,9 +88,9 @@ impl Snapshot {
         for version in manifest::versions(&self.root)? {
             match Manifest::read(&self.root, version) {
                 Ok(manifest) => {
-                    let follows = before.as_ref().is_none_or(|(number, hash)| {
-                        number + 1 == version && *hash == manifest.previous
-                    });
+                    let follows = before
+                        .as_ref()
+                        .is_none_or(|(number, hash)| number + 1 == version && *hash == manifest.previous);
                     if follows {
                         verified.versions += 1;
                     } else {

@@ -232,10 +232,14 @@ impl<'a> Batch<'a> {
             Expr::Not(inner) => !&self.select(inner),
             Expr::And(parts) => parts
                 .iter()
-                .fold(BooleanBuffer::new_set(self.rows), |rows, part| &rows & &self.select(part)),
+                .fold(BooleanBuffer::new_set(self.rows), |rows, part| {
+                    &rows & &self.select(part)
+                }),
             Expr::Or(parts) => parts
                 .iter()
-                .fold(BooleanBuffer::new_unset(self.rows), |rows, part| &rows | &self.select(part)),
+                .fold(BooleanBuffer::new_unset(self.rows), |rows, part| {
+                    &rows | &self.select(part)
+                }),
             Expr::Test(test) => self.select_test(test),
             Expr::Text(test) => self.select_text(test),
         }
@@ -350,9 +354,15 @@ impl<'a> Batch<'a> {
             return self.bytes(column, row).map(Cow::Borrowed);
         }
         match column {
-            Column::Cluster => self.text(Col::Cluster, row).map(|text| Cow::Borrowed(text.as_bytes())),
-            Column::Source => self.text(Col::Source, row).map(|text| Cow::Borrowed(text.as_bytes())),
-            Column::Instance => self.text(Col::Instance, row).map(|text| Cow::Borrowed(text.as_bytes())),
+            Column::Cluster => self
+                .text(Col::Cluster, row)
+                .map(|text| Cow::Borrowed(text.as_bytes())),
+            Column::Source => self
+                .text(Col::Source, row)
+                .map(|text| Cow::Borrowed(text.as_bytes())),
+            Column::Instance => self
+                .text(Col::Instance, row)
+                .map(|text| Cow::Borrowed(text.as_bytes())),
             Column::ActorKind => {
                 let kind = derived::actor_kind(self.bytes_or_empty(Col::User, row));
                 Some(Cow::Borrowed(kind.as_str().as_bytes()))

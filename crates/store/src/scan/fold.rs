@@ -90,12 +90,28 @@ impl Snapshot {
                         let (ts, seq) = (read.ts.value(row), read.seq.value(row));
                         let shown = with_event(&read, row, |event| {
                             let values = Values::Event(event);
-                            each(state, &Hit { ts, seq, columns, values });
+                            each(
+                                state,
+                                &Hit {
+                                    ts,
+                                    seq,
+                                    columns,
+                                    values,
+                                },
+                            );
                         });
                         if shown.is_none() {
                             // What is no event has a time and an envelope.
                             let values = Values::Columns(&columnar, row);
-                            each(state, &Hit { ts, seq, columns, values });
+                            each(
+                                state,
+                                &Hit {
+                                    ts,
+                                    seq,
+                                    columns,
+                                    values,
+                                },
+                            );
                         }
                     }
                     Ok(())
@@ -107,7 +123,15 @@ impl Snapshot {
                     let number = |column| batch.number(column, row).unwrap_or_default();
                     let values = Values::Columns(&batch, row);
                     let (ts, seq) = (number(Col::Ts), number(Col::Seq));
-                    each(state, &Hit { ts, seq, columns, values });
+                    each(
+                        state,
+                        &Hit {
+                            ts,
+                            seq,
+                            columns,
+                            values,
+                        },
+                    );
                 }
                 Ok(())
             })

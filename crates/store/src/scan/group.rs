@@ -9,12 +9,14 @@ use bytes::Bytes;
 use kaudit_event::DecodedEvent;
 use kaudit_query::{Envelope, Expr, Filter, Row};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+};
 
+use super::Scan;
 use super::batch::Batch;
 use super::plan::Plan;
 use super::work::{Group, Unit};
-use super::Scan;
 use crate::StoreError;
 use crate::rebuild::Rows;
 use crate::schema::{self, Col};

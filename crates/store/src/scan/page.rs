@@ -163,7 +163,10 @@ impl Snapshot {
         };
         let wanted = |min: i64, max: i64| {
             let first = match order {
-                Order::NewestFirst => Position { ts: max, seq: u64::MAX },
+                Order::NewestFirst => Position {
+                    ts: max,
+                    seq: u64::MAX,
+                },
                 Order::OldestFirst => Position { ts: min, seq: 0 },
             };
             worst().is_none_or(|worst| Key::of(order, first) < worst)

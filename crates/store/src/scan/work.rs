@@ -137,7 +137,11 @@ pub(crate) fn run<S: Send>(
 
 /// All row groups of a file.
 pub(crate) fn units_of(snapshot: &Snapshot, part: &Part) -> Result<Vec<Unit>, StoreError> {
-    open(snapshot, part, &Plan::new(&kaudit_query::Filter::everything(), None, None))
+    open(
+        snapshot,
+        part,
+        &Plan::new(&kaudit_query::Filter::everything(), None, None),
+    )
 }
 
 /// The row groups of a file that may hold a row.
