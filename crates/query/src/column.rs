@@ -181,6 +181,16 @@ macro_rules! table {
 
 use Make::{Body, Keyed, Plain};
 
+static NO_ROW: ColumnInfo = ColumnInfo {
+    name: "",
+    short: None,
+    column_type: ColumnType::Text,
+    origin: Origin::Event,
+    values: &[],
+    doc: "",
+    make: Plain(Column::Verb),
+};
+
 const LEVELS: &[&str] = &["None", "Metadata", "Request", "RequestResponse"];
 const STAGES: &[&str] = &["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"];
 const ACTOR_KINDS: &[&str] = &[
@@ -268,7 +278,8 @@ impl Column {
                 std::mem::discriminant(&make(Path::default())) == std::mem::discriminant(own)
             }
         };
-        COLUMNS.iter().find(is_it).unwrap_or(&COLUMNS[0])
+        // A test holds that every column has its row.
+        COLUMNS.iter().find(is_it).unwrap_or(&NO_ROW)
     }
 
     /// The name as a filter writes it; keys that are no names are quoted.
@@ -290,8 +301,20 @@ impl Column {
 
     /// What its values are.
     #[must_use]
-    pub fn column_type(&self) -> ColumnType {
-        self.info().column_type
+    pub const fn column_type(&self) -> ColumnType {
+        match self {
+            Self::StageTimestamp | Self::RequestReceivedTimestamp => ColumnType::Time,
+            Self::Latency => ColumnType::Duration,
+            Self::UserGroups
+            | Self::UserExtra(_)
+            | Self::ImpersonatedGroups
+            | Self::ImpersonatedExtra(_)
+            | Self::SourceIps => ColumnType::TextList,
+            Self::ResponseCode | Self::Seq | Self::PolicyRule | Self::EventBytes => ColumnType::Number,
+            Self::Mutating | Self::Bulk => ColumnType::Bool,
+            Self::RequestObject(_) | Self::ResponseObject(_) => ColumnType::Json,
+            _ => ColumnType::Text,
+        }
     }
 
     /// Whether an empty text is a value of its own: only in a map of texts and in a body.
@@ -369,6 +392,9 @@ pub(crate) fn nearest(name: &str) -> Vec<&'static ColumnInfo> {
             let own_last = own.rsplit('.').next().unwrap_or(&own);
             let mut distance = strsim::damerau_levenshtein(&wanted, &own);
             distance = distance.min(1 + strsim::damerau_levenshtein(last, own_last));
+            if own_last.len() >= 4 && last.ends_with(own_last) {
+                distance = distance.min(2);
+            }
             if let Some(short) = info.short {
                 distance = distance.min(strsim::damerau_levenshtein(&wanted, short));
             }
@@ -377,4 +403,44 @@ pub(crate) fn nearest(name: &str) -> Vec<&'static ColumnInfo> {
         .collect();
     found.sort_by_key(|(distance, info)| (*distance, info.name.len()));
     found.into_iter().map(|(_, info)| info).take(3).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_found_by_its_names_and_by_its_column() {
+        for info in COLUMNS {
+            let key = if info.has_key() { ".\"a/b.c\"" } else { "" };
+            let column = Column::from_name(&format!("{}{key}", info.name)).unwrap();
+            assert_eq!(column.info().name, info.name);
+            assert_eq!(column.column_type(), info.column_type, "{}", info.name);
+            assert_eq!(Column::from_name(&column.name()), Some(column.clone()));
+            if let Some(short) = info.short {
+                assert_eq!(Column::from_name(&format!("{short}{key}")), Some(column));
+            }
+        }
+    }
+
+    #[test]
+    fn the_nearest_names_are_what_was_meant() {
+        for (name, expected) in [
+            ("usrname", "user.username"),
+            ("username", "user.username"),
+            ("namespace", "objectRef.namespace"),
+            ("object.name", "objectRef.name"),
+            ("userAgnt", "userAgent"),
+            ("Verb", "verb"),
+            ("statusCode", "responseStatus.code"),
+            ("status", "responseStatus.status"),
+        ] {
+            assert_eq!(
+                nearest(name).first().map(|info| info.name),
+                Some(expected),
+                "{name}"
+            );
+        }
+        assert!(nearest("completelyelse").is_empty());
+    }
 }

@@ -4,7 +4,7 @@ use kaudit_event::MicroTime;
 
 use crate::column::Column;
 use crate::diagnostic::Diagnostic;
-use crate::expr::{Bodies, Case, Expr, Leaf, Op, Test, TextTest};
+use crate::expr::{Bodies, Case, Expr, Leaf, Literal, Op, Test, TextTest};
 use crate::json;
 use crate::parse;
 use crate::pattern::{Pattern, Substring};
@@ -154,16 +154,37 @@ fn plain(expr: Expr) -> Expr {
         Expr::And(parts) => Expr::all(parts.into_iter().map(plain)),
         Expr::Or(parts) => Expr::any(parts.into_iter().map(plain)),
         Expr::Not(inner) => plain(*inner).negated(),
-        Expr::Test(test) if test.case == Case::Insensitive => Expr::Test(Test {
-            op: lowered(test.op),
-            ..test
-        }),
+        Expr::Test(test) => plain_test(test),
         other => other,
     }
 }
 
+fn plain_test(mut test: Test) -> Expr {
+    if test.case == Case::Insensitive {
+        test.op = lowered(test.op);
+    }
+    let is_empty = match &test.op {
+        Op::EqualsAny(literals) => literals.is_empty(),
+        Op::EqualsProduct(texts) => texts.is_empty(),
+        Op::InNetwork(networks) => networks.is_empty(),
+        _ => false,
+    };
+    if is_empty {
+        return Expr::Nothing;
+    }
+    test.op = match test.op {
+        Op::EqualsAny(mut literals) if literals.len() == 1 => Op::Equals(literals.remove(0)),
+        Op::Wildcard(pattern) if pattern.is_everything() => Op::Exists,
+        Op::Wildcard(pattern) => match pattern.as_literal() {
+            Some(text) => Op::Equals(Literal::Text(text.to_owned())),
+            None => Op::Wildcard(pattern),
+        },
+        other => other,
+    };
+    Expr::Test(test)
+}
+
 fn lowered(op: Op) -> Op {
-    use crate::Literal;
     let low = |literal: Literal| match literal {
         Literal::Text(text) => Literal::Text(text.to_lowercase()),
         other => other,

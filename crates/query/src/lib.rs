@@ -4,15 +4,20 @@
 //! [`Row`] is what it means. Field names are the paths of an audit event's JSON; `docs/filter.md` is the
 //! language for people and is made from the tables in here.
 
+pub mod accumulate;
 mod column;
 pub mod derived;
 mod diagnostic;
 mod expr;
 mod filter;
 mod json;
+mod line;
+mod needles;
 mod parse;
 mod path;
 mod pattern;
+mod print;
+mod reference;
 mod row;
 mod test;
 
@@ -20,6 +25,11 @@ pub use column::{COLUMNS, Column, ColumnInfo, ColumnType, Origin};
 pub use diagnostic::{CODES, CodeInfo, Diagnostic, Fix, Label, Severity};
 pub use expr::{Bodies, Case, Comparison, Expr, Leaf, Literal, Op, Regex, RegexError, Test, TextTest};
 pub use filter::{Filter, TEXT_COLUMNS};
+pub use line::{LineFilter, LineMatch};
+pub use needles::Needles;
+pub use parse::{Completion, CompletionKind, Completions, MAX_DEPTH, MAX_TEXT_BYTES, complete};
 pub use path::Path;
 pub use pattern::{Pattern, PatternPart, Substring};
+pub use print::instant;
+pub use reference::reference;
 pub use row::{Envelope, Row, Value, micros};

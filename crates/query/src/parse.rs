@@ -1,10 +1,772 @@
-//! From text to a checked tree.
+//! From text to a checked tree: recursive descent that goes on after a mistake, so that all are told.
+//!
+//! ```text
+//! filter     := or?
+//! or         := and (("or" | "||") and)*
+//! and        := not (("and" | "&&")? not)*      without a word between: two comparisons, or two texts
+//! not        := ("not" | "!") not | "-" comparison | "(" or ")" | comparison | text
+//! comparison := field operator values
+//! ```
+
+mod check;
+mod comparison;
+mod complete;
+mod time;
+mod word;
+
+use std::ops::Range;
 
 use kaudit_event::MicroTime;
 
-use crate::diagnostic::Diagnostic;
-use crate::expr::Expr;
+use crate::column::{self, Column, Lookup};
+use crate::diagnostic::{self as codes, Diagnostic};
+use crate::expr::{Bodies, Expr, TextTest};
+use crate::path::{self, PathError, QuoteError};
+use crate::pattern::Pattern;
+use crate::row::micros;
 
-pub(crate) fn parse(_text: &str, _now: MicroTime) -> Result<Expr, Vec<Diagnostic>> {
-    Ok(Expr::Everything)
+pub use complete::{Completion, CompletionKind, Completions, complete};
+pub(crate) use time::UNITS;
+use word::{Word, is_word_char};
+
+/// A longer text is refused unread.
+pub const MAX_TEXT_BYTES: usize = 64 << 10;
+
+/// Parentheses and `not` may be nested so deep, in the text and in what a filter prints as.
+pub const MAX_DEPTH: usize = 64;
+
+/// So many mistakes are told; the text is long past help then.
+const MAX_DIAGNOSTICS: usize = 100;
+
+pub(crate) fn parse(text: &str, now: MicroTime) -> Result<Expr, Vec<Diagnostic>> {
+    if text.len() > MAX_TEXT_BYTES {
+        let message = format!(
+            "the filter has {} bytes, at most {MAX_TEXT_BYTES} are read",
+            text.len()
+        );
+        return Err(vec![Diagnostic::error(codes::TOO_LONG, 0..0, message)]);
+    }
+    let mut parser = Parser::new(text, now);
+    let expr = parser.filter();
+    if parser.found.is_empty() {
+        return Ok(expr);
+    }
+    parser
+        .found
+        .sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.code));
+    Err(parser.found)
+}
+
+struct Parser<'t> {
+    text: &'t str,
+    at: usize,
+    now: i64,
+    depth: usize,
+    found: Vec<Diagnostic>,
+    /// What could stand where, for completion.
+    wanted: Vec<(usize, Want)>,
+}
+
+/// What may stand at a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Want {
+    /// A field, a text, `not` or a parenthesis.
+    Operand,
+    Operator(Column),
+    Value(Column),
+    /// `and`, `or`, and a closing parenthesis if one is open.
+    Join {
+        in_group: bool,
+    },
+    /// `or` and the end of a list.
+    ListJoin,
+    /// `TO` of a range.
+    To,
+}
+
+/// What stands side by side without a word between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Comparison,
+    Text,
+    Mixed,
+}
+
+struct Node {
+    expr: Expr,
+    kind: Kind,
+    span: Range<usize>,
+    /// Of a comparison by `:` with one value: where the value stands.
+    value: Option<Range<usize>>,
+}
+
+impl<'t> Parser<'t> {
+    fn new(text: &'t str, now: MicroTime) -> Self {
+        Self {
+            text,
+            at: 0,
+            now: micros(now),
+            depth: 0,
+            found: Vec::new(),
+            wanted: Vec::new(),
+        }
+    }
+
+    fn rest(&self) -> &'t str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn slice(&self, span: Range<usize>) -> &'t str {
+        self.text.get(span).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    fn blanks(&mut self) {
+        let rest = self.rest();
+        self.at += rest.len() - rest.trim_start().len();
+    }
+
+    fn has(&mut self, token: &str) -> bool {
+        let has = self.rest().starts_with(token);
+        if has {
+            self.at += token.len();
+        }
+        has
+    }
+
+    fn sees_keyword(&self, keyword: &str) -> bool {
+        let rest = self.rest();
+        rest.get(..keyword.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(keyword))
+            && !rest
+                .get(keyword.len()..)
+                .and_then(|after| after.chars().next())
+                .is_some_and(|next| is_word_char(next) || next == ':')
+    }
+
+    fn keyword(&mut self, keyword: &str) -> bool {
+        let has = self.sees_keyword(keyword);
+        if has {
+            self.at += keyword.len();
+        }
+        has
+    }
+
+    fn want(&mut self, want: Want) {
+        self.wanted.push((self.at, want));
+    }
+
+    fn report(&mut self, diagnostic: Diagnostic) {
+        if self.found.len() < MAX_DIAGNOSTICS {
+            self.found.push(diagnostic);
+        }
+    }
+
+    fn error(&mut self, code: &'static str, span: Range<usize>, message: impl Into<String>) {
+        self.report(Diagnostic::error(code, span, message.into()));
+    }
+
+    fn filter(&mut self) -> Expr {
+        self.blanks();
+        if self.rest().is_empty() {
+            self.want(Want::Operand);
+            return Expr::Everything;
+        }
+        let mut expr = self.or().expr;
+        loop {
+            self.blanks();
+            let Some(next) = self.peek() else {
+                return expr;
+            };
+            self.unexpected(next);
+            self.blanks();
+            if self.peek().is_some_and(|next| next != ')') {
+                expr = Expr::all([expr, self.or().expr]);
+            }
+        }
+    }
+
+    /// Passes over one character that cannot stand here.
+    fn unexpected(&mut self, char: char) {
+        let span = self.at..self.at + char.len_utf8();
+        let mut diagnostic = Diagnostic::error(
+            codes::UNEXPECTED,
+            span.clone(),
+            format!("`{char}` cannot stand here"),
+        );
+        diagnostic = match char {
+            ')' => diagnostic.help("no parenthesis is open").fix(span, ""),
+            ',' => diagnostic.help("several values stand in parentheses: `verb: (get, list)`"),
+            '{' | '}' => diagnostic.help("a range is `[400 TO 499]`; a text with braces stands in quotes"),
+            '[' | ']' => diagnostic.help("brackets hold a range or a list behind an operator"),
+            _ => diagnostic.help("a text with this character stands in quotes"),
+        };
+        self.report(diagnostic);
+        self.at += char.len_utf8();
+    }
+
+    fn or(&mut self) -> Node {
+        let first = self.and();
+        let mut parts = vec![first.expr];
+        let (mut kind, start, mut end, mut value) =
+            (first.kind, first.span.start, first.span.end, first.value);
+        loop {
+            self.blanks();
+            if !(self.keyword("or") || self.has("||")) {
+                break;
+            }
+            let next = self.and();
+            parts.push(next.expr);
+            kind = joined(kind, next.kind);
+            end = next.span.end;
+            value = None;
+        }
+        Node {
+            expr: Expr::any(parts),
+            kind,
+            span: start..end,
+            value,
+        }
+    }
+
+    fn and(&mut self) -> Node {
+        let first = self.not();
+        let mut parts = vec![first.expr];
+        let (mut kind, start, mut end, mut value) =
+            (first.kind, first.span.start, first.span.end, first.value);
+        loop {
+            self.blanks();
+            let in_group = self.depth > 0;
+            self.want(Want::Join { in_group });
+            let is_said = self.keyword("and") || self.has("&&");
+            if !is_said {
+                if self.sees_keyword("or") || self.rest().starts_with("||") || !self.sees_operand() {
+                    break;
+                }
+                self.want(Want::Operand);
+            }
+            let next = self.not();
+            if !is_said
+                && matches!(
+                    (kind, next.kind),
+                    (Kind::Comparison, Kind::Text) | (Kind::Text, Kind::Comparison)
+                )
+            {
+                self.bare_words(kind, start..end, value.take(), &next);
+            }
+            parts.push(next.expr);
+            kind = joined(kind, next.kind);
+            end = next.span.end.max(end);
+            value = next.value;
+        }
+        Node {
+            expr: Expr::all(parts),
+            kind,
+            span: start..end,
+            value: value.filter(|_| kind == Kind::Comparison),
+        }
+    }
+
+    /// Whether something begins here that may stand behind another condition.
+    fn sees_operand(&self) -> bool {
+        self.peek().is_some_and(|next| {
+            is_word_char(next)
+                || matches!(next, '(' | '"' | '\'')
+                || (next == '!' && !self.rest().starts_with("!="))
+        })
+    }
+
+    /// A comparison with a text beside it. Texts that follow belong to the same mistake.
+    fn bare_words(&mut self, before: Kind, left: Range<usize>, value: Option<Range<usize>>, next: &Node) {
+        if before == Kind::Text {
+            let text = self.slice(left.clone()).trim_end();
+            let message = format!("the bare text `{text}` stands next to a comparison");
+            self.report(
+                Diagnostic::error(codes::BARE_WORD, left.clone(), message)
+                    .help("free text beside a comparison: put `and` between them")
+                    .fix(left.end..left.end, " and"),
+            );
+            return;
+        }
+        let mut end = next.span.end;
+        let mut words = vec![self.slice(next.span.clone())];
+        let saved = self.at;
+        loop {
+            self.blanks();
+            let from = self.at;
+            let is_text = !["and", "or", "not"].iter().any(|word| self.sees_keyword(word))
+                && self.sees_operand()
+                && !self.rest().starts_with(['(', '-', '!', '&', '|']);
+            if !is_text {
+                break;
+            }
+            let found = self.found.len();
+            let more = self.not();
+            if more.kind != Kind::Text || self.found.len() > found {
+                self.found.truncate(found);
+                self.at = from;
+                break;
+            }
+            words.push(self.slice(more.span.clone()));
+            end = more.span.end;
+        }
+        self.at = self.at.max(saved);
+        let first = words.first().copied().unwrap_or_default();
+        let mut diagnostic = Diagnostic::error(
+            codes::BARE_WORD,
+            next.span.clone(),
+            format!("the bare word `{first}` stands next to a comparison"),
+        );
+        let quoted = first.trim_matches('"');
+        diagnostic = match value {
+            Some(value) => {
+                let list = format!("({} or {})", self.slice(value.clone()), words.join(" or "));
+                diagnostic
+                    .help(format!(
+                        "several values: `{}{list}`   free text: `... and \"{quoted}\"`",
+                        self.slice(left.start..value.start)
+                    ))
+                    .fix(value.start..end, list)
+            }
+            None => diagnostic.help(format!("free text: `... and \"{quoted}\"`")),
+        };
+        self.report(diagnostic);
+    }
+
+    fn deeper(&mut self, from: usize) -> bool {
+        if self.depth >= MAX_DEPTH {
+            let message = format!("parentheses and `not` are nested deeper than {MAX_DEPTH}");
+            self.error(codes::TOO_DEEP, from..from + 1, message);
+            self.at = self.text.len();
+            return false;
+        }
+        self.depth += 1;
+        true
+    }
+
+    fn not(&mut self) -> Node {
+        self.blanks();
+        self.want(Want::Operand);
+        let start = self.at;
+        let is_not = self.keyword("not") || (!self.rest().starts_with("!=") && self.has("!"));
+        if is_not {
+            if !self.deeper(start) {
+                return self.nothing_read(start);
+            }
+            let inner = self.not();
+            self.depth -= 1;
+            return Node {
+                expr: inner.expr.negated(),
+                span: start..inner.span.end,
+                value: None,
+                ..inner
+            };
+        }
+        self.operand()
+    }
+
+    /// What stands for an operand that could not be read.
+    fn nothing_read(&self, start: usize) -> Node {
+        Node {
+            expr: Expr::Everything,
+            kind: Kind::Mixed,
+            span: start..self.at.max(start),
+            value: None,
+        }
+    }
+
+    fn operand(&mut self) -> Node {
+        let start = self.at;
+        match self.peek() {
+            None => self.missing(start),
+            Some('(') => self.group(),
+            Some('"' | '\'') => self.quoted(),
+            Some('-') => self.minus(),
+            Some(_) if self.sees_keyword("and") || self.sees_keyword("or") => self.missing(start),
+            Some(next) if path::is_name_char(next) => self.named(Sign::Plain),
+            Some(next) if is_word_char(next) => self.text(),
+            Some(')') => self.missing(start),
+            Some(next) => {
+                self.unexpected(next);
+                self.nothing_read(start)
+            }
+        }
+    }
+
+    fn missing(&mut self, start: usize) -> Node {
+        let before = self.slice(0..start).trim_end();
+        let after = before.len();
+        let last = before
+            .rsplit(|char: char| char.is_whitespace() || char == '(')
+            .next()
+            .unwrap_or_default();
+        let is_word = ["and", "or", "not"]
+            .iter()
+            .any(|word| last.eq_ignore_ascii_case(word));
+        let span = match self.peek() {
+            Some(_) => start..start + 1,
+            None => after.saturating_sub(1).min(self.text.len())..after,
+        };
+        let span = if self.text.is_char_boundary(span.start) {
+            span
+        } else {
+            after..after
+        };
+        let message = if is_word {
+            format!("`{last}` has no condition behind it")
+        } else {
+            "a condition is missing here".to_owned()
+        };
+        self.report(
+            Diagnostic::error(codes::MISSING_OPERAND, span, message)
+                .help("a condition is a comparison as `verb: delete`, or a text"),
+        );
+        self.nothing_read(start)
+    }
+
+    fn group(&mut self) -> Node {
+        let start = self.at;
+        if !self.deeper(start) {
+            return self.nothing_read(start);
+        }
+        self.at += 1;
+        let inner = self.or();
+        self.blanks();
+        while let Some(next) = self.peek().filter(|next| *next != ')') {
+            self.unexpected(next);
+            self.blanks();
+            if self.sees_operand() {
+                self.or();
+                self.blanks();
+            }
+        }
+        let is_given_up = self
+            .found
+            .iter()
+            .any(|diagnostic| diagnostic.code == codes::TOO_DEEP);
+        if !self.has(")") && !is_given_up {
+            let end = self.text.len();
+            self.report(
+                Diagnostic::error(
+                    codes::NOT_CLOSED,
+                    start..start + 1,
+                    "this parenthesis is never closed".to_owned(),
+                )
+                .label(end..end, "`)` is missing")
+                .fix(end..end, ")"),
+            );
+        }
+        self.depth -= 1;
+        Node {
+            span: start..self.at,
+            value: None,
+            ..inner
+        }
+    }
+
+    /// A text in quotes; with an operator behind it, a field that should have none.
+    fn quoted(&mut self) -> Node {
+        let start = self.at;
+        let Some(value) = self.scan_quoted() else {
+            return self.nothing_read(start);
+        };
+        let end = self.at;
+        if self.sees_operator() {
+            let mut diagnostic = Diagnostic::error(
+                codes::QUOTED_FIELD,
+                start..end,
+                format!("the field `{value}` stands in quotes"),
+            );
+            diagnostic = match Column::from_name(&value) {
+                Some(_) => diagnostic
+                    .help("field names have no quotes")
+                    .fix(start..end, value.clone()),
+                None => diagnostic.help("only keys behind a point have quotes: `annotations.\"a/b\"`"),
+            };
+            self.report(diagnostic);
+            return self.comparison(None, start, Sign::Plain);
+        }
+        self.text_node(Pattern::literal(&value), start)
+    }
+
+    fn text_node(&self, pattern: Pattern, start: usize) -> Node {
+        let open = pattern.open();
+        let expr = if open.is_everything() {
+            Expr::Everything
+        } else {
+            Expr::Text(TextTest {
+                pattern: open,
+                bodies: Bodies::Skipped,
+            })
+        };
+        let kind = if expr == Expr::Everything {
+            Kind::Mixed
+        } else {
+            Kind::Text
+        };
+        Node {
+            expr,
+            kind,
+            span: start..self.at,
+            value: None,
+        }
+    }
+
+    fn text(&mut self) -> Node {
+        let start = self.at;
+        let Word { pattern, .. } = self.word();
+        self.text_node(pattern, start)
+    }
+
+    /// `-verb: get`. A minus before anything else could mean two things.
+    fn minus(&mut self) -> Node {
+        let start = self.at;
+        let after = self.slice(start + 1..self.text.len());
+        if after.starts_with(path::is_name_char) {
+            let (at, found, wanted) = (self.at, self.found.len(), self.wanted.len());
+            self.at += 1;
+            let node = self.named(Sign::Minus);
+            if node.kind == Kind::Comparison {
+                return Node {
+                    span: start..node.span.end,
+                    ..node
+                };
+            }
+            self.at = at;
+            self.found.truncate(found);
+            self.wanted.truncate(wanted);
+        }
+        self.at += 1;
+        let end = match self.peek() {
+            Some(next) if is_word_char(next) => {
+                self.word();
+                self.at
+            }
+            _ => self.at,
+        };
+        let word = self.slice(start..end);
+        self.report(
+            Diagnostic::error(
+                codes::UNEXPECTED,
+                start..end,
+                format!("`{word}` could be a text or an exclusion"),
+            )
+            .help(format!("the text: `\"{word}\"`; an exclusion: `not ...`")),
+        );
+        self.nothing_read(start)
+    }
+
+    /// A field with its comparison, or a bare text.
+    fn named(&mut self, sign: Sign) -> Node {
+        let start = self.at;
+        let (segments, length) = match path::scan(self.rest()) {
+            Ok(scanned) => scanned,
+            Err(error) => {
+                self.bad_path(start, error);
+                return self.comparison(None, start, sign);
+            }
+        };
+        self.at = start + length;
+        let name = self.slice(start..self.at).to_owned();
+        let lookup = Lookup::of(&segments);
+        if let Lookup::Found(column) = &lookup {
+            self.want(Want::Operator(column.clone()));
+            if self.rest().trim_start().is_empty() {
+                self.wanted
+                    .push((self.text.len(), Want::Operator(column.clone())));
+            }
+        }
+        let is_field =
+            self.sees_operator() || (matches!(lookup, Lookup::Found(_)) && self.sees_list_operator());
+        if !is_field {
+            self.at = start;
+            return self.text();
+        }
+        let span = start..self.at;
+        let column = match lookup {
+            Lookup::Found(column) => {
+                self.check_path(&column, span.clone());
+                Some(column)
+            }
+            Lookup::Incomplete(names) => {
+                self.incomplete(&name, span, &names);
+                None
+            }
+            Lookup::Unknown => {
+                self.unknown(&name, span);
+                None
+            }
+        };
+        self.comparison(column, start, sign)
+    }
+
+    fn check_path(&mut self, column: &Column, span: Range<usize>) {
+        let (Column::RequestObject(path) | Column::ResponseObject(path)) = column else {
+            return;
+        };
+        let text = self.slice(span.clone());
+        for segment in path.segments() {
+            let is_index = !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit());
+            let pattern = format!(".{segment}");
+            if is_index && let Some(at) = text.find(&pattern) {
+                let span = span.start + at..span.start + at + pattern.len();
+                self.index(span);
+                return;
+            }
+        }
+    }
+
+    fn index(&mut self, span: Range<usize>) {
+        self.report(
+            Diagnostic::error(
+                codes::ARRAY_INDEX,
+                span.clone(),
+                "a path has no index: any item of the array may match".to_owned(),
+            )
+            .help("leave the index out; a key of digits stands in quotes")
+            .fix(span, ""),
+        );
+    }
+
+    fn incomplete(&mut self, name: &str, span: Range<usize>, names: &[&'static str]) {
+        let mut diagnostic = Diagnostic::error(
+            codes::INCOMPLETE_FIELD,
+            span.clone(),
+            format!("`{name}` is no value by itself"),
+        );
+        diagnostic = match names {
+            [only] if *only == name || name.len() < 5 => {
+                diagnostic.help(format!("a key follows: `{only}.\"example.com/key\": *`"))
+            }
+            names => diagnostic.help(format!("it has `{}`", names.join("`, `"))),
+        };
+        self.report(diagnostic);
+    }
+
+    fn unknown(&mut self, name: &str, span: Range<usize>) {
+        let mut diagnostic = Diagnostic::error(
+            codes::UNKNOWN_FIELD,
+            span.clone(),
+            format!("unknown field `{name}`"),
+        );
+        let near = column::nearest(name);
+        diagnostic = match near.first() {
+            Some(best) => {
+                let short = best.short.map(|short| format!("  (shorthand: `{short}`)")).unwrap_or_default();
+                diagnostic
+                    .help(format!("did you mean `{}`?{short}", best.name))
+                    .fix(span, best.name)
+            }
+            None => diagnostic.help(format!(
+                "fields are the paths of an event's JSON; a text with a colon stands in quotes: `\"{name}:...\"`"
+            )),
+        };
+        self.report(diagnostic);
+    }
+
+    fn bad_path(&mut self, start: usize, error: PathError) {
+        match error {
+            PathError::Quote(at, error) => self.bad_quote(start + at, error),
+            PathError::Index { at, length } => {
+                self.index(start + at..start + at + length);
+                self.at = start + at + length;
+                // The rest of the path is passed over, so that what follows is read as its comparison.
+                while self
+                    .peek()
+                    .is_some_and(|next| path::is_name_char(next) || next == '.')
+                {
+                    self.at += 1;
+                }
+                return;
+            }
+            PathError::Bracket { at } => {
+                let at = start + at;
+                self.report(
+                    Diagnostic::error(codes::UNEXPECTED, at..at + 1, "`[` cannot stand here".to_owned())
+                        .help("a key in brackets has quotes: `annotations[\"a/b\"]`"),
+                );
+            }
+        }
+        let rest = self.rest();
+        self.at += rest.find(char::is_whitespace).unwrap_or(rest.len());
+    }
+
+    fn bad_quote(&mut self, start: usize, error: QuoteError) {
+        match error {
+            QuoteError::NotClosed => {
+                let quote = self.slice(start..start + 1).to_owned();
+                let end = self.text.len();
+                self.report(
+                    Diagnostic::error(
+                        codes::STRING_NOT_CLOSED,
+                        start..end,
+                        "this quote is never closed".to_owned(),
+                    )
+                    .fix(end..end, quote),
+                );
+                self.at = end;
+            }
+            QuoteError::Escape { at, length } => {
+                let span = start + at..start + at + length;
+                let escape = self.slice(span.clone()).to_owned();
+                self.report(
+                    Diagnostic::error(
+                        codes::BAD_ESCAPE,
+                        span.clone(),
+                        format!("`{escape}` is no escape"),
+                    )
+                    .help(
+                        "escapes are \\\" \\' \\\\ \\n \\r \\t \\uXXXX; a backslash itself is written twice",
+                    )
+                    .fix(span.start..span.start, "\\"),
+                );
+            }
+        }
+    }
+
+    /// A text in quotes at this place. After a bad escape, the text is passed over.
+    fn scan_quoted(&mut self) -> Option<String> {
+        let start = self.at;
+        match path::scan_quoted(self.rest()) {
+            Ok((value, length)) => {
+                self.at = start + length;
+                Some(value)
+            }
+            Err(error) => {
+                self.bad_quote(start, error);
+                if matches!(error, QuoteError::Escape { .. }) {
+                    self.at = start + quoted_len(self.slice(start..self.text.len()));
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Whether a comparison is negated by what stands before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sign {
+    Plain,
+    Minus,
+}
+
+fn joined(left: Kind, right: Kind) -> Kind {
+    if left == right { left } else { Kind::Mixed }
+}
+
+/// Bytes of a quoted text that is closed, whatever its escapes.
+fn quoted_len(text: &str) -> usize {
+    let mut chars = text.char_indices();
+    let quote = chars.next().map(|(_, quote)| quote);
+    while let Some((at, char)) = chars.next() {
+        if char == '\\' {
+            chars.next();
+        } else if Some(char) == quote {
+            return at + char.len_utf8();
+        }
+    }
+    text.len()
 }

@@ -241,7 +241,7 @@ impl fmt::Display for Pattern {
 #[derive(Clone)]
 pub struct Substring {
     text: String,
-    finder: memmem::Finder<'static>,
+    finder: Box<memmem::Finder<'static>>,
 }
 
 impl Substring {
@@ -250,7 +250,7 @@ impl Substring {
     pub fn new(text: &str) -> Self {
         Self {
             text: text.to_owned(),
-            finder: memmem::Finder::new(text.as_bytes()).into_owned(),
+            finder: Box::new(memmem::Finder::new(text.as_bytes()).into_owned()),
         }
     }
 
