@@ -27,7 +27,6 @@ const DECISION: &str = "authorization.k8s.io/decision";
 #[derive(Debug)]
 pub(crate) struct Builder {
     originals: Vec<Bytes>,
-    event_bytes: usize,
     ts: TimestampMicrosecondBuilder,
     received_delta: Int64Builder,
     seq: Int64Builder,
@@ -42,14 +41,6 @@ pub(crate) struct Builder {
     source_ips: ListBuilder<StringBuilder>,
     annotations: MapBuilder<StringBuilder, StringBuilder>,
     extra: String,
-}
-
-/// A batch and how many of its rows keep the received bytes.
-#[derive(Debug)]
-pub(crate) struct Built {
-    pub(crate) batch: RecordBatch,
-    pub(crate) raw_rows: usize,
-    pub(crate) event_bytes: usize,
 }
 
 fn micros_builder(rows: usize) -> TimestampMicrosecondBuilder {
@@ -76,7 +67,6 @@ impl Builder {
         let value = arrow_schema::Field::new(schema::MAP_VALUE, arrow_schema::DataType::Utf8, false);
         Self {
             originals: Vec::with_capacity(rows),
-            event_bytes: 0,
             ts: micros_builder(rows),
             received_delta: Int64Builder::with_capacity(rows),
             seq: Int64Builder::with_capacity(rows),
@@ -110,7 +100,6 @@ impl Builder {
         self.text(Col::PolicyHash, None);
         self.bytes
             .append_value(i32::try_from(event.len()).unwrap_or(i32::MAX));
-        self.event_bytes += event.len();
         let fields = std::str::from_utf8(&event)
             .ok()
             .and_then(Line::scan)
@@ -195,7 +184,7 @@ impl Builder {
     }
 
     /// The rows as a batch.
-    pub(crate) fn finish(mut self) -> Result<Built, StoreError> {
+    pub(crate) fn finish(mut self) -> Result<RecordBatch, StoreError> {
         let rows = self.rows();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema::COLUMN_COUNT);
         for column in Col::all() {
@@ -233,19 +222,13 @@ impl Builder {
                 raw_rows += 1;
             }
         }
-        let batch = if raw_rows == 0 {
-            batch
-        } else {
-            if let Some(column) = columns.get_mut(Col::Raw.at()) {
-                *column = Arc::new(raw.finish());
-            }
-            RecordBatch::try_new(schema::schema(), columns)?
-        };
-        Ok(Built {
-            batch,
-            raw_rows,
-            event_bytes: self.event_bytes,
-        })
+        if raw_rows == 0 {
+            return Ok(batch);
+        }
+        if let Some(column) = columns.get_mut(Col::Raw.at()) {
+            *column = Arc::new(raw.finish());
+        }
+        Ok(RecordBatch::try_new(schema::schema(), columns)?)
     }
 }
 
@@ -311,8 +294,22 @@ struct Extra<'a> {
 }
 
 impl Extra<'_> {
+    const fn is_empty(&self) -> bool {
+        self.authentication.is_none()
+            && self.impersonated_uid.is_none()
+            && self.impersonated_extra.is_none()
+            && self.response_kind.is_none()
+            && self.response_api_version.is_none()
+            && self.response_metadata.is_none()
+            && self.response_details.is_none()
+            && self.unknown.is_empty()
+    }
+
     /// Writes a JSON object, or nothing when there is nothing.
     fn write(&self, out: &mut String) {
+        if self.is_empty() {
+            return;
+        }
         let quoted = |text: &Option<&str>| text.map(|inner| Cow::Owned(format!("\"{inner}\"")));
         let plain = |text: &Option<&str>| text.map(|json| Cow::Owned(json.to_owned()));
         let groups: [(&str, [(&str, Option<Cow<'_, str>>); 4]); 2] = [

@@ -17,6 +17,8 @@ mod snapshot;
 mod stats;
 mod store;
 mod tail;
+#[cfg(test)]
+mod torture;
 mod verify;
 
 pub use compact::{Compacted, Compaction};

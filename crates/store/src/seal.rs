@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use arrow_select::concat::concat_batches;
 use arrow_select::interleave::interleave_record_batch;
 use kaudit_journal::{Cursor, Seq};
 
@@ -16,10 +17,13 @@ use crate::calendar::MICROS_PER_HOUR;
 use crate::faults::Step;
 use crate::part::{PartWriter, WrittenPart};
 use crate::rebuild::Rows;
-use crate::schema::{Col, Form, GROUP_ROWS};
+use crate::schema::{self, Col, Form, GROUP_ROWS};
 use crate::store::folder_of;
 use crate::tail::Chunk;
 use crate::{Part, Store, StoreError};
+
+/// Rows of a run from which on copying runs is cheaper than copying rows.
+const LONG_RUN: usize = 64;
 
 /// What a seal did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,8 +107,7 @@ impl Store {
         )?;
         let batches: Vec<&RecordBatch> = tail.iter().map(|chunk| &chunk.batch).collect();
         for group in rows.chunks(GROUP_ROWS) {
-            let indices: Vec<(usize, usize)> = group.iter().map(|place| (place.chunk, place.row)).collect();
-            writer.group(&interleave_record_batch(&batches, &indices)?)?;
+            writer.group(&gather(&batches, group)?)?;
         }
         writer.finish()
     }
@@ -117,6 +120,27 @@ struct Place {
     seq: i64,
     chunk: usize,
     row: usize,
+}
+
+/// The rows as one batch, in their order.
+fn gather(batches: &[&RecordBatch], places: &[Place]) -> Result<RecordBatch, StoreError> {
+    let mut runs: Vec<(usize, usize, usize)> = Vec::new();
+    for place in places {
+        match runs.last_mut() {
+            Some((chunk, first, rows)) if *chunk == place.chunk && *first + *rows == place.row => *rows += 1,
+            _ => runs.push((place.chunk, place.row, 1)),
+        }
+    }
+    // Events come nearly in the order of time, so runs are usually long and copied as they are.
+    if runs.len() * LONG_RUN <= places.len() {
+        let slices: Vec<RecordBatch> = runs
+            .iter()
+            .filter_map(|(chunk, first, rows)| Some(batches.get(*chunk)?.slice(*first, *rows)))
+            .collect();
+        return Ok(concat_batches(&schema::schema(), &slices)?);
+    }
+    let indices: Vec<(usize, usize)> = places.iter().map(|place| (place.chunk, place.row)).collect();
+    Ok(interleave_record_batch(batches, &indices)?)
 }
 
 /// The rows of the tail by cluster and hour since 1970.

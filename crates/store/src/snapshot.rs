@@ -1,12 +1,17 @@
 //! One consistent view of the store.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::reader::{ChunkReader, Length};
 
 use crate::StoreError;
 use crate::error::At;
@@ -62,15 +67,64 @@ impl Snapshot {
     }
 }
 
+/// A file that several threads read at once, each at its own place.
+#[derive(Clone, Debug)]
+pub(crate) struct PartFile {
+    file: Arc<File>,
+    bytes: u64,
+}
+
+/// Reads a file from a place on.
+#[derive(Debug)]
+pub(crate) struct From {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for From {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.at)?;
+        self.at += u64::try_from(read).unwrap_or_default();
+        Ok(read)
+    }
+}
+
+impl Length for PartFile {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl ChunkReader for PartFile {
+    type T = BufReader<From>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        Ok(BufReader::new(From {
+            file: Arc::clone(&self.file),
+            at: start,
+        }))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, start)?;
+        Ok(bytes.into())
+    }
+}
+
 impl Footers {
     /// Opens a file; its footer is read only if it is not known.
     pub(crate) fn open(
         &self,
         root: &std::path::Path,
         part: &Part,
-    ) -> Result<(std::fs::File, ArrowReaderMetadata), StoreError> {
+    ) -> Result<(PartFile, ArrowReaderMetadata), StoreError> {
         let path = root.join(&part.path);
-        let file = std::fs::File::open(&path).at(&path)?;
+        let file = File::open(&path).at(&path)?;
+        let file = PartFile {
+            bytes: file.metadata().at(&path)?.len(),
+            file: Arc::new(file),
+        };
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().get(&part.path).cloned();
         if let Some(known) = known {
@@ -90,5 +144,35 @@ impl Footers {
         }
         kept.insert(part.path.clone(), loaded.clone());
         Ok((file, loaded))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_do_not_disturb_each_other_in_one_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let content: Vec<u8> = (0_u32..100_000).flat_map(u32::to_le_bytes).collect();
+        std::fs::write(file.path(), &content).unwrap();
+        let part = PartFile {
+            file: Arc::new(File::open(file.path()).unwrap()),
+            bytes: 400_000,
+        };
+        let read = |first: usize| {
+            for at in (first..300_000).step_by(977) {
+                let start = u64::try_from(at).unwrap();
+                let mut from = vec![0; 20_000];
+                part.get_read(start).unwrap().read_exact(&mut from).unwrap();
+                assert_eq!(from, content[at..at + 20_000]);
+                assert_eq!(part.get_bytes(start, 5000).unwrap(), content[at..at + 5000]);
+            }
+        };
+        std::thread::scope(|scope| {
+            for first in 0..4 {
+                scope.spawn(move || read(first * 100));
+            }
+        });
     }
 }

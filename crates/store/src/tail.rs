@@ -9,7 +9,7 @@ use bytes::Bytes;
 use kaudit_event::record::Record;
 use kaudit_journal::{GapReason, Item, Journal, Reader, Seq};
 
-use crate::columns::{Builder, Built};
+use crate::columns::Builder;
 use crate::schema;
 use crate::{Store, StoreError};
 
@@ -92,9 +92,8 @@ impl Store {
 
     fn append(&self, round: &mut Round) -> Result<(), StoreError> {
         let records = std::mem::take(&mut round.records);
-        let built = build(&records, self.options.threads.get())?;
+        let batches = build(&records, self.options.threads.get())?;
         drop(records);
-        let batches: Vec<RecordBatch> = built.iter().map(|built| built.batch.clone()).collect();
         let batch = match batches.as_slice() {
             [one] => one.clone(),
             several => concat_batches(&schema::schema(), several)?,
@@ -203,7 +202,7 @@ fn read_round(reader: &mut Reader) -> Result<Round, StoreError> {
 }
 
 /// Builds columns on several threads; the batches are in the order of the records.
-fn build(records: &[(u64, Record)], threads: usize) -> Result<Vec<Built>, StoreError> {
+fn build(records: &[(u64, Record)], threads: usize) -> Result<Vec<RecordBatch>, StoreError> {
     let part = |records: &[(u64, Record)]| {
         let mut builder = Builder::new(records.len());
         for (seq, record) in records {

@@ -5,7 +5,10 @@ use std::borrow::Cow;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef, Int32Array, RecordBatch, StringArray};
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, Int32Array, Int64Array, ListArray, MapArray, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
 use arrow_buffer::BooleanBuffer;
 use kaudit_query::{Column, ColumnType, Expr, Test, TextTest, Value, derived};
 
@@ -15,8 +18,40 @@ use crate::schema::{COLUMN_COUNT, Col};
 /// Columns of some rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batch<'a> {
-    arrays: [Option<&'a ArrayRef>; COLUMN_COUNT],
+    columns: [Option<Values<'a>>; COLUMN_COUNT],
     rows: usize,
+}
+
+/// A column as it was read.
+#[derive(Clone, Copy, Debug)]
+enum Values<'a> {
+    Texts(Texts<'a>),
+    Micros(&'a TimestampMicrosecondArray),
+    Longs(&'a Int64Array),
+    Ints(&'a Int32Array),
+    Lists(&'a ListArray),
+    Maps(&'a MapArray),
+    Bytes(&'a BinaryArray),
+}
+
+impl<'a> Values<'a> {
+    fn of(array: &'a ArrayRef) -> Option<Self> {
+        if let Some(texts) = array.as_string_opt::<i32>() {
+            return Some(Self::Texts(Texts::Plain(texts)));
+        }
+        if let Some(coded) = array.as_dictionary_opt::<Int32Type>() {
+            let values = coded.values().as_string_opt::<i32>()?;
+            return Some(Self::Texts(Texts::Coded(coded.keys(), values)));
+        }
+        array
+            .as_primitive_opt::<TimestampMicrosecondType>()
+            .map(Self::Micros)
+            .or_else(|| array.as_primitive_opt::<Int64Type>().map(Self::Longs))
+            .or_else(|| array.as_primitive_opt::<Int32Type>().map(Self::Ints))
+            .or_else(|| array.as_list_opt::<i32>().map(Self::Lists))
+            .or_else(|| array.as_map_opt().map(Self::Maps))
+            .or_else(|| array.as_binary_opt::<i32>().map(Self::Bytes))
+    }
 }
 
 /// A column of texts.
@@ -142,17 +177,17 @@ pub(crate) fn sources(column: &Column) -> Option<&'static [Col]> {
 impl<'a> Batch<'a> {
     /// A batch whose columns are named as in the schema.
     pub(crate) fn of(batch: &'a RecordBatch) -> Self {
-        let mut arrays = [None; COLUMN_COUNT];
+        let mut columns = [None; COLUMN_COUNT];
         let schema = crate::schema::schema();
         for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
             if let Ok(at) = schema.index_of(field.name())
-                && let Some(slot) = arrays.get_mut(at)
+                && let Some(slot) = columns.get_mut(at)
             {
-                *slot = Some(array);
+                *slot = Values::of(array);
             }
         }
         Self {
-            arrays,
+            columns,
             rows: batch.num_rows(),
         }
     }
@@ -161,17 +196,15 @@ impl<'a> Batch<'a> {
         self.rows
     }
 
-    fn array(&self, column: Col) -> Option<&'a ArrayRef> {
-        self.arrays.get(column.at()).copied().flatten()
+    fn column(&self, column: Col) -> Option<Values<'a>> {
+        self.columns.get(column.at()).copied().flatten()
     }
 
     fn texts(&self, column: Col) -> Option<Texts<'a>> {
-        let array = self.array(column)?;
-        if let Some(texts) = array.as_string_opt::<i32>() {
-            return Some(Texts::Plain(texts));
+        match self.column(column)? {
+            Values::Texts(texts) => Some(texts),
+            _ => None,
         }
-        let coded = array.as_dictionary_opt::<Int32Type>()?;
-        Some(Texts::Coded(coded.keys(), coded.values().as_string_opt::<i32>()?))
     }
 
     /// The text of a column; `None` when it is NULL.
@@ -189,39 +222,63 @@ impl<'a> Batch<'a> {
 
     /// The number or time of a column.
     pub(crate) fn number(&self, column: Col, row: usize) -> Option<i64> {
-        let array = self.array(column)?;
-        if row >= array.len() || array.is_null(row) {
-            return None;
+        let is_there = |array: &dyn Array| row < array.len() && array.is_valid(row);
+        match self.column(column)? {
+            Values::Micros(times) => is_there(times).then(|| times.value(row)),
+            Values::Longs(longs) => is_there(longs).then(|| longs.value(row)),
+            Values::Ints(ints) => is_there(ints).then(|| i64::from(ints.value(row))),
+            _ => None,
         }
-        if let Some(times) = array.as_primitive_opt::<TimestampMicrosecondType>() {
-            return Some(times.value(row));
-        }
-        if let Some(longs) = array.as_primitive_opt::<Int64Type>() {
-            return Some(longs.value(row));
-        }
-        array
-            .as_primitive_opt::<Int32Type>()
-            .map(|ints| i64::from(ints.value(row)))
     }
 
-    /// Whether the row keeps the received bytes; false where the column was not read.
+    /// The received bytes that a row keeps; `None` where the column was not read.
     pub(crate) fn raw(&self, row: usize) -> Option<&'a [u8]> {
-        let raw = self.array(Col::Raw)?.as_binary_opt::<i32>()?;
-        (row < raw.len() && raw.is_valid(row)).then(|| raw.value(row))
+        match self.column(Col::Raw)? {
+            Values::Bytes(raw) => (row < raw.len() && raw.is_valid(row)).then(|| raw.value(row)),
+            _ => None,
+        }
     }
 
     fn list(&self, column: Col, row: usize) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.array(column)
-            .and_then(|array| array.as_list_opt::<i32>())
-            .into_iter()
-            .flat_map(move |list| list_texts(list, row))
+        let list = match self.column(column) {
+            Some(Values::Lists(list)) => Some(list),
+            _ => None,
+        };
+        list.into_iter().flat_map(move |list| list_texts(list, row))
     }
 
     fn annotation(&self, key: &str, row: usize) -> Option<&'a [u8]> {
-        let map = self.array(Col::Annotations)?.as_map_opt()?;
+        let Some(Values::Maps(map)) = self.column(Col::Annotations) else {
+            return None;
+        };
         map_texts(map, row)
             .find(|(name, _)| *name == key)
             .map(|(_, value)| value.as_bytes())
+    }
+
+    /// How often each text of a column occurs; `None` where the column has no texts of its own or is not
+    /// coded.
+    pub(crate) fn text_counts(&self, column: &Column) -> Option<Vec<(Option<&'a [u8]>, u64)>> {
+        let Texts::Coded(keys, values) = self.texts(text_column(column)?)? else {
+            return None;
+        };
+        let mut counts = vec![0_u64; values.len()];
+        let mut absent = 0;
+        for key in keys {
+            let slot = key
+                .and_then(|key| usize::try_from(key).ok())
+                .and_then(|key| counts.get_mut(key));
+            *slot.unwrap_or(&mut absent) += 1;
+        }
+        let text = |at: usize| values.is_valid(at).then(|| values.value(at)).and_then(present);
+        let counts = counts.into_iter().enumerate();
+        let known = counts.map(|(at, count)| (text(at), count));
+        Some(
+            known
+                .chain([(None, absent)])
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+        )
     }
 
     /// The rows of which a condition is true. All columns that it looks at must be there.

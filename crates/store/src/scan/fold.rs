@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use kaudit_query::accumulate::{Borrowed, Limits, Top};
 use kaudit_query::{Column, Row, Value};
 
-use super::batch::{Batch, sources};
+use super::batch::{Batch, sources, text_column};
 use super::group::{Coding, select, with_event};
 use super::plan::Plan;
 use super::work::{Unit, run};
@@ -139,6 +140,50 @@ impl Snapshot {
         run(self, scan, &plan, |min, _| min, |_, _| true, state, visit)
     }
 
+    /// How often each value of a column occurs in the rows that satisfy the scan.
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshot::fold`].
+    pub fn top(&self, scan: &Scan, column: &Column, limits: Limits) -> Result<(Top, ScanStats), StoreError> {
+        let Some(source) = text_column(column) else {
+            let columns = std::slice::from_ref(column);
+            let add = |top: &mut Top, hit: &Hit<'_>| top.add(&hit.value(0));
+            let (tops, stats) = self.fold(scan, columns, || Top::new(limits), add)?;
+            return Ok((merged(tops, limits), stats));
+        };
+        let plan = Plan::new(&scan.filter, scan.from, scan.to);
+        let visit = |top: &mut Top, unit: &Unit, stats: &mut ScanStats| {
+            let rows = select(unit, &plan, scan)?;
+            stats.count(unit, rows.count_set_bits());
+            if unit.has_raw() {
+                return unit.read_all(&rows, |batch| {
+                    let read = Rows::of(batch)?;
+                    for row in 0..batch.num_rows() {
+                        let shown = with_event(&read, row, |event| top.add(&event.value(column)));
+                        if shown.is_none() {
+                            top.add(&Value::Absent);
+                        }
+                    }
+                    Ok(())
+                });
+            }
+            unit.read(&rows, &[source], Coding::Coded, |batch| {
+                let batch = Batch::of(batch);
+                match batch.text_counts(column) {
+                    Some(counts) => counts
+                        .into_iter()
+                        .for_each(|(text, count)| top.add_key(Borrowed::of_text(text), count)),
+                    None => (0..batch.rows()).for_each(|row| top.add(&batch.value(column, row))),
+                }
+                Ok(())
+            })
+        };
+        let state = || Top::new(limits);
+        let (tops, stats) = run(self, scan, &plan, |min, _| min, |_, _| true, state, visit)?;
+        Ok((merged(tops, limits), stats))
+    }
+
     /// How many rows satisfy the scan.
     ///
     /// # Errors
@@ -155,6 +200,13 @@ impl Snapshot {
         let (counts, stats) = run(self, scan, &plan, |min, _| min, |_, _| true, || 0, visit)?;
         Ok((counts.into_iter().sum(), stats))
     }
+}
+
+fn merged(tops: Vec<Top>, limits: Limits) -> Top {
+    let mut tops = tops.into_iter();
+    let mut sum = tops.next().unwrap_or_else(|| Top::new(limits));
+    tops.for_each(|top| sum.merge(&top));
+    sum
 }
 
 impl ScanStats {

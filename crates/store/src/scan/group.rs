@@ -248,11 +248,7 @@ impl Group {
             .iter()
             .any(|column| matches!(column, Col::RequestObject | Col::ResponseObject));
         let mask = ProjectionMask::roots(footer.parquet_schema(), columns.iter().map(|column| column.at()));
-        let file = self.file.try_clone().map_err(|source| StoreError::Io {
-            path: (&*self.path).into(),
-            source,
-        })?;
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer)
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), footer)
             .with_projection(mask)
             .with_row_groups(vec![self.at])
             .with_batch_size(if has_bodies { BODY_ROWS } else { BATCH_ROWS });

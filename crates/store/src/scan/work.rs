@@ -9,6 +9,7 @@ use parquet::bloom_filter::Sbbf;
 use super::plan::{self, Plan};
 use super::{Limit, Scan, ScanStats};
 use crate::manifest::Part;
+use crate::snapshot::PartFile;
 use crate::tail::Chunk;
 use crate::{Snapshot, StoreError};
 
@@ -24,7 +25,7 @@ pub(crate) enum Unit {
 /// A row group.
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
-    pub(crate) file: Arc<std::fs::File>,
+    pub(crate) file: PartFile,
     pub(crate) path: Arc<str>,
     pub(crate) footer: ArrowReaderMetadata,
     pub(crate) at: usize,
@@ -147,7 +148,6 @@ pub(crate) fn units_of(snapshot: &Snapshot, part: &Part) -> Result<Vec<Unit>, St
 /// The row groups of a file that may hold a row.
 fn open(snapshot: &Snapshot, part: &Part, plan: &Plan) -> Result<Vec<Unit>, StoreError> {
     let (file, footer) = snapshot.footers.open(&snapshot.root, part)?;
-    let file = Arc::new(file);
     let path: Arc<str> = Arc::from(part.path.as_str());
     let has_raw = part.raw_rows > 0;
     let mut groups = Vec::new();
@@ -155,13 +155,13 @@ fn open(snapshot: &Snapshot, part: &Part, plan: &Plan) -> Result<Vec<Unit>, Stor
         let times = plan::times(group);
         let mut bloom = |column| {
             let chunk = group.columns().get(plan::leaf(group, column)?)?;
-            Sbbf::read_from_column_chunk(chunk, &*file).ok().flatten()
+            Sbbf::read_from_column_chunk(chunk, &file).ok().flatten()
         };
         // The columns of a row that keeps its bytes do not hold all that the filter may find in it.
         let may_hold = has_raw || plan.may_hold(group, &mut bloom);
         if plan.covers(times.0, times.1) && may_hold {
             groups.push(Unit::Group(Group {
-                file: Arc::clone(&file),
+                file: file.clone(),
                 path: Arc::clone(&path),
                 footer: footer.clone(),
                 at,
