@@ -310,36 +310,29 @@ impl Extra<'_> {
         if self.is_empty() {
             return;
         }
-        let quoted = |text: &Option<&str>| text.map(|inner| Cow::Owned(format!("\"{inner}\"")));
-        let plain = |text: &Option<&str>| text.map(|json| Cow::Owned(json.to_owned()));
-        let groups: [(&str, [(&str, Option<Cow<'_, str>>); 4]); 2] = [
-            (
-                "\"impersonatedUser\"",
-                [
-                    ("\"uid\"", quoted(&self.impersonated_uid)),
-                    ("\"extra\"", plain(&self.impersonated_extra)),
-                    ("", None),
-                    ("", None),
-                ],
-            ),
-            (
-                "\"responseStatus\"",
-                [
-                    ("\"kind\"", quoted(&self.response_kind)),
-                    ("\"apiVersion\"", quoted(&self.response_api_version)),
-                    ("\"metadata\"", plain(&self.response_metadata)),
-                    ("\"details\"", self.response_details.clone()),
-                ],
-            ),
+        let quoted = |text: Option<&str>| text.map(|inner| format!("\"{inner}\""));
+        let plain = |text: Option<&str>| text.map(str::to_owned);
+        let user = [
+            ("uid", quoted(self.impersonated_uid)),
+            ("extra", plain(self.impersonated_extra)),
+        ];
+        let status = [
+            ("kind", quoted(self.response_kind)),
+            ("apiVersion", quoted(self.response_api_version)),
+            ("metadata", plain(self.response_metadata)),
+            ("details", plain(self.response_details.as_deref())),
         ];
         let mut members: Vec<(Cow<'_, str>, String)> = Vec::new();
         if let Some(json) = &self.authentication {
             members.push((Cow::Borrowed("\"authenticationMetadata\""), json.to_string()));
         }
-        for (name, inner) in groups {
+        for (name, inner) in [
+            ("\"impersonatedUser\"", user.as_slice()),
+            ("\"responseStatus\"", &status),
+        ] {
             let inner: Vec<String> = inner
-                .into_iter()
-                .filter_map(|(key, json)| json.map(|json| format!("{key}:{json}")))
+                .iter()
+                .filter_map(|(key, json)| json.as_ref().map(|json| format!("\"{key}\":{json}")))
                 .collect();
             if !inner.is_empty() {
                 members.push((Cow::Borrowed(name), format!("{{{}}}", inner.join(","))));

@@ -19,6 +19,8 @@ use crate::{Manifest, Origin, Part, Scan, Store};
 
 /// Rows with which a row group may end at a full hour.
 const ENOUGH_ROWS: usize = 16 << 10;
+/// Bytes of events that are sorted at once; about three times as much memory is taken.
+const SLICE_BYTES: usize = 192 << 20;
 const SECONDS_PER_HOUR: usize = 3600;
 
 /// What is to be merged.
@@ -56,10 +58,11 @@ impl Store {
     /// [`StoreError`]; a day is merged as a whole or not at all.
     pub fn compact(&self, compaction: &Compaction, now: i64) -> Result<Compacted, StoreError> {
         let mut done = Compacted::default();
-        let _work = self.work()?;
+        let _upkeep = self.upkeep()?;
+        self.sweep()?;
         for ((cluster, day), parts) in self.days(compaction) {
-            let manifest = self.manifest();
-            let added = self.merge_day(&manifest, &cluster, day, &parts)?;
+            let version = self.manifest().version;
+            let added = self.merge_day(version, &cluster, day, &parts)?;
             let expected: u64 = parts.iter().map(|part| part.rows).sum();
             let found: u64 = added.iter().map(|written| written.part.rows).sum();
             if expected != found {
@@ -69,7 +72,7 @@ impl Store {
             }
             done.added
                 .extend(added.iter().map(|written| written.part.clone()));
-            self.replace(&manifest, &parts, added, now, |_| {})?;
+            self.replace(&parts, added, now, |_| {})?;
             done.removed.extend(parts);
         }
         Ok(done)
@@ -95,7 +98,7 @@ impl Store {
 
     fn merge_day(
         &self,
-        manifest: &Manifest,
+        version: u64,
         cluster: &str,
         day: i64,
         parts: &[Part],
@@ -105,7 +108,7 @@ impl Store {
         for part in parts {
             units.extend(units_of(&snapshot, part)?);
         }
-        let mut files = Files::new(self, manifest, cluster, folder_of(cluster, day, None));
+        let mut files = Files::new(self, version, cluster, folder_of(cluster, day, None));
         for (from, to) in slices(&units, day)? {
             let scan = Scan::new(Filter::everything()).between(Some(from), Some(to));
             let rows = read(&units, &scan)?;
@@ -118,10 +121,9 @@ impl Store {
         files.finish()
     }
 
-    /// Commits files in the place of others, and removes those.
+    /// Commits files in the place of others, and removes those unless somebody looks at them.
     pub(crate) fn replace(
         &self,
-        manifest: &Manifest,
         old: &[Part],
         new: Vec<WrittenPart>,
         now: i64,
@@ -132,14 +134,15 @@ impl Store {
             written.publish(&self.root)?;
             self.faults.after(Step::Published)?;
         }
-        let mut next = manifest.next(now);
-        next.parts
-            .retain(|part| !old.iter().any(|old| old.path == part.path));
-        next.parts.extend(new.into_iter().map(|written| written.part));
-        change(&mut next);
-        self.commit(next, |_| {})?;
+        let edit = |next: &mut Manifest| {
+            next.parts
+                .retain(|part| !old.iter().any(|old| old.path == part.path));
+            next.parts.extend(new.into_iter().map(|written| written.part));
+            change(next);
+        };
+        self.commit(now, edit, |_| {})?;
         self.faults.after(Step::Committed)?;
-        self.remove_files(old.iter().map(|part| part.path.as_str()))?;
+        self.sweep()?;
         self.faults.after(Step::Done)
     }
 }
@@ -155,10 +158,10 @@ pub(crate) struct Files<'a> {
 }
 
 impl<'a> Files<'a> {
-    pub(crate) fn new(store: &'a Store, manifest: &Manifest, cluster: &str, folder: String) -> Self {
+    pub(crate) fn new(store: &'a Store, version: u64, cluster: &str, folder: String) -> Self {
         Self {
             store,
-            version: manifest.version + 1,
+            version: version + 1,
             cluster: cluster.to_owned(),
             folder,
             writer: None,
@@ -219,13 +222,14 @@ impl<'a> Files<'a> {
 /// Runs of time with about as many rows as a row group has, cut at full hours where that is enough.
 fn slices(units: &[Unit], day: i64) -> Result<Vec<(i64, i64)>, StoreError> {
     let begins = day.saturating_mul(MICROS_PER_DAY);
-    let mut seconds = vec![0_usize; 24 * SECONDS_PER_HOUR];
+    let mut seconds = vec![(0_usize, 0_usize); 24 * SECONDS_PER_HOUR];
     for unit in units {
         let all = arrow_buffer::BooleanBuffer::new_set(unit.rows());
-        unit.read_times(&all, |ts| {
+        unit.read_sizes(&all, |ts, bytes| {
             let second = usize::try_from((ts - begins) / MICROS_PER_SECOND).unwrap_or_default();
-            if let Some(count) = seconds.get_mut(second) {
-                *count += 1;
+            if let Some((rows, sum)) = seconds.get_mut(second) {
+                *rows += 1;
+                *sum += bytes;
             }
         })?;
     }
@@ -234,14 +238,16 @@ fn slices(units: &[Unit], day: i64) -> Result<Vec<(i64, i64)>, StoreError> {
         begins.saturating_add(second.saturating_mul(MICROS_PER_SECOND))
     };
     let mut slices = Vec::new();
-    let (mut from, mut rows) = (0, 0);
-    for (second, count) in seconds.iter().enumerate() {
-        let is_full = rows > 0 && rows + count > GROUP_ROWS;
-        if is_full || (second % SECONDS_PER_HOUR == 0 && rows >= ENOUGH_ROWS) {
+    let (mut from, mut rows, mut bytes) = (0, 0, 0);
+    for (second, (more_rows, more_bytes)) in seconds.iter().enumerate() {
+        let is_full = rows + more_rows > GROUP_ROWS || bytes + more_bytes > SLICE_BYTES;
+        let is_enough = second % SECONDS_PER_HOUR == 0 && rows >= ENOUGH_ROWS;
+        if rows > 0 && (is_full || is_enough) {
             slices.push((micros(from), micros(second)));
-            (from, rows) = (second, 0);
+            (from, rows, bytes) = (second, 0, 0);
         }
-        rows += count;
+        rows += more_rows;
+        bytes += more_bytes;
     }
     if rows > 0 {
         slices.push((micros(from), micros(seconds.len())));

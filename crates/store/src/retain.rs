@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::part::WrittenPart;
 use crate::scan::units::{select, units_of};
 use crate::store::folder_of;
-use crate::{Manifest, Part, Scan, Store};
+use crate::{Part, Scan, Store};
 
 /// What goes when.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +67,8 @@ impl Store {
     ///
     /// [`StoreError`]; each file is done with as a whole or stays as it is.
     pub fn retain(&self, retention: &Retention, now: i64) -> Result<Retained, StoreError> {
-        let _work = self.work()?;
+        let _upkeep = self.upkeep()?;
+        self.sweep()?;
         let mut done = Retained::default();
         if let Some(max_age) = retention.max_age {
             let limit = now.saturating_sub(max_age);
@@ -111,13 +112,12 @@ impl Store {
         now: i64,
         done: &mut Retained,
     ) -> Result<(), StoreError> {
-        let manifest = self.manifest();
-        let kept = self.keep(&manifest, part, rules)?;
+        let kept = self.keep(part, rules)?;
         let kept_rows: u64 = kept.iter().map(|written| written.part.rows).sum();
         let expired = part.rows.saturating_sub(kept_rows);
         let added: Vec<Part> = kept.iter().map(|written| written.part.clone()).collect();
         let old = std::slice::from_ref(part);
-        self.replace(&manifest, old, kept, now, |next| {
+        self.replace(old, kept, now, |next| {
             *next.counts.expired.entry(why.as_str().to_owned()).or_default() += expired;
         })?;
         done.expired_rows += expired;
@@ -127,18 +127,13 @@ impl Store {
     }
 
     /// Writes what rules keep of a file.
-    fn keep(
-        &self,
-        manifest: &Manifest,
-        part: &Part,
-        rules: &[Rule<'_>],
-    ) -> Result<Vec<WrittenPart>, StoreError> {
+    fn keep(&self, part: &Part, rules: &[Rule<'_>]) -> Result<Vec<WrittenPart>, StoreError> {
         if rules.is_empty() {
             return Ok(Vec::new());
         }
         let snapshot = self.snapshot();
         let folder = folder_of(&part.cluster, part.min_ts.div_euclid(MICROS_PER_DAY), None);
-        let mut files = Files::new(self, manifest, &part.cluster, folder);
+        let mut files = Files::new(self, snapshot.manifest.version, &part.cluster, folder);
         for unit in units_of(&snapshot, part)? {
             let mut rows = BooleanBuffer::new_unset(unit.rows());
             for rule in rules {

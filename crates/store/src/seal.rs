@@ -20,7 +20,7 @@ use crate::rebuild::Rows;
 use crate::schema::{self, Col, Form, GROUP_ROWS};
 use crate::store::folder_of;
 use crate::tail::Chunk;
-use crate::{Part, Store, StoreError};
+use crate::{Manifest, Part, Store, StoreError};
 
 /// Rows of a run from which on copying runs is cheaper than copying rows.
 const LONG_RUN: usize = 64;
@@ -43,7 +43,7 @@ impl Store {
     ///
     /// [`StoreError`]; nothing is lost, and the next call begins anew.
     pub fn seal(&self, cursor: &Cursor, now: i64) -> Result<Sealed, StoreError> {
-        let work = self.work()?;
+        let _work = self.tail_work()?;
         let state = self.state();
         let Some(last) = state.tail.last() else {
             return Ok(Sealed {
@@ -63,27 +63,29 @@ impl Store {
             self.faults.after(Step::Published)?;
         }
         let parts: Vec<Part> = written.into_iter().map(|written| written.part).collect();
-        let mut next = state.manifest.next(now);
-        next.sealed_to = to;
-        next.counts.sealed += parts.iter().map(|part| part.rows).sum::<u64>();
-        for chunk in &state.tail {
-            for (from, counts) in [
-                (&chunk.rejected, &mut next.counts.rejected),
-                (&chunk.lost, &mut next.counts.lost),
-            ] {
-                for (reason, count) in from {
-                    *counts.entry((*reason).to_owned()).or_default() += count;
+        let edit = |next: &mut Manifest| {
+            next.sealed_to = to;
+            next.counts.sealed += parts.iter().map(|part| part.rows).sum::<u64>();
+            for chunk in &state.tail {
+                for (from, counts) in [
+                    (&chunk.rejected, &mut next.counts.rejected),
+                    (&chunk.lost, &mut next.counts.lost),
+                ] {
+                    for (reason, count) in from {
+                        *counts.entry((*reason).to_owned()).or_default() += count;
+                    }
                 }
             }
-        }
-        next.parts.extend(parts.iter().cloned());
-        self.commit(next, |state| state.tail.retain(|chunk| chunk.next > to))?;
+            next.parts.extend(parts.iter().cloned());
+        };
+        self.commit(now, edit, |state| state.tail.retain(|chunk| chunk.next > to))?;
         self.faults.after(Step::Committed)?;
         if cursor.position() < Seq::new(to) {
             cursor.advance(Seq::new(to))?;
         }
-        drop(work);
         self.faults.after(Step::Done)?;
+        drop(state);
+        self.sweep()?;
         Ok(Sealed { parts, to })
     }
 
@@ -153,13 +155,13 @@ fn partitions(tail: &[Arc<Chunk>]) -> Result<BTreeMap<(String, i64), Vec<Place>>
         for (row, (ts, seq)) in rows.ts.values().iter().zip(rows.seq.values()).enumerate() {
             let cluster = rows.text(Col::Cluster, row).unwrap_or_default();
             let key = (cluster, ts.div_euclid(MICROS_PER_HOUR));
-            if of != Some(key) {
-                if let Some((cluster, hour)) = of.replace(key) {
-                    partitions
-                        .entry((cluster.to_owned(), hour))
-                        .or_default()
-                        .append(&mut run);
-                }
+            if of != Some(key)
+                && let Some((cluster, hour)) = of.replace(key)
+            {
+                partitions
+                    .entry((cluster.to_owned(), hour))
+                    .or_default()
+                    .append(&mut run);
             }
             run.push(Place {
                 ts: *ts,

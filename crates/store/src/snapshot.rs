@@ -19,8 +19,8 @@ use crate::manifest::{Manifest, Part};
 use crate::store::State;
 use crate::tail::Chunk;
 
-/// Footers that are kept.
-const FOOTERS: usize = 512;
+/// Bytes of footers that are kept.
+const FOOTER_BYTES: usize = 64 << 20;
 
 /// The sealed files of one version of the manifest and the tail that belongs to it.
 #[derive(Clone, Debug)]
@@ -34,7 +34,13 @@ pub struct Snapshot {
 
 /// What was read of files that do not change, by path.
 #[derive(Debug, Default)]
-pub(crate) struct Footers(Mutex<HashMap<String, ArrowReaderMetadata>>);
+pub(crate) struct Footers(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    footers: HashMap<String, ArrowReaderMetadata>,
+    bytes: usize,
+}
 
 impl Snapshot {
     pub(crate) fn new(root: PathBuf, state: State, footers: Arc<Footers>, threads: NonZeroUsize) -> Self {
@@ -126,7 +132,7 @@ impl Footers {
             file: Arc::new(file),
         };
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = lock().get(&part.path).cloned();
+        let known = lock().footers.get(&part.path).cloned();
         if let Some(known) = known {
             return Ok((file, known));
         }
@@ -139,10 +145,12 @@ impl Footers {
             reason: error.to_string(),
         })?;
         let mut kept = lock();
-        if kept.len() >= FOOTERS {
-            kept.clear();
+        if kept.bytes > FOOTER_BYTES {
+            *kept = Kept::default();
         }
-        kept.insert(part.path.clone(), loaded.clone());
+        kept.bytes += loaded.metadata().memory_size();
+        kept.footers.insert(part.path.clone(), loaded.clone());
+        drop(kept);
         Ok((file, loaded))
     }
 }

@@ -1,9 +1,10 @@
 //! A store: its manifest, its lock, and what is not sealed yet.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use kaudit_journal::{Cursor, Hold, Journal, Seq};
 
@@ -57,10 +58,22 @@ pub struct Store {
     pub(crate) options: Options,
     access: Access,
     state: RwLock<State>,
-    /// Held by whoever reads the journal or changes the files.
-    work: Mutex<()>,
+    /// Held by whoever reads the journal or seals.
+    tail_work: Mutex<()>,
+    /// Held by whoever replaces files.
+    upkeep: Mutex<()>,
+    /// Held while a version is committed.
+    committing: Mutex<Versions>,
     footers: Arc<Footers>,
     pub(crate) faults: Faults,
+}
+
+/// Which versions are still looked at, and which files only those need.
+#[derive(Debug, Default)]
+struct Versions {
+    alive: Vec<(u64, Weak<Manifest>)>,
+    /// Files and the version that dropped them.
+    dropped: Vec<(u64, String)>,
 }
 
 /// What a snapshot sees, changed in one step.
@@ -119,16 +132,22 @@ impl Store {
     }
 
     fn with(root: &Path, options: Options, access: Access) -> Result<Self, StoreError> {
-        let manifest = Manifest::newest(root)?;
+        let manifest = Arc::new(Manifest::newest(root)?);
+        let versions = Versions {
+            alive: vec![(manifest.version, Arc::downgrade(&manifest))],
+            dropped: Vec::new(),
+        };
         Ok(Self {
             root: root.to_owned(),
             options,
             access,
             state: RwLock::new(State {
-                manifest: Arc::new(manifest),
+                manifest,
                 tail: Vec::new(),
             }),
-            work: Mutex::new(()),
+            tail_work: Mutex::new(()),
+            upkeep: Mutex::new(()),
+            committing: Mutex::new(versions),
             footers: Arc::default(),
             faults: Faults::default(),
         })
@@ -149,8 +168,10 @@ impl Store {
         Ok(cursor)
     }
 
-    /// What can be asked now: the sealed files and the tail, at one point. It stays as it is whatever
-    /// happens to the store.
+    /// What can be asked now: the sealed files and the tail, at one point. It stays as it is whatever this
+    /// process does to the store, so files that were replaced are kept as long as a snapshot may read them.
+    /// In a store that was [opened to be read](Self::open_to_read) they vanish when the writer removes them;
+    /// [`refresh`](Self::refresh) and ask again.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(
@@ -188,27 +209,66 @@ impl Store {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// One at a time; fails where this process may not write.
-    pub(crate) fn work(&self) -> Result<MutexGuard<'_, ()>, StoreError> {
+    /// For reading the journal and sealing, one at a time; fails where this process may not write.
+    pub(crate) fn tail_work(&self) -> Result<MutexGuard<'_, ()>, StoreError> {
+        self.writing(&self.tail_work)
+    }
+
+    /// For replacing files, one at a time; sealing goes on meanwhile.
+    pub(crate) fn upkeep(&self) -> Result<MutexGuard<'_, ()>, StoreError> {
+        self.writing(&self.upkeep)
+    }
+
+    fn writing<'a, T>(&self, mutex: &'a Mutex<T>) -> Result<MutexGuard<'a, T>, StoreError> {
         match self.access {
-            Access::Write(_) => Ok(self.work.lock().unwrap_or_else(PoisonError::into_inner)),
+            Access::Write(_) => Ok(mutex.lock().unwrap_or_else(PoisonError::into_inner)),
             Access::Read => Err(StoreError::ReadOnly),
         }
     }
 
-    /// Commits a version and shows it to snapshots, together with `change`.
+    /// Commits a version that differs by `edit` from the newest one, and shows it to snapshots together
+    /// with `change`.
     pub(crate) fn commit(
         &self,
-        next: Manifest,
+        now: i64,
+        edit: impl FnOnce(&mut Manifest),
         change: impl FnOnce(&mut State),
     ) -> Result<Arc<Manifest>, StoreError> {
+        let mut versions = self.writing(&self.committing)?;
+        let before = self.manifest();
+        let mut next = before.next(now);
+        edit(&mut next);
         let manifest = Arc::new(next.commit(&self.root)?);
         self.change(|state| {
             state.manifest = Arc::clone(&manifest);
             change(state);
         });
+        let kept: HashSet<&str> = manifest.parts.iter().map(|part| part.path.as_str()).collect();
+        let gone = before
+            .parts
+            .iter()
+            .filter(|part| !kept.contains(part.path.as_str()));
+        versions
+            .dropped
+            .extend(gone.map(|part| (manifest.version, part.path.clone())));
+        versions.alive.push((manifest.version, Arc::downgrade(&manifest)));
         manifest::forget_old(&self.root, manifest.version)?;
         Ok(manifest)
+    }
+
+    /// Removes files that no version names any more that a snapshot looks at.
+    pub(crate) fn sweep(&self) -> Result<(), StoreError> {
+        let mut versions = self.writing(&self.committing)?;
+        versions.alive.retain(|(_, manifest)| manifest.strong_count() > 0);
+        let oldest = versions.alive.iter().map(|(version, _)| *version).min();
+        let oldest = oldest.unwrap_or(u64::MAX);
+        let (gone, kept) = std::mem::take(&mut versions.dropped)
+            .into_iter()
+            .partition(|(dropped_in, _)| *dropped_in <= oldest);
+        versions.dropped = kept;
+        drop(versions);
+        let gone: Vec<(u64, String)> = gone;
+        self.remove_files(gone.iter().map(|(_, path)| path.as_str()))
     }
 
     /// Removes the files of `paths`; a snapshot that has one open keeps reading it.
@@ -232,8 +292,7 @@ impl Store {
     /// Removes Parquet files that no manifest names.
     fn remove_strays(&self) -> Result<(), StoreError> {
         let manifest = self.manifest();
-        let known: std::collections::HashSet<&str> =
-            manifest.parts.iter().map(|part| part.path.as_str()).collect();
+        let known: HashSet<&str> = manifest.parts.iter().map(|part| part.path.as_str()).collect();
         let mut strays = Vec::new();
         let mut folders = vec![self.root.clone()];
         while let Some(folder) = folders.pop() {

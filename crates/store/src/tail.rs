@@ -20,6 +20,9 @@ const ROUND_EVENTS: usize = 64 << 10;
 /// A chunk with more rows is not put together with others.
 const CHUNK_ROWS: usize = 32 << 10;
 
+/// Nor is one with more bytes: offsets in a batch have 32 bits.
+const CHUNK_BYTES: usize = 256 << 20;
+
 /// A run of the journal's records.
 #[derive(Debug)]
 pub(crate) struct Chunk {
@@ -63,7 +66,7 @@ impl Store {
     ///
     /// [`StoreError::Journal`] when a segment cannot be read; what was read before stays.
     pub fn catch_up(&self, journal: &Journal) -> Result<CaughtUp, StoreError> {
-        let _work = self.work()?;
+        let _work = self.tail_work()?;
         let mut reader = journal.reader(Seq::new(self.state().read_to()));
         let mut round = read_round(&mut reader)?;
         loop {
@@ -109,6 +112,7 @@ impl Store {
         let mut tail = self.state().tail;
         while let Some(last) = tail.last()
             && last.batch.num_rows() < CHUNK_ROWS
+            && last.event_bytes + chunk.event_bytes < CHUNK_BYTES
             && last.batch.num_rows() <= 2 * chunk.batch.num_rows()
         {
             chunk = Arc::new(last.followed_by(&chunk)?);

@@ -61,6 +61,9 @@ enum Texts<'a> {
     Coded(&'a Int32Array, &'a StringArray),
 }
 
+/// A text, if it is not absent, and how often it occurs.
+pub(crate) type TextCount<'a> = (Option<&'a [u8]>, u64);
+
 /// A text that is empty is absent.
 fn present(text: &str) -> Option<&[u8]> {
     (!text.is_empty()).then_some(text.as_bytes())
@@ -258,7 +261,7 @@ impl<'a> Batch<'a> {
 
     /// How often each text of a column occurs; `None` where the column has no texts of its own or is not
     /// coded.
-    pub(crate) fn text_counts(&self, column: &Column) -> Option<Vec<(Option<&'a [u8]>, u64)>> {
+    pub(crate) fn text_counts(&self, column: &Column) -> Option<Vec<TextCount<'a>>> {
         let Texts::Coded(keys, values) = self.texts(text_column(column)?)? else {
             return None;
         };

@@ -23,8 +23,8 @@ use crate::schema::{self, Col};
 
 /// Rows that are read at once.
 const BATCH_ROWS: usize = 32 << 10;
-/// Rows with bodies that are read at once.
-const BODY_ROWS: usize = 1024;
+/// Bytes of texts that are read at once, about.
+const BATCH_BYTES: usize = 16 << 20;
 
 /// The rows of a unit that satisfy a filter, one bit each.
 pub(crate) fn select(unit: &Unit, plan: &Plan, scan: &Scan) -> Result<BooleanBuffer, StoreError> {
@@ -193,17 +193,19 @@ impl Unit {
         }
     }
 
-    /// Reads the times of the rows that are set.
-    pub(crate) fn read_times(
+    /// Reads the time of each row that is set and the bytes of its event.
+    pub(crate) fn read_sizes(
         &self,
         rows: &BooleanBuffer,
-        mut each: impl FnMut(i64),
+        mut each: impl FnMut(i64, usize),
     ) -> Result<(), StoreError> {
-        self.read(rows, &[Col::Ts], Coding::Coded, |batch| {
+        self.read(rows, &[Col::Ts, Col::Bytes], Coding::Coded, |batch| {
             let batch = Batch::of(batch);
-            (0..batch.rows())
-                .filter_map(|row| batch.number(Col::Ts, row))
-                .for_each(&mut each);
+            for row in 0..batch.rows() {
+                let bytes = batch.number(Col::Bytes, row).unwrap_or_default();
+                let ts = batch.number(Col::Ts, row).unwrap_or_default();
+                each(ts, usize::try_from(bytes).unwrap_or_default());
+            }
             Ok(())
         })
     }
@@ -228,6 +230,26 @@ impl Group {
             .unwrap_or_default()
     }
 
+    /// How many rows are read at once, so that they take no more than is meant, unless single events are
+    /// much larger than the others.
+    fn batch_rows(&self, columns: &[Col]) -> usize {
+        let metadata = self.footer.metadata();
+        let bytes: i64 = metadata
+            .row_groups()
+            .get(self.at)
+            .into_iter()
+            .flat_map(|group| group.columns())
+            .filter(|chunk| {
+                let name = chunk.column_path().parts().first();
+                name.is_some_and(|name| columns.iter().any(|column| column.name() == name))
+            })
+            .map(|chunk| chunk.uncompressed_size())
+            .sum();
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let of_row = (bytes / self.rows().max(1)).max(1);
+        (BATCH_BYTES / of_row).clamp(16, BATCH_ROWS)
+    }
+
     fn read(
         &self,
         rows: &BooleanBuffer,
@@ -244,14 +266,11 @@ impl Group {
                 ArrowReaderMetadata::try_new(std::sync::Arc::clone(self.footer.metadata()), options)?
             }
         };
-        let has_bodies = columns
-            .iter()
-            .any(|column| matches!(column, Col::RequestObject | Col::ResponseObject));
         let mask = ProjectionMask::roots(footer.parquet_schema(), columns.iter().map(|column| column.at()));
         let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), footer)
             .with_projection(mask)
             .with_row_groups(vec![self.at])
-            .with_batch_size(if has_bodies { BODY_ROWS } else { BATCH_ROWS });
+            .with_batch_size(self.batch_rows(columns));
         if rows.count_set_bits() < rows.len() {
             let selection = BooleanArray::new(rows.clone(), None);
             builder = builder.with_row_selection(RowSelection::from_filters(&[selection]));

@@ -20,8 +20,10 @@ pub(crate) struct Bed {
 impl Bed {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (journal, _) =
-            Journal::open(&dir.path().join("journal"), kaudit_journal::Options::default()).unwrap();
+        let mut small = kaudit_journal::Options::default();
+        small.segment_bytes = 4 << 20;
+        small.reserve_bytes = 0;
+        let (journal, _) = Journal::open(&dir.path().join("journal"), small).unwrap();
         let store = Store::open(&dir.path().join("store"), options()).unwrap();
         let cursor = store.cursor(&journal).unwrap();
         Self {

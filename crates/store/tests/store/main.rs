@@ -3,7 +3,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::disallowed_methods,
     reason = "helpers stop at the first surprise, and a folder of logs may be named in the environment"
 )]
 

@@ -29,17 +29,15 @@ fn comes_back(lines: &[Vec<u8>]) -> u64 {
             ("c", "audit.log", "cp-1", Some(7))
         );
     }
-    let raw = bed.store.snapshot().stats().raw_rows;
-    println!("{raw} of {} rows keep their bytes", lines.len());
-    raw
+    bed.store.snapshot().stats().raw_rows
 }
 
 #[test]
 fn events_of_real_logs_come_back_byte_by_byte() {
     let lines = real_lines();
     let raw = comes_back(&lines);
-    let share = raw as f64 / lines.len() as f64;
-    assert!(share < 0.02, "{raw} of {} rows keep their bytes", lines.len());
+    let bound = lines.len() as u64 / 50;
+    assert!(raw < bound, "{raw} of {} rows keep their bytes", lines.len());
 }
 
 #[test]
