@@ -41,6 +41,17 @@ pub enum StoreError {
     /// The columns could not be encoded or decoded.
     #[error("columns: {0}")]
     Columns(String),
+    /// The journal ends before what is sealed: it is another one. Its records would be taken for sealed.
+    #[error(
+        "the journal ends at record {durable}, but records up to {sealed_to} are sealed: open it with \
+         first_seq {sealed_to}"
+    )]
+    OtherJournal {
+        /// The first record that is not sealed.
+        sealed_to: u64,
+        /// The end of the journal.
+        durable: u64,
+    },
     /// The journal could not be read.
     #[error("the journal: {0}")]
     Journal(#[from] kaudit_journal::ReadError),

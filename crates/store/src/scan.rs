@@ -32,7 +32,7 @@ pub(crate) mod units {
     /// The rows of a unit that satisfy a scan.
     pub(crate) fn select(unit: &Unit, scan: &Scan) -> Result<BooleanBuffer, StoreError> {
         let plan = Plan::new(&scan.filter, scan.from, scan.to);
-        super::group::select(unit, &plan, scan)
+        Ok(super::group::select(unit, &plan, scan)?.all())
     }
 }
 

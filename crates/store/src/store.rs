@@ -158,11 +158,18 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Cursor`].
+    /// [`StoreError::Cursor`]; [`StoreError::OtherJournal`] for a journal that was made anew without the
+    /// numbers of the one before.
     pub fn cursor(&self, journal: &Journal) -> Result<Cursor, StoreError> {
+        let sealed_to = Seq::new(self.manifest().sealed_to);
+        if sealed_to > journal.durable() {
+            return Err(StoreError::OtherJournal {
+                sealed_to: sealed_to.get(),
+                durable: journal.durable().get(),
+            });
+        }
         let cursor = journal.cursor(CURSOR, Hold::Yes)?;
-        let sealed_to = Seq::new(self.state().manifest.sealed_to);
-        if cursor.position() < sealed_to && sealed_to <= journal.durable() {
+        if cursor.position() < sealed_to {
             cursor.advance(sealed_to)?;
         }
         Ok(cursor)

@@ -82,43 +82,44 @@ impl Snapshot {
         let read: Vec<Col> = read.into_iter().collect();
         let visit = |state: &mut S, unit: &Unit, stats: &mut ScanStats| {
             let rows = select(unit, &plan, scan)?;
-            let matched = rows.count_set_bits();
-            stats.count(unit, matched);
-            if whole || unit.has_raw() {
-                return unit.read_all(&rows, |batch| {
-                    let (read, columnar) = (Rows::of(batch)?, Batch::of(batch));
-                    for row in 0..batch.num_rows() {
-                        let (ts, seq) = (read.ts.value(row), read.seq.value(row));
-                        let shown = with_event(&read, row, |event| {
-                            let values = Values::Event(event);
-                            each(
-                                state,
-                                &Hit {
-                                    ts,
-                                    seq,
-                                    columns,
-                                    values,
-                                },
-                            );
-                        });
-                        if shown.is_none() {
-                            // What is no event has a time and an envelope.
-                            let values = Values::Columns(&columnar, row);
-                            each(
-                                state,
-                                &Hit {
-                                    ts,
-                                    seq,
-                                    columns,
-                                    values,
-                                },
-                            );
-                        }
+            stats.count(unit, rows.count());
+            let events = if whole { rows.all() } else { rows.raw };
+            unit.read_all(&events, |batch| {
+                let (read, columnar) = (Rows::of(batch)?, Batch::of(batch));
+                for row in 0..batch.num_rows() {
+                    let (ts, seq) = (read.ts.value(row), read.seq.value(row));
+                    let shown = with_event(&read, row, |event| {
+                        let values = Values::Event(event);
+                        each(
+                            state,
+                            &Hit {
+                                ts,
+                                seq,
+                                columns,
+                                values,
+                            },
+                        );
+                    });
+                    if shown.is_none() {
+                        // What is no event has a time and an envelope.
+                        let values = Values::Columns(&columnar, row);
+                        each(
+                            state,
+                            &Hit {
+                                ts,
+                                seq,
+                                columns,
+                                values,
+                            },
+                        );
                     }
-                    Ok(())
-                });
+                }
+                Ok(())
+            })?;
+            if whole {
+                return Ok(());
             }
-            unit.read(&rows, &read, Coding::Coded, |batch| {
+            unit.read(&rows.plain, &read, Coding::Coded, |batch| {
                 let batch = Batch::of(batch);
                 for row in 0..batch.rows() {
                     let number = |column| batch.number(column, row).unwrap_or_default();
@@ -155,20 +156,18 @@ impl Snapshot {
         let plan = Plan::new(&scan.filter, scan.from, scan.to);
         let visit = |top: &mut Top, unit: &Unit, stats: &mut ScanStats| {
             let rows = select(unit, &plan, scan)?;
-            stats.count(unit, rows.count_set_bits());
-            if unit.has_raw() {
-                return unit.read_all(&rows, |batch| {
-                    let read = Rows::of(batch)?;
-                    for row in 0..batch.num_rows() {
-                        let shown = with_event(&read, row, |event| top.add(&event.value(column)));
-                        if shown.is_none() {
-                            top.add(&Value::Absent);
-                        }
+            stats.count(unit, rows.count());
+            unit.read_all(&rows.raw, |batch| {
+                let read = Rows::of(batch)?;
+                for row in 0..batch.num_rows() {
+                    let shown = with_event(&read, row, |event| top.add(&event.value(column)));
+                    if shown.is_none() {
+                        top.add(&Value::Absent);
                     }
-                    Ok(())
-                });
-            }
-            unit.read(&rows, &[source], Coding::Coded, |batch| {
+                }
+                Ok(())
+            })?;
+            unit.read(&rows.plain, &[source], Coding::Coded, |batch| {
                 let batch = Batch::of(batch);
                 match batch.text_counts(column) {
                     Some(counts) => counts
@@ -192,7 +191,7 @@ impl Snapshot {
     pub fn count(&self, scan: &Scan) -> Result<(u64, ScanStats), StoreError> {
         let plan = Plan::new(&scan.filter, scan.from, scan.to);
         let visit = |count: &mut u64, unit: &Unit, stats: &mut ScanStats| {
-            let matched = select(unit, &plan, scan)?.count_set_bits();
+            let matched = select(unit, &plan, scan)?.count();
             stats.count(unit, matched);
             *count += u64::try_from(matched).unwrap_or_default();
             Ok(())

@@ -27,7 +27,28 @@ const BATCH_ROWS: usize = 32 << 10;
 const BATCH_BYTES: usize = 16 << 20;
 
 /// The rows of a unit that satisfy a filter, one bit each.
-pub(crate) fn select(unit: &Unit, plan: &Plan, scan: &Scan) -> Result<BooleanBuffer, StoreError> {
+#[derive(Clone, Debug)]
+pub(crate) struct Selected {
+    /// Those whose columns say all.
+    pub(crate) plain: BooleanBuffer,
+    /// Those that keep their bytes.
+    pub(crate) raw: BooleanBuffer,
+}
+
+impl Selected {
+    /// How many they are.
+    pub(crate) fn count(&self) -> usize {
+        self.plain.count_set_bits() + self.raw.count_set_bits()
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> BooleanBuffer {
+        &self.plain | &self.raw
+    }
+}
+
+/// Finds the rows of a unit that satisfy a filter.
+pub(crate) fn select(unit: &Unit, plan: &Plan, scan: &Scan) -> Result<Selected, StoreError> {
     let mut rows = BooleanBuffer::new_set(unit.rows());
     let (min, max) = unit.times();
     if min < plan.least_ts || max > plan.most_ts {
@@ -65,10 +86,11 @@ pub(crate) fn select(unit: &Unit, plan: &Plan, scan: &Scan) -> Result<BooleanBuf
     if let Some(residual) = &plan.residual {
         plain = judge(unit, &plain, residual)?;
     }
-    if raw.count_set_bits() == 0 || *plan.filter.expr() == Expr::Everything {
-        return Ok(&plain | &raw);
-    }
-    Ok(&plain | &judge(unit, &raw, &plan.filter)?)
+    let raw = match plan.filter.expr() {
+        Expr::Everything => raw,
+        _ => judge(unit, &raw, &plan.filter)?,
+    };
+    Ok(Selected { plain, raw })
 }
 
 /// Of the rows that are set those of which `holds` is true.

@@ -176,7 +176,7 @@ impl Snapshot {
             Order::OldestFirst => min,
         };
         let visit = |(): &mut (), unit: &Unit, stats: &mut ScanStats| {
-            let rows = select(unit, &plan, scan)?;
+            let rows = select(unit, &plan, scan)?.all();
             stats.count(unit, rows.count_set_bits());
             let mut candidates: Vec<Candidate> = Vec::new();
             let mut places = rows.set_indices();

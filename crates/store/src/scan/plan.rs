@@ -86,9 +86,16 @@ impl Plan {
         max_ts >= self.least_ts && min_ts <= self.most_ts
     }
 
-    /// Whether a row group can hold a row, by its statistics and bloom filters.
-    pub(crate) fn may_hold(&self, group: &RowGroupMetaData, bloom: &mut Bloom<'_>) -> bool {
-        self.steps.iter().all(|step| may_hold(&step.expr, group, bloom))
+    /// Whether a row group can hold a row, by its statistics and bloom filters. The texts of a row that keeps
+    /// its bytes are in the columns wherever they are UTF-8, so that an equal text is found; a number may be
+    /// too large for its column.
+    pub(crate) fn may_hold(&self, group: &RowGroupMetaData, has_raw: bool, bloom: &mut Bloom<'_>) -> bool {
+        let mut look = Look {
+            group,
+            has_raw,
+            bloom,
+        };
+        self.steps.iter().all(|step| look.may_hold(&step.expr))
     }
 }
 
@@ -153,28 +160,41 @@ const fn cost(column: Col) -> u32 {
     }
 }
 
-fn may_hold(expr: &Expr, group: &RowGroupMetaData, bloom: &mut Bloom<'_>) -> bool {
-    match expr {
-        Expr::Nothing => false,
-        Expr::And(parts) => parts.iter().all(|part| may_hold(part, group, bloom)),
-        Expr::Or(parts) => parts.iter().any(|part| may_hold(part, group, bloom)),
-        Expr::Everything | Expr::Not(_) | Expr::Text(_) => true,
-        Expr::Test(test) => may_hold_test(test, group, bloom),
+/// What is known of a row group without reading it.
+struct Look<'g, 'b, 'c> {
+    group: &'g RowGroupMetaData,
+    has_raw: bool,
+    bloom: &'b mut Bloom<'c>,
+}
+
+impl Look<'_, '_, '_> {
+    fn may_hold(&mut self, expr: &Expr) -> bool {
+        match expr {
+            Expr::Nothing => false,
+            Expr::And(parts) => parts.iter().all(|part| self.may_hold(part)),
+            Expr::Or(parts) => parts.iter().any(|part| self.may_hold(part)),
+            Expr::Everything | Expr::Not(_) | Expr::Text(_) => true,
+            Expr::Test(test) if test.column == Column::ResponseCode => {
+                self.has_raw || may_hold_code(test, self.group)
+            }
+            Expr::Test(test) => may_hold_text(test, self.group, self.bloom),
+        }
     }
 }
 
-fn may_hold_test(test: &Test, group: &RowGroupMetaData, bloom: &mut Bloom<'_>) -> bool {
-    if test.column == Column::ResponseCode {
-        let (least, most) = bounds(&test.op);
-        return match statistics(group, Col::Code) {
-            Some(Statistics::Int32(numbers)) => match (numbers.min_opt(), numbers.max_opt()) {
-                (Some(min), Some(max)) => i64::from(*max) >= least && i64::from(*min) <= most,
-                // All are NULL.
-                _ => numbers.null_count_opt() != Some(rows(group)),
-            },
-            _ => true,
-        };
+fn may_hold_code(test: &Test, group: &RowGroupMetaData) -> bool {
+    let (least, most) = bounds(&test.op);
+    match statistics(group, Col::Code) {
+        Some(Statistics::Int32(numbers)) => match (numbers.min_opt(), numbers.max_opt()) {
+            (Some(min), Some(max)) => i64::from(*max) >= least && i64::from(*min) <= most,
+            // All are NULL.
+            _ => numbers.null_count_opt() != Some(rows(group)),
+        },
+        _ => true,
     }
+}
+
+fn may_hold_text(test: &Test, group: &RowGroupMetaData, bloom: &mut Bloom<'_>) -> bool {
     let Some(column) = text_column(&test.column) else {
         return true;
     };

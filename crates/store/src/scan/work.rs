@@ -157,9 +157,7 @@ fn open(snapshot: &Snapshot, part: &Part, plan: &Plan) -> Result<Vec<Unit>, Stor
             let chunk = group.columns().get(plan::leaf(group, column)?)?;
             Sbbf::read_from_column_chunk(chunk, &file).ok().flatten()
         };
-        // The columns of a row that keeps its bytes do not hold all that the filter may find in it.
-        let may_hold = has_raw || plan.may_hold(group, &mut bloom);
-        if plan.covers(times.0, times.1) && may_hold {
+        if plan.covers(times.0, times.1) && plan.may_hold(group, has_raw, &mut bloom) {
             groups.push(Unit::Group(Group {
                 file: file.clone(),
                 path: Arc::clone(&path),

@@ -20,10 +20,7 @@ pub(crate) struct Bed {
 impl Bed {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut small = kaudit_journal::Options::default();
-        small.segment_bytes = 4 << 20;
-        small.reserve_bytes = 0;
-        let (journal, _) = Journal::open(&dir.path().join("journal"), small).unwrap();
+        let (journal, _) = Journal::open(&dir.path().join("journal"), small_journal()).unwrap();
         let store = Store::open(&dir.path().join("store"), options()).unwrap();
         let cursor = store.cursor(&journal).unwrap();
         Self {
@@ -83,6 +80,13 @@ impl Bed {
         let snapshot = self.store.snapshot();
         snapshot.page(&Scan::new(filter), order, limit, after).unwrap()
     }
+}
+
+pub(crate) fn small_journal() -> kaudit_journal::Options {
+    let mut options = kaudit_journal::Options::default();
+    options.segment_bytes = 4 << 20;
+    options.reserve_bytes = 0;
+    options
 }
 
 pub(crate) fn options() -> Options {

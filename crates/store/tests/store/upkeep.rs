@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use kaudit_event::MicroTime;
+use kaudit_journal::{Journal, Seq};
 use kaudit_query::{Column, Filter};
 use kaudit_store::{
     Class, Compaction, Completeness, Finding, LegalHold, Options, Order, Origin, Retention, Scan, Store,
     StoreError,
 };
 
-use crate::bed::{Bed, DAY, NOW, options};
+use crate::bed::{Bed, DAY, NOW, options, small_journal};
 
 /// An event at a time of 2026-11-20 and later.
 fn event(day: u32, hour: u32, verb: &str, user: &str) -> Vec<u8> {
@@ -44,23 +45,14 @@ fn two_days() -> Bed {
 fn a_day_becomes_one_file_and_the_old_ones_go() {
     let bed = two_days();
     let before = bed.all();
-    let manifest = bed.store.manifest();
-    assert_eq!(manifest.parts.len(), 4);
-    assert_eq!(manifest.parts[0].origin, Origin::Sealed);
-    assert!(
-        manifest.parts[0]
-            .path
-            .starts_with("cluster=c/dt=2026-11-20/hour=03/part-")
-    );
+    let first = bed.store.manifest().parts[0].clone();
+    assert_eq!(first.origin, Origin::Sealed);
+    assert!(first.path.starts_with("cluster=c/dt=2026-11-20/hour=03/part-"));
     let old = bed.store.snapshot();
     let done = bed.store.compact(&Compaction::before(LATER), NOW).unwrap();
     assert_eq!((done.removed.len(), done.added.len()), (4, 2));
-    let manifest = bed.store.manifest();
-    assert!(
-        manifest.parts[0]
-            .path
-            .starts_with("cluster=c/dt=2026-11-20/hour=all/part-")
-    );
+    let first = bed.store.manifest().parts[0].clone();
+    assert!(first.path.starts_with("cluster=c/dt=2026-11-20/hour=all/part-"));
     assert!(bed.all() == before);
     let everything = Scan::new(Filter::everything());
     assert_eq!(
@@ -167,6 +159,21 @@ fn one_process_writes_and_others_read() {
     bed.seal();
     reader.refresh().unwrap();
     assert_eq!(reader.snapshot().count(&everything).unwrap().0, 13);
+}
+
+#[test]
+fn a_journal_that_was_made_anew_is_refused_unless_it_goes_on_counting() {
+    let bed = two_days();
+    let folder = bed.dir.path().join("other");
+    let (other, _) = Journal::open(&folder, small_journal()).unwrap();
+    assert!(matches!(
+        bed.store.cursor(&other),
+        Err(StoreError::OtherJournal { sealed_to: 13, .. })
+    ));
+    let mut going_on = small_journal();
+    going_on.first_seq = Seq::new(13);
+    let (other, _) = Journal::open(&bed.dir.path().join("third"), going_on).unwrap();
+    assert!(bed.store.cursor(&other).is_ok());
 }
 
 #[test]
