@@ -18,7 +18,7 @@ const ROUND_BYTES: usize = 16 << 20;
 /// Events that are built at once.
 const ROUND_EVENTS: usize = 64 << 10;
 /// A chunk with more rows is not put together with others.
-const CHUNK_ROWS: usize = 32 << 10;
+const CHUNK_ROWS: usize = 8 << 10;
 
 /// Nor is one with more bytes: offsets in a batch have 32 bits.
 const CHUNK_BYTES: usize = 256 << 20;

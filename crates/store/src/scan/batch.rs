@@ -10,7 +10,7 @@ use arrow_array::{
     TimestampMicrosecondArray,
 };
 use arrow_buffer::BooleanBuffer;
-use kaudit_query::{Column, ColumnType, Expr, Test, TextTest, Value, derived};
+use kaudit_query::{Column, ColumnType, Expr, Path, Test, TextTest, Value, derived};
 
 use crate::rebuild::{list_texts, map_texts};
 use crate::schema::{COLUMN_COUNT, Col};
@@ -339,7 +339,27 @@ impl<'a> Batch<'a> {
                 _ => texts.select(self.rows, |text| test.holds_text(text)),
             };
         }
+        if let Column::RequestObject(path) | Column::ResponseObject(path) = column {
+            return self.select_body(test, path);
+        }
         BooleanBuffer::collect_bool(self.rows, |row| self.holds(test, row))
+    }
+
+    /// Looks into bodies. The last name of the path stands in every body that has it, or the body has
+    /// escapes; the others need no second look.
+    fn select_body(&self, test: &Test, path: &Path) -> BooleanBuffer {
+        let column = match &test.column {
+            Column::RequestObject(_) => Col::RequestObject,
+            _ => Col::ResponseObject,
+        };
+        let name = path.segments().last().map(String::as_bytes).unwrap_or_default();
+        let finder = memchr::memmem::Finder::new(name);
+        BooleanBuffer::collect_bool(self.rows, |row| {
+            self.bytes(column, row).is_some_and(|body| {
+                let may_hold = finder.find(body).is_some() || memchr::memchr(b'\\', body).is_some();
+                may_hold && test.holds_json(Some(body))
+            })
+        })
     }
 
     fn holds(&self, test: &Test, row: usize) -> bool {
@@ -349,8 +369,6 @@ impl<'a> Batch<'a> {
             Column::ImpersonatedGroups => {
                 test.holds_texts(self.list(Col::ImpersonatedGroups, row).map(str::as_bytes))
             }
-            Column::RequestObject(_) => test.holds_json(self.bytes(Col::RequestObject, row)),
-            Column::ResponseObject(_) => test.holds_json(self.bytes(Col::ResponseObject, row)),
             column => match column.column_type() {
                 ColumnType::Bool => test.holds_bool(self.bool(column, row)),
                 ColumnType::Number | ColumnType::Time | ColumnType::Duration => {
