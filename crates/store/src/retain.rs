@@ -1,0 +1,212 @@
+//! How long events are kept.
+
+use arrow_buffer::BooleanBuffer;
+use kaudit_query::Filter;
+
+use crate::calendar::MICROS_PER_DAY;
+use crate::compact::Files;
+use crate::error::StoreError;
+use crate::part::WrittenPart;
+use crate::scan::units::{select, units_of};
+use crate::store::folder_of;
+use crate::{Part, Scan, Store};
+
+/// What goes when.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Retention {
+    /// Events go when they are older than so many microseconds.
+    pub max_age: Option<i64>,
+    /// The oldest files go, classes or not, until all files together have no more bytes. What is held stays.
+    pub max_bytes: Option<u64>,
+    /// Events that are kept longer.
+    pub classes: Vec<Class>,
+    /// Events that are kept until the hold is lifted.
+    pub holds: Vec<LegalHold>,
+}
+
+/// Events that are kept longer than others.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a name, which events, and how long")]
+pub struct Class {
+    /// What it is called in the manifest.
+    pub name: String,
+    /// Which events, for example `verb: delete`.
+    pub filter: Filter,
+    /// They go when they are older than so many microseconds.
+    pub max_age: i64,
+}
+
+/// Events that must not go.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a name and which events")]
+pub struct LegalHold {
+    /// What it is called in the manifest.
+    pub name: String,
+    /// Which events.
+    pub filter: Filter,
+}
+
+/// What went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retained {
+    /// Files that are gone.
+    pub removed: Vec<Part>,
+    /// Files with what is kept of them.
+    pub added: Vec<Part>,
+    /// Events that are gone.
+    pub expired_rows: u64,
+}
+
+impl Store {
+    /// Removes what need not be kept at `now`, microseconds since 1970 in UTC. Events go by whole files:
+    /// when the newest of a file is too old. What is kept of such a file gets a file of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; each file is done with as a whole or stays as it is.
+    pub fn retain(&self, retention: &Retention, now: i64) -> Result<Retained, StoreError> {
+        let _upkeep = self.upkeep()?;
+        self.sweep()?;
+        let mut done = Retained::default();
+        if let Some(max_age) = retention.max_age {
+            let limit = now.saturating_sub(max_age);
+            let parts = self.manifest().parts.clone();
+            for part in parts.iter().filter(|part| part.max_ts < limit) {
+                let rules = retention.rules(now, Why::Age);
+                if !is_settled(part, &rules, retention, now) {
+                    self.expire(part, &rules, Why::Age, now, &mut done)?;
+                }
+            }
+        }
+        if let Some(max_bytes) = retention.max_bytes {
+            let mut parts = self.manifest().parts.clone();
+            parts.sort_by_key(|part| part.max_ts);
+            let mut bytes: u64 = parts.iter().map(|part| part.bytes).sum();
+            for part in &parts {
+                if bytes <= max_bytes {
+                    break;
+                }
+                let before = done.added.len();
+                self.expire(part, &retention.rules(now, Why::Size), Why::Size, now, &mut done)?;
+                let kept: u64 = done.added.iter().skip(before).map(|part| part.bytes).sum();
+                if done
+                    .removed
+                    .last()
+                    .is_some_and(|removed| removed.path == part.path)
+                {
+                    bytes = bytes.saturating_sub(part.bytes).saturating_add(kept);
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// Lets a file go but for the rows that a rule keeps.
+    fn expire(
+        &self,
+        part: &Part,
+        rules: &[Rule<'_>],
+        why: Why,
+        now: i64,
+        done: &mut Retained,
+    ) -> Result<(), StoreError> {
+        let kept = self.keep(part, rules)?;
+        let kept_rows: u64 = kept.iter().map(|written| written.part.rows).sum();
+        let expired = part.rows.saturating_sub(kept_rows);
+        let added: Vec<Part> = kept.iter().map(|written| written.part.clone()).collect();
+        let old = std::slice::from_ref(part);
+        self.replace(old, kept, now, |next| {
+            *next.counts.expired.entry(why.as_str().to_owned()).or_default() += expired;
+        })?;
+        done.expired_rows += expired;
+        done.removed.push(part.clone());
+        done.added.extend(added);
+        Ok(())
+    }
+
+    /// Writes what rules keep of a file.
+    fn keep(&self, part: &Part, rules: &[Rule<'_>]) -> Result<Vec<WrittenPart>, StoreError> {
+        if rules.is_empty() {
+            return Ok(Vec::new());
+        }
+        let snapshot = self.snapshot();
+        let folder = folder_of(&part.cluster, part.min_ts.div_euclid(MICROS_PER_DAY), None);
+        let mut files = Files::new(self, snapshot.manifest.version, &part.cluster, folder);
+        for unit in units_of(&snapshot, part)? {
+            let mut rows = BooleanBuffer::new_unset(unit.rows());
+            for rule in rules {
+                let scan = Scan::new(rule.filter.clone()).between(Some(rule.from), None);
+                rows = &rows | &select(&unit, &scan)?;
+            }
+            let mut batches = Vec::new();
+            unit.read_all(&rows, |batch| {
+                batches.push(batch.clone());
+                Ok(())
+            })?;
+            if !batches.is_empty() {
+                files.group(&arrow_select::concat::concat_batches(
+                    &crate::schema::schema(),
+                    &batches,
+                )?)?;
+            }
+        }
+        let mut written = files.finish()?;
+        for written in &mut written {
+            written.part.kept_by = Some(names(rules));
+        }
+        Ok(written)
+    }
+}
+
+/// Rows that are kept: those of the filter from a time on.
+struct Rule<'a> {
+    name: &'a str,
+    filter: &'a Filter,
+    from: i64,
+}
+
+/// Why a file goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Age,
+    Size,
+}
+
+impl Why {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Size => "size",
+        }
+    }
+}
+
+impl Retention {
+    fn rules(&self, now: i64, why: Why) -> Vec<Rule<'_>> {
+        let holds = self.holds.iter().map(|hold| Rule {
+            name: &hold.name,
+            filter: &hold.filter,
+            from: i64::MIN,
+        });
+        let classes = self.classes.iter().filter(|_| why == Why::Age).map(|class| Rule {
+            name: &class.name,
+            filter: &class.filter,
+            from: now.saturating_sub(class.max_age),
+        });
+        holds.chain(classes).collect()
+    }
+}
+
+fn names(rules: &[Rule<'_>]) -> String {
+    let names: Vec<&str> = rules.iter().map(|rule| rule.name).collect();
+    names.join(",")
+}
+
+/// Whether the same rules have been applied to a file and would keep all of it again.
+fn is_settled(part: &Part, rules: &[Rule<'_>], retention: &Retention, now: i64) -> bool {
+    let shortest = retention.classes.iter().map(|class| class.max_age).min();
+    let is_young = shortest.is_none_or(|age| part.min_ts >= now.saturating_sub(age));
+    part.kept_by.as_deref() == Some(names(rules).as_str()) && is_young
+}

@@ -1,0 +1,231 @@
+//! What is durable in the journal and not sealed yet, as batches in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_select::concat::concat_batches;
+use bytes::Bytes;
+use kaudit_event::record::Record;
+use kaudit_journal::{GapReason, Item, Journal, Reader, Seq};
+
+use crate::columns::Builder;
+use crate::schema;
+use crate::{Store, StoreError};
+
+/// Bytes of events that are built at once.
+const ROUND_BYTES: usize = 16 << 20;
+/// Events that are built at once.
+const ROUND_EVENTS: usize = 64 << 10;
+/// A chunk with more rows is not put together with others.
+const CHUNK_ROWS: usize = 8 << 10;
+
+/// Nor is one with more bytes: offsets in a batch have 32 bits.
+const CHUNK_BYTES: usize = 256 << 20;
+
+/// A run of the journal's records.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) batch: RecordBatch,
+    /// The first record after the run.
+    pub(crate) next: u64,
+    pub(crate) event_bytes: usize,
+    pub(crate) min_ts: i64,
+    pub(crate) max_ts: i64,
+    /// Records of the run that are no rows, by reason.
+    pub(crate) rejected: BTreeMap<&'static str, u64>,
+    pub(crate) lost: BTreeMap<&'static str, u64>,
+}
+
+/// How far the tail has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CaughtUp {
+    /// To the end of what was durable.
+    End,
+    /// To the bound of [`Options::tail_bytes`](crate::Options::tail_bytes): it is time to seal.
+    Full,
+}
+
+/// What was read from the journal for one round.
+#[derive(Debug, Default)]
+struct Round {
+    records: Vec<(u64, Record)>,
+    bytes: usize,
+    next: u64,
+    rejected: BTreeMap<&'static str, u64>,
+    lost: BTreeMap<&'static str, u64>,
+    at_end: bool,
+}
+
+impl Store {
+    /// Reads what has become durable in the journal since the last time, so that snapshots see it. One at a
+    /// time.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Journal`] when a segment cannot be read; what was read before stays.
+    pub fn catch_up(&self, journal: &Journal) -> Result<CaughtUp, StoreError> {
+        let _work = self.tail_work()?;
+        let mut reader = journal.reader(Seq::new(self.state().read_to()));
+        let mut round = read_round(&mut reader)?;
+        loop {
+            if round.next == 0 {
+                return Ok(CaughtUp::End);
+            }
+            if self.state().tail_bytes() >= self.options.tail_bytes {
+                return Ok(CaughtUp::Full);
+            }
+            // The next round is read while this one is built.
+            let following = std::thread::scope(|scope| {
+                let following = (!round.at_end).then(|| scope.spawn(|| read_round(&mut reader)));
+                self.append(&mut round)?;
+                following.map_or_else(
+                    || Ok(Round::default()),
+                    |thread| {
+                        thread
+                            .join()
+                            .map_err(|_| StoreError::Columns("the journal's reader panicked".to_owned()))?
+                    },
+                )
+            })?;
+            round = following;
+        }
+    }
+
+    fn append(&self, round: &mut Round) -> Result<(), StoreError> {
+        let records = std::mem::take(&mut round.records);
+        let batches = build(&records, self.options.threads.get())?;
+        drop(records);
+        let batch = match batches.as_slice() {
+            [one] => one.clone(),
+            several => concat_batches(&schema::schema(), several)?,
+        };
+        let chunk = Chunk::new(
+            batch,
+            round.next,
+            std::mem::take(&mut round.rejected),
+            std::mem::take(&mut round.lost),
+        )?;
+        // Small chunks are put together, so that there are few of them.
+        let mut chunk = Arc::new(chunk);
+        let mut tail = self.state().tail;
+        while let Some(last) = tail.last()
+            && last.batch.num_rows() < CHUNK_ROWS
+            && last.event_bytes + chunk.event_bytes < CHUNK_BYTES
+            && last.batch.num_rows() <= 2 * chunk.batch.num_rows()
+        {
+            chunk = Arc::new(last.followed_by(&chunk)?);
+            tail.pop();
+        }
+        tail.push(chunk);
+        self.change(|state| state.tail = tail);
+        Ok(())
+    }
+}
+
+impl Chunk {
+    pub(crate) fn new(
+        batch: RecordBatch,
+        next: u64,
+        rejected: BTreeMap<&'static str, u64>,
+        lost: BTreeMap<&'static str, u64>,
+    ) -> Result<Self, StoreError> {
+        let rows = crate::rebuild::Rows::of(&batch)?;
+        let (mut min_ts, mut max_ts) = (i64::MAX, i64::MIN);
+        for ts in rows.ts.values() {
+            min_ts = min_ts.min(*ts);
+            max_ts = max_ts.max(*ts);
+        }
+        let event_bytes = usize::try_from(rows.event_bytes()).unwrap_or(usize::MAX);
+        Ok(Self {
+            batch,
+            next,
+            event_bytes,
+            min_ts,
+            max_ts,
+            rejected,
+            lost,
+        })
+    }
+
+    fn followed_by(&self, other: &Self) -> Result<Self, StoreError> {
+        let batch = concat_batches(&schema::schema(), [&self.batch, &other.batch])?;
+        Self::new(
+            batch,
+            other.next,
+            sum(&self.rejected, &other.rejected),
+            sum(&self.lost, &other.lost),
+        )
+    }
+}
+
+fn sum(
+    one: &BTreeMap<&'static str, u64>,
+    other: &BTreeMap<&'static str, u64>,
+) -> BTreeMap<&'static str, u64> {
+    let mut sum = one.clone();
+    for (reason, count) in other {
+        *sum.entry(reason).or_default() += count;
+    }
+    sum
+}
+
+/// Reads records up to the bounds of a round; `next` is 0 when there was nothing.
+fn read_round(reader: &mut Reader) -> Result<Round, StoreError> {
+    let mut round = Round::default();
+    while round.bytes < ROUND_BYTES && round.records.len() < ROUND_EVENTS {
+        let Some(item) = reader.next()? else {
+            round.at_end = true;
+            break;
+        };
+        match item {
+            Item::Record { seq, payload, .. } => {
+                round.bytes += payload.len();
+                round.next = seq.plus(1).get();
+                match Record::read(&Bytes::clone(&payload)) {
+                    Ok(record) => round.records.push((seq.get(), record)),
+                    // The journal takes only what it has written as a record; of another version, or from
+                    // another program, it is none.
+                    Err(_) => *round.rejected.entry("not_a_record").or_default() += 1,
+                }
+            }
+            Item::Gap(gap) => {
+                round.next = gap.to.get();
+                let reason = match gap.reason {
+                    GapReason::Corrupt => "corrupt",
+                    GapReason::Expired => "expired",
+                    _ => "missing",
+                };
+                *round.lost.entry(reason).or_default() += gap.to.since(gap.from);
+            }
+            _ => {}
+        }
+    }
+    Ok(round)
+}
+
+/// Builds columns on several threads; the batches are in the order of the records.
+fn build(records: &[(u64, Record)], threads: usize) -> Result<Vec<RecordBatch>, StoreError> {
+    let part = |records: &[(u64, Record)]| {
+        let mut builder = Builder::new(records.len());
+        for (seq, record) in records {
+            builder.push(*seq, record);
+        }
+        builder.finish()
+    };
+    let size = records.len().div_ceil(threads.max(1)).max(256);
+    let mut parts = records.chunks(size);
+    let first = parts.next().unwrap_or_default();
+    std::thread::scope(|scope| {
+        let others: Vec<_> = parts.map(|records| scope.spawn(move || part(records))).collect();
+        let mut built = vec![part(first)?];
+        for other in others {
+            let theirs = other
+                .join()
+                .map_err(|_| StoreError::Columns("a builder panicked".to_owned()))?;
+            built.push(theirs?);
+        }
+        Ok(built)
+    })
+}
