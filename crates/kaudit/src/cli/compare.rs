@@ -104,7 +104,13 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
         all.merge(&fold.compare);
     }
     let (selected, base) = all.events();
-    let differences = all.finish(flags.limit);
+    // What there is more of comes before what there is less of.
+    let (mut differences, less): (Vec<_>, Vec<_>) = all
+        .finish(usize::MAX)
+        .into_iter()
+        .partition(|one| one.selection_share > one.baseline_share);
+    differences.extend(less);
+    differences.truncate(flags.limit);
     let lift = |lift: Option<f64>| lift.map_or_else(|| "only here".to_owned(), |lift| format!("{lift:.1}x"));
     match flags.output {
         Output::Text => {

@@ -11,6 +11,7 @@
 mod capture;
 mod collector;
 mod completeness;
+mod cookbook;
 mod dev;
 mod import;
 mod kubectl;
