@@ -7,10 +7,10 @@ SOAK_SECONDS ?= 300
 TORTURE_SEEDS ?= 100000
 ARGS ?=
 
-.PHONY: help run build test lint fmt clippy doc deny bench fuzz soak torture
+.PHONY: help run build test lint fmt clippy doc deny bench bench-data bench-query fuzz soak torture
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: ## build and start `kaudit dev`: sandbox, gateway, audit logs, demo traffic (ARGS="--no-traffic" etc.)
 	$(CARGO) run --quiet --package kaudit --bin kaudit -- dev $(ARGS)
@@ -39,6 +39,16 @@ deny: ## licences, bans and sources of dependencies (installs cargo-deny if it i
 
 bench: ## benchmarks, side by side with Go where Go is installed; prints a table of ratios
 	bash bench/run
+
+bench-data: bench/data/audit.log ## a generated audit log of 1 GB in bench/data (Python 3)
+
+bench/data/audit.log:
+	mkdir -p bench/data
+	python3 bench/gen_events.py $@.part 1e9 1 2026-11-22 24
+	mv $@.part $@
+
+bench-query: build bench-data ## questions over that log beside jq and grep
+	bash bench/query target/release/kaudit bench/data/audit.log
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (60) seconds
 	bash fuzz/run $(FUZZ_SECONDS)
