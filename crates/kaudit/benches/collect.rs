@@ -149,7 +149,7 @@ struct Collector {
 }
 
 impl Collector {
-    fn start(folder: &Path, name: &str, files: &str) -> Self {
+    fn start(folder: &Path, name: &str, max_size: &str, files: &str) -> Self {
         let ports: Vec<TcpListener> = (0..2)
             .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
             .collect();
@@ -165,7 +165,7 @@ impl Collector {
             "kaudit.yaml",
             &format!(
                 "apiVersion: kaudit.dev/v1alpha1\nkind: Config\ncluster: bench\ndataDir: {root}/{name}\n\
-                 metrics: {{listen: '{metrics}'}}\ncollect:\n  webhook:\n    listen: '{listen}'\n    \
+                 metrics: {{listen: '{metrics}'}}\njournal: {{maxSize: {max_size}}}\ncollect:\n  webhook:\n    listen: '{listen}'\n    \
                  tls: {{certFile: {root}/tls.crt, keyFile: {root}/tls.key}}\n    \
                  sources: [{{cluster: bench, tokenFile: {root}/sender.token}}]\n  files: [{files}]\n"
             ),
@@ -250,16 +250,34 @@ fn tail(folder: &Path, templates: &Templates, events: u64) {
         file.write_all(&line).unwrap();
     }
     file.into_inner().unwrap().sync_all().unwrap();
+    let source = format!("{{instance: cp-1, path: {}}}", log.display());
+    let until = |collector: &Collector, count: u64| {
+        loop {
+            let kept = collector.metric("kaudit_source_events_total").unwrap_or_default();
+            if kept >= count {
+                return kept;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
     let started = Instant::now();
-    let collector = Collector::start(
-        folder,
-        "tail",
-        &format!("{{instance: cp-1, path: {}}}", log.display()),
+    let collector = Collector::start(folder, "tail", "10Gi", &source);
+    until(&collector, events);
+    collector.report("tail, new journal", events, collector.cpu(), started.elapsed());
+    drop(collector);
+    std::fs::remove_dir_all(folder.join("tail")).unwrap();
+    // What a journal is for most of its life: as large as it may be, old segments written anew.
+    let collector = Collector::start(folder, "tail", "256Mi", &source);
+    let before = until(&collector, events / 2);
+    let (cpu, started) = (collector.cpu(), Instant::now());
+    until(&collector, events);
+    let cpu = collector.cpu().saturating_sub(cpu);
+    collector.report(
+        "tail, journal at its bound",
+        events - before,
+        cpu,
+        started.elapsed(),
     );
-    while collector.metric("kaudit_source_events_total").unwrap_or_default() < events {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    collector.report("tail", events, collector.cpu(), started.elapsed());
     drop(collector);
     std::fs::remove_file(log).unwrap();
     std::fs::remove_dir_all(folder.join("tail")).unwrap();
@@ -285,7 +303,7 @@ async fn post(client: &Client, body: &Bytes) {
 }
 
 async fn https(folder: &Path, templates: &Templates, events: u64) {
-    let collector = Collector::start(folder, "https", "");
+    let collector = Collector::start(folder, "https", "10Gi", "");
     let before = collector.cpu();
     let started = Instant::now();
     let next = Arc::new(AtomicU64::new(0));
@@ -310,7 +328,7 @@ async fn https(folder: &Path, templates: &Templates, events: u64) {
 /// 4,000 events a second, one apiserver's most: how long until each list is acknowledged.
 async fn latency(folder: &Path, templates: &Templates) {
     for batch in [BATCH, 20] {
-        let collector = Collector::start(folder, &format!("latency-{batch}"), "");
+        let collector = Collector::start(folder, &format!("latency-{batch}"), "10Gi", "");
         let clients: Vec<Client> = (0..4).map(|_| Client::new(&collector.cluster).unwrap()).collect();
         let mut ticks = tokio::time::interval(Duration::from_secs_f64(batch as f64 / 4000.0));
         let mut sent = tokio::task::JoinSet::new();
