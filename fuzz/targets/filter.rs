@@ -27,7 +27,10 @@ static EVENTS: LazyLock<Vec<DecodedEvent>> = LazyLock::new(|| {
 fuzz_target!(|text: &[u8]| {
     let text = String::from_utf8_lossy(text);
     let completions = complete(&text, text.len() / 2);
-    assert!(text.get(completions.replaces).is_some(), "a completion replaces whole characters");
+    assert!(
+        text.get(completions.replaces).is_some(),
+        "a completion replaces whole characters"
+    );
     let filter = match Filter::parse(&text, NOW) {
         Ok(filter) => filter,
         Err(errors) => {
@@ -41,7 +44,11 @@ fuzz_target!(|text: &[u8]| {
     };
     let printed = filter.to_string();
     if printed.len() <= MAX_TEXT_BYTES {
-        assert_eq!(Filter::parse(&printed, NOW).as_ref(), Ok(&filter), "printed {printed}");
+        assert_eq!(
+            Filter::parse(&printed, NOW).as_ref(),
+            Ok(&filter),
+            "printed {printed}"
+        );
     }
     let for_lines = filter.for_lines();
     let needles = filter.needles();

@@ -11,7 +11,10 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &[u8]| {
     let small = read(text, 7);
     let large = read(text, 1 << 16);
-    assert_eq!(small, large, "whether a file is damaged does not depend on the parts");
+    assert_eq!(
+        small, large,
+        "whether a file is damaged does not depend on the parts"
+    );
 });
 
 /// Whether the file can be read to its end.

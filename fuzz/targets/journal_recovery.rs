@@ -11,7 +11,9 @@ use kaudit_journal::{Batch, Hold, Item, Journal, Options, Seq};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let Some((how, rest)) = input.split_first() else { return };
+    let Some((how, rest)) = input.split_first() else {
+        return;
+    };
     let disk = SimulatedDisk::new(1);
     let dir = Path::new("/j");
     let segment = dir.join("seg-00000000000000000001.kaj");
@@ -29,7 +31,9 @@ fuzz_target!(|input: &[u8]| {
         }
         _ => {
             write(&disk, dir);
-            let Some(mut bytes) = disk.content(&segment) else { return };
+            let Some(mut bytes) = disk.content(&segment) else {
+                return;
+            };
             for change in rest.chunks_exact(4) {
                 let at = usize::from(u16::from_le_bytes([change[0], change[1]]));
                 // Where the frames are, not in the zeros behind.
@@ -55,7 +59,9 @@ fn options() -> Options {
 }
 
 fn write(disk: &SimulatedDisk, dir: &Path) {
-    let Ok((journal, _)) = Journal::open_on(disk.clone(), dir, options()) else { return };
+    let Ok((journal, _)) = Journal::open_on(disk.clone(), dir, options()) else {
+        return;
+    };
     for group in 0..4_u8 {
         let mut batch = Batch::new();
         for record in 0..3 {
@@ -68,7 +74,9 @@ fn write(disk: &SimulatedDisk, dir: &Path) {
 }
 
 fn read(disk: &SimulatedDisk, dir: &Path) {
-    let Ok((journal, recovery)) = Journal::open_on(disk.clone(), dir, options()) else { return };
+    let Ok((journal, recovery)) = Journal::open_on(disk.clone(), dir, options()) else {
+        return;
+    };
     let mut reader = journal.reader(recovery.oldest);
     let mut at = recovery.oldest;
     while let Ok(Some(item)) = reader.next() {
@@ -91,7 +99,12 @@ fn read(disk: &SimulatedDisk, dir: &Path) {
     let mut batch = Batch::new();
     batch.push(None, b"on it goes");
     if recovery.next < Seq::END {
-        let first = journal.append(batch).expect("ready").wait().expect("durable").start;
+        let first = journal
+            .append(batch)
+            .expect("ready")
+            .wait()
+            .expect("durable")
+            .start;
         assert_eq!(first, recovery.next);
     }
 }

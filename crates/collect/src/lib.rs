@@ -14,6 +14,7 @@ mod inflate;
 mod intake;
 mod journal_sink;
 pub mod lines;
+pub mod lists;
 mod parcel;
 mod quarantine;
 mod receiver;

@@ -20,7 +20,6 @@ mod body;
 mod forwarded;
 mod gathered;
 mod list;
-mod split;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

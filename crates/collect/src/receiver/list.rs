@@ -5,11 +5,11 @@ use kaudit_event::{Event, Text};
 
 use super::body::BodyReader;
 use super::gathered::Gathered;
-use super::split::{Item, SplitError, Splitter};
 use super::{ReceiverOptions, Refused};
 use crate::arrival::{Arrival, NotAnEvent};
 use crate::clock;
 use crate::intake::{Intake, NotKept};
+use crate::lists::{Item, SplitError, Splitter};
 use crate::parcel::About;
 use crate::source::Source;
 
@@ -80,7 +80,7 @@ struct Receiving<'a> {
 impl Receiving<'_> {
     /// Takes the items that are whole.
     async fn items(&mut self, splitter: &mut Splitter) -> Result<(), Fault> {
-        while let Some(item) = splitter.next().map_err(Fault::List)? {
+        while let Some(item) = splitter.next_item().map_err(Fault::List)? {
             self.item(item);
             self.gathered.flush_if_large().await.map_err(Fault::Kept)?;
         }

@@ -14,7 +14,7 @@ const BETWEEN: &[u8] = br#"},{"level":""#;
 
 /// A list whose text is given in pieces.
 #[derive(Debug)]
-pub(crate) struct Splitter {
+pub struct Splitter {
     /// Text that was given and is not yet passed over; consumed bytes before `start`.
     text: Vec<u8>,
     start: usize,
@@ -41,38 +41,55 @@ enum Phase {
 
 /// An item of a list.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Item<'a> {
+#[expect(clippy::exhaustive_enums, reason = "whoever takes items must handle each")]
+pub enum Item<'a> {
     /// As the encoder writes it.
     Scanned(EventLine<'a>),
     /// As somebody else writes it; it may be anything that brackets hold together.
     Text(&'a [u8]),
     /// Too large: what is left of it without its bodies, and what it was.
     Oversized {
+        /// The item without its bodies.
         rest: &'a [u8],
+        /// Its length.
         bytes: u64,
+        /// BLAKE3 of all of it.
         hash: blake3::Hash,
     },
 }
 
 /// Why a text is no EventList. The items before it stay good.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SplitError {
+#[non_exhaustive]
+pub enum SplitError {
+    /// It is no JSON.
     #[error("the body is not JSON: {0}")]
     Malformed(&'static str),
+    /// It ends too early.
     #[error("the body ends in the middle of the list")]
     Cut,
+    /// It is something else.
     #[error(
         "the body is a {kind} of {version}: an audit webhook sends an EventList of audit.k8s.io/v1 or audit.k8s.io/v1beta1"
     )]
-    Other { kind: String, version: String },
+    Other {
+        /// Its kind, quoted.
+        kind: String,
+        /// Its version, quoted.
+        version: String,
+    },
+    /// There is too much beside the items.
     #[error("the members of the list besides its items have more than {MAX_HEAD_BYTES} bytes")]
     HeadTooLarge,
+    /// An item is too large without its bodies, too.
     #[error("an item has more than {0} bytes without its bodies")]
     ItemTooLarge(usize),
 }
 
 impl Splitter {
-    pub(crate) fn new(max_item_bytes: usize) -> Self {
+    /// A list of which nothing has come. An item of more than `max_item_bytes` loses its bodies.
+    #[must_use]
+    pub fn new(max_item_bytes: usize) -> Self {
         Self {
             text: Vec::new(),
             start: 0,
@@ -85,7 +102,7 @@ impl Splitter {
     }
 
     /// Takes the next piece of the text.
-    pub(crate) fn push(&mut self, piece: &[u8]) {
+    pub fn push(&mut self, piece: &[u8]) {
         if self.start > 0 {
             self.text.drain(..self.start);
             self.start = 0;
@@ -94,17 +111,23 @@ impl Splitter {
     }
 
     /// Bytes that are held.
-    pub(crate) fn held(&self) -> usize {
+    #[must_use]
+    pub fn held(&self) -> usize {
         self.text.len() - self.start
     }
 
     /// What was given and is not passed over.
-    pub(crate) fn rest(&self) -> &[u8] {
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
         self.text.get(self.start..).unwrap_or_default()
     }
 
     /// The next item, or `None` when more text is needed.
-    pub(crate) fn next(&mut self) -> Result<Option<Item<'_>>, SplitError> {
+    ///
+    /// # Errors
+    ///
+    /// [`SplitError`]; the items before it stay good, and nothing comes after it.
+    pub fn next_item(&mut self) -> Result<Option<Item<'_>>, SplitError> {
         loop {
             match &mut self.phase {
                 Phase::Begin => {
@@ -149,7 +172,11 @@ impl Splitter {
     }
 
     /// Says that the text is whole.
-    pub(crate) fn finish(&self) -> Result<(), SplitError> {
+    ///
+    /// # Errors
+    ///
+    /// [`SplitError::Cut`].
+    pub fn finish(&self) -> Result<(), SplitError> {
         if matches!(self.phase, Phase::End) {
             Ok(())
         } else {
@@ -557,7 +584,7 @@ mod tests {
         for piece in text.chunks(size) {
             splitter.push(piece);
             loop {
-                match splitter.next() {
+                match splitter.next_item() {
                     Ok(None) => break,
                     Ok(Some(Item::Scanned(line))) => {
                         let mut text = Vec::new();
@@ -706,7 +733,7 @@ mod tests {
                 for piece in text.chunks(size) {
                     splitter.push(piece);
                     loop {
-                        match splitter.next() {
+                        match splitter.next_item() {
                             Ok(None) => break,
                             Ok(Some(Item::Scanned(line))) => {
                                 let mut text = Vec::new();
@@ -745,7 +772,7 @@ mod tests {
         let mut most = 0;
         for piece in text.as_bytes().chunks(1000) {
             splitter.push(piece);
-            while splitter.next().unwrap().is_some() {}
+            while splitter.next_item().unwrap().is_some() {}
             most = most.max(splitter.held());
         }
         splitter.finish().unwrap();
