@@ -1,5 +1,6 @@
 //! The command line.
 
+mod actor;
 mod ask;
 mod blame;
 mod compare;
@@ -81,6 +82,8 @@ enum Command {
     History(Box<history::Flags>),
     /// Show who wrote each line of an object
     Blame(Box<blame::Flags>),
+    /// Show what somebody did, session by session
+    Actor(Box<actor::Flags>),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -143,6 +146,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Event(flags) => event::run(&flags),
         Command::History(flags) => history::run(&flags),
         Command::Blame(flags) => blame::run(&flags),
+        Command::Actor(flags) => actor::run(&flags),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kaudit", &mut script);

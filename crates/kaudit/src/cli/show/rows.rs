@@ -163,7 +163,7 @@ pub(crate) fn short_user(name: &str) -> String {
 }
 
 /// `namespace/resource/name/subresource` with what there is of it, or the path for what is no resource.
-pub(super) fn object(row: &Row<'_>) -> String {
+pub(crate) fn object(row: &Row<'_>) -> String {
     let of = |column: &Column| text_of(&row.value(column));
     let resource = of(&Column::ObjectResource);
     if resource.is_empty() {
