@@ -64,6 +64,11 @@ fn pattern(argument: &Path, error: std::io::Error) -> Result<Vec<Input>, Failure
     let text = argument.to_string_lossy();
     let unreadable =
         |error| Failure::unreachable(anyhow::Error::new(error).context(format!("{text}: cannot be read")));
+    if looks_like_a_filter(&text) {
+        return Err(Failure::usage(anyhow!(
+            "there is no file `{text}`\n  help: a filter stands before --from, which takes all that follows for files"
+        )));
+    }
     if !text.contains(['*', '?', '[']) {
         return Err(unreadable(error));
     }
@@ -77,7 +82,12 @@ fn pattern(argument: &Path, error: std::io::Error) -> Result<Vec<Input>, Failure
     Ok(files)
 }
 
-/// The regular files, last written first come first, names deciding between equal times.
+/// `--from a.log 'verb: delete'` makes a file of the filter.
+fn looks_like_a_filter(text: &str) -> bool {
+    text.contains(": ") || text.contains(" = ") || text.contains(">=") || text.contains("==")
+}
+
+/// The regular files, those last written long ago first, names deciding between equal times.
 fn in_order(paths: Vec<PathBuf>) -> Vec<Input> {
     let mut files: Vec<_> = paths
         .into_iter()

@@ -217,6 +217,7 @@ fn in_order(flags: &Flags, question: &Question, columns: Columns, most: usize) -
             }
         }
         Format::Json => show::write_list(&mut out, &hits, &flags.mask()).map_err(Failure::unreachable)?,
+        Format::Yaml => show::write_yaml(&mut out, &hits, &flags.mask()).map_err(Failure::unreachable)?,
         Format::Csv => {
             if !flags.no_headers {
                 out.extend_from_slice(Columns::csv(columns.heads()).as_bytes());

@@ -6,7 +6,7 @@ mod value;
 
 use clap::ValueEnum;
 
-pub(super) use event::{masked, reference, write_list};
+pub(super) use event::{masked, reference, write_list, write_yaml};
 pub(super) use rows::{Columns, Rows, TableStyle, object, sentence, short_user};
 pub(super) use value::{key_text, plain, text_of as cell};
 
@@ -20,6 +20,8 @@ pub(super) enum Format {
     Wide,
     /// An EventList
     Json,
+    /// One document for each event
+    Yaml,
     /// One event on a line
     Ndjson,
     /// Columns with commas
@@ -39,7 +41,7 @@ impl Format {
     pub(super) const fn is_for_programs(self) -> bool {
         matches!(
             self,
-            Self::Json | Self::Ndjson | Self::Csv | Self::Name | Self::Raw
+            Self::Json | Self::Yaml | Self::Ndjson | Self::Csv | Self::Name | Self::Raw
         )
     }
 }

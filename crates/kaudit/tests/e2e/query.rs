@@ -127,6 +127,12 @@ fn directories_patterns_and_lists_are_read_too() {
     assert_eq!(of(&directory), "60");
     assert_eq!(of(&format!("{directory}/audit-*.log")), "20");
     assert_eq!(of(&format!("{directory}/list.json")), "40");
+    let yaml = answer(&["query", "-o", "yaml", "--limit", "2", "--from", &directory]);
+    assert_eq!(yaml.matches("---\n").count(), 2);
+    assert!(
+        yaml.contains("\nstage: ") && yaml.contains("\n  username: "),
+        "{yaml}"
+    );
     // What comes out as a list goes in again.
     let printed = answer(&["query", "-o", "json", "--from", &directory]);
     let again = folder.path().join("again.json");
@@ -274,13 +280,16 @@ fn every_mistake_in_a_filter_is_shown_where_it_stands() {
 #[test]
 fn what_cannot_be_read_or_is_no_event_is_said() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = kaudit(&[
-        "query",
-        "--from",
-        folder.path().join("none.log").to_str().unwrap(),
-    ]);
+    let missing_path = folder.path().join("none.log");
+    let missing = kaudit(&["query", "--from", missing_path.to_str().unwrap()]);
     assert_eq!(missing.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("none.log: cannot be read"));
+    let behind = kaudit(&["query", "--from", missing_path.to_str().unwrap(), "verb: delete"]);
+    assert_eq!(behind.status.code(), Some(3));
+    std::fs::write(&missing_path, "").unwrap();
+    let behind = kaudit(&["query", "--from", missing_path.to_str().unwrap(), "verb: delete"]);
+    assert_eq!(behind.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&behind.stderr).contains("help: a filter stands before --from"));
     let text = text_of(MIXED);
     let first = text.split_inclusive(|byte| *byte == b'\n').next().unwrap();
     let log = folder.path().join("audit.log");

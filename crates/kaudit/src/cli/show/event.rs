@@ -71,6 +71,21 @@ pub(crate) fn write_list(out: &mut impl Write, hits: &[Hit], mask: &Mask) -> io:
     out.write_all(if hits.is_empty() { b"]}\n" } else { b"\n]}\n" })
 }
 
+/// One YAML document for each event.
+pub(crate) fn write_yaml(out: &mut Vec<u8>, hits: &[Hit], mask: &Mask) -> anyhow::Result<()> {
+    for hit in hits {
+        let text = masked(hit.event.text(), &hit.event.view(), mask);
+        // Bytes that are not UTF-8 have no place in YAML.
+        let event: serde_json::Value = serde_json::from_str(&String::from_utf8_lossy(&text))?;
+        out.extend_from_slice(b"---\n");
+        out.extend_from_slice(serde_saphyr::to_string(&event)?.as_bytes());
+        if out.last() != Some(&b'\n') {
+            out.push(b'\n');
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
