@@ -246,13 +246,14 @@ impl Reading {
                 taken.and_then(|()| self.intake.take(&self.parcel, Beside::marks(&marks), now_micros));
             match taken {
                 Ok(taken) => {
-                    self.report(None);
                     self.under_way.push_back(UnderWay {
                         taken,
                         position: chunk.position.clone(),
                         path: chunk.file.path.clone(),
                         bytes: chunk.lines.iter().map(|line| line.end - line.start + 1).sum(),
                     });
+                    // Now that these lines count as under way: before, they would seem to be durable.
+                    self.report(None);
                     return;
                 }
                 Err(NotKept::Rejected(Reject::QueueFull)) if !self.under_way.is_empty() => self.wait(),
