@@ -428,6 +428,8 @@ impl ItemScan {
                         if self.omitted.as_ref().is_some_and(|omitted| omitted.dropping) {
                             return Ok(None);
                         }
+                        // A second value without a key of its own is nobody's body.
+                        self.key = None;
                     }
                     match byte {
                         b'"' => {
@@ -684,6 +686,14 @@ mod tests {
                 "pieces of {size}"
             );
             assert_eq!(items[1], EVENT);
+        }
+        // Such a text is no JSON; what becomes of it may not depend on the pieces either.
+        let keyless = list(&format!(
+            r#"{{"level":"Request","requestObject":{long},:{long}:"x",:1,"a":{long}}}"#
+        ));
+        let whole = split(keyless.as_bytes(), keyless.len(), 300);
+        for size in 1..=keyless.len() {
+            assert_eq!(split(keyless.as_bytes(), size, 300), whole, "pieces of {size}");
         }
         let hopeless = list(&format!(r#"{{"level":{long}}}"#));
         assert_eq!(
