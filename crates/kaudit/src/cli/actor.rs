@@ -215,13 +215,6 @@ fn sessions(requests: &[Request], gap_micros: i64) -> Vec<Session> {
     sessions
 }
 
-/// `YYYY-MM-DD HH:MM:SS`.
-fn time(micros: i64) -> String {
-    let text = kaudit_query::instant(micros);
-    let seconds = text.split_once('.').map_or(text.as_str(), |(seconds, _)| seconds);
-    seconds.replacen('T', " ", 1)
-}
-
 fn listed(texts: &BTreeSet<String>) -> String {
     let texts: Vec<&str> = texts
         .iter()
@@ -251,20 +244,20 @@ fn text_of(user: &str, groups: &BTreeSet<String>, requests: &[Request], sessions
     out.push_str(&format!(
         "{} requests from {} to {}, in {} sessions\n",
         requests.len(),
-        time(first.micros),
-        time(last.micros),
+        show::to_second(first.micros),
+        show::to_second(last.micros),
         sessions.len()
     ));
     for session in sessions {
-        let end = time(session.last);
-        let end = if end.get(..10) == time(session.first).get(..10) {
+        let end = show::to_second(session.last);
+        let end = if end.get(..10) == show::to_second(session.first).get(..10) {
             end.get(11..).unwrap_or_default()
         } else {
             &end
         };
         out.push_str(&format!(
             "\n{} - {end}  {} with {}: {} requests, {} writes, {} refused\n",
-            time(session.first),
+            show::to_second(session.first),
             listed(&session.addresses),
             listed(&session.clients),
             session.requests,

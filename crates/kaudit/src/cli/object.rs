@@ -143,11 +143,9 @@ pub(super) const fn exactness(exactness: Exactness) -> &'static str {
     }
 }
 
-/// To the second.
+/// When it was written.
 pub(super) fn time(origin: &Origin) -> String {
-    let text = kaudit_query::instant(micros(origin.time));
-    let seconds = text.split_once('.').map_or(text.as_str(), |(seconds, _)| seconds);
-    seconds.replacen('T', " ", 1)
+    super::show::to_second(micros(origin.time))
 }
 
 /// Who wrote.

@@ -3,7 +3,7 @@
 use kaudit_query::{Column, Row, Value};
 
 use super::event::reference;
-use super::value::{duration, plain, text_of};
+use super::value::{duration, plain, text_of, to_second};
 
 /// What stands in a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,14 +125,9 @@ impl Cell {
     }
 }
 
-/// To the second, as a person reads it.
 pub(super) fn time(row: &Row<'_>) -> String {
     match row.value(&Column::StageTimestamp) {
-        Value::Time(micros) => {
-            let text = kaudit_query::instant(micros);
-            let seconds = text.split_once('.').map_or(text.as_str(), |(seconds, _)| seconds);
-            seconds.replacen('T', " ", 1)
-        }
+        Value::Time(micros) => to_second(micros),
         _ => "-".to_owned(),
     }
 }

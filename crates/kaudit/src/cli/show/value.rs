@@ -53,6 +53,13 @@ pub(crate) fn key_text(key: &Key, column: &Column) -> String {
     }
 }
 
+/// An instant as a person reads it, `YYYY-MM-DD HH:MM:SS` in UTC.
+pub(crate) fn to_second(micros: i64) -> String {
+    let text = kaudit_query::instant(micros);
+    let seconds = text.split_once('.').map_or(text.as_str(), |(seconds, _)| seconds);
+    seconds.replacen('T', " ", 1)
+}
+
 /// The two largest units that say something.
 pub(super) fn duration(micros: i64) -> String {
     let all = micros.unsigned_abs();
