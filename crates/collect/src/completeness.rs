@@ -32,10 +32,25 @@
 //! Events stamped within a window are ambiguous: they widen `g..h` of that scrape, and never alarm. A scrape
 //! whose window has no event is exact, `g = h`. So a gap of one is found by the first exact scrape after it, if
 //! an exact one came before it; without exact ones, by the pair of scrapes whose ambiguous events are few
-//! enough: a burst does not hide what a quieter scrape before and after it shows. Under a load that fills every
-//! window, what is found is a gap larger than the smallest number of events on the later side of a window plus
-//! that on the earlier side of another; [`Status::at_most`] tells how much can be hidden. The windows should therefore be small: [`ReadAt::by_server`] does
-//! without any assumption about the two clocks.
+//! enough: a burst does not hide what a quieter scrape before and after it shows. [`Status::at_most`] tells how much
+//! can be hidden.
+//!
+//! # Two windows
+//!
+//! Under a constant load no window of seconds is without an event, so windows have to be small. [`ReadAt::by_server`]
+//! leads to two. The wide one follows from the answer alone: its `Date`, how long it took, and an allowance for
+//! how far the API server's clock is set at once; with `count_delay` it is about two seconds. The near one follows
+//! from the offset of the two clocks, which many answers together tell as well as one of them takes time, if they are
+//! asked for at [`Reconciler::best_moment`] (`clock.rs`); with `usual_count_delay` it is some hundredths of a second.
+//! The near window is believed with care:
+//!
+//! - only after later scrapes have seen the offset at either end of its range; when a clock was set, those that were
+//!   not seen so count as wide;
+//! - an event that takes longer than `usual_count_delay` to be counted makes `h` of one scrape too small, so a gap
+//!   takes two scrapes before it that say the same.
+//!
+//! With an event every 0.7 s a gap of one is found as soon as the scrape after it is settled, or the one after that;
+//! with ten events a second, by four of five. Above twenty a second gaps of one need a quiet moment.
 //!
 //! Forgetting a scrape loses only what that scrape could have shown, never causes an alarm. So at most
 //! 48 are kept: those that are not settled yet, and those that hold an extreme.
@@ -49,12 +64,13 @@
 //!   events. The default, 130 s, covers the webhook's batching (30 s) and all its retries against a
 //!   collector that refuses connections (98 s at most). Against one that swallows them each attempt takes up
 //!   to 30 s more; the gap that this opens is closed when the events arrive.
-//! - The clocks obey [`Bounds`]. A clock that is set by more than `clock_error` at once can hide a gap or show
+//! - The clocks obey [`Bounds`], and drift apart by at most 200 millionths otherwise. A clock that is set by more than `clock_error` at once can hide a gap or show
 //!   one that is not there, for the events around that moment.
 //! - What a process counted after its last scrape and lost is not found: nobody read its counter again. A
 //!   restart begins a new count.
 
 mod arrivals;
+mod clock;
 mod points;
 mod scrape;
 #[cfg(test)]
@@ -66,7 +82,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arrivals::Arrivals;
-use points::{Gap, Point, Points};
+use clock::Clock;
+use points::{Gap, Point, Points, Window};
 pub use scrape::{MAX_SCRAPE_BYTES, ReadAt, Scrape, ScrapeError};
 pub use state::{MAX_STATE_BYTES, StateError};
 pub use watch::{Beginning, Watch, WatchError};
@@ -101,6 +118,9 @@ pub struct Bounds {
     pub clock_error: Duration,
     /// From an event's stageTimestamp to its being counted; 500 ms.
     pub count_delay: Duration,
+    /// The same, but for events of which no two are counted late about the time of a scrape; 20 ms. Between the two
+    /// moments an API server does next to nothing.
+    pub usual_count_delay: Duration,
 }
 
 impl Default for Bounds {
@@ -109,6 +129,7 @@ impl Default for Bounds {
             settle: Duration::from_secs(130),
             clock_error: Duration::from_secs(2),
             count_delay: Duration::from_millis(500),
+            usual_count_delay: Duration::from_millis(20),
         }
     }
 }
@@ -203,6 +224,8 @@ pub struct Reconciler {
     bounds: Bounds,
     arrivals: Arrivals,
     points: Points,
+    /// Begins anew with the process: so does the collector's clock.
+    clock: Clock,
     last: Option<Last>,
     /// Nothing settles before `settle` has passed since.
     held: UnixMicros,
@@ -239,6 +262,7 @@ impl Reconciler {
             bounds,
             arrivals: Arrivals::default(),
             points: Points::default(),
+            clock: Clock::default(),
             last: None,
             held: now,
             gap: None,
@@ -293,6 +317,13 @@ impl Reconciler {
         self.held = self.held.max(now);
     }
 
+    /// How long to wait, from this moment of the clock that [`ReadAt::by_server`] is given, until a scrape tells most
+    /// about the API server's clock; less than a second.
+    #[must_use]
+    pub fn best_moment(&self, now: UnixMicros) -> Duration {
+        self.clock.next(now)
+    }
+
     /// Takes a scrape, and tells what is new by it and by the time that has passed.
     pub fn scraped(&mut self, scrape: &Scrape, now: UnixMicros) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -317,22 +348,51 @@ impl Reconciler {
         let hi = arrivals::bucket(at.latest.after(slack)).saturating_add(1);
         // A window may always be wider; that ends never fall keeps the count of an arrival cheap.
         let hi = hi.max(self.points.last_hi().unwrap_or(hi));
-        match (self.arrivals.before(lo), self.arrivals.before(hi)) {
-            (Some(below_lo), Some(below_hi)) => {
+        let (told, near_lo, near_hi) = match at.dated {
+            Some(dated) => {
+                let (told, earliest, latest) = self.clock.answered(dated.asked, dated.answered, dated.date);
+                let earliest = earliest.max(at.earliest).before(self.bounds.usual_count_delay);
+                let latest = latest.min(at.latest.after(slack));
+                (
+                    told,
+                    arrivals::bucket(earliest).clamp(lo, hi),
+                    arrivals::bucket(latest).saturating_add(1).clamp(lo, hi),
+                )
+            }
+            None => (
+                clock::Told::Same {
+                    least: true,
+                    most: true,
+                },
+                lo,
+                hi,
+            ),
+        };
+        let window = |lo, hi| {
+            Some(Window {
+                lo,
+                hi,
+                below_lo: self.arrivals.before(lo)?,
+                below_hi: self.arrivals.before(hi)?,
+            })
+        };
+        match (window(lo, hi), window(near_lo, near_hi.max(near_lo))) {
+            (Some(wide), Some(near)) => {
                 self.points.push(Point {
                     epoch,
                     at: now,
-                    lo,
-                    hi,
                     total: scrape.events,
-                    below_lo,
-                    below_hi,
+                    wide,
+                    near,
+                    is_least_seen: false,
+                    is_most_seen: false,
                     is_settled: false,
                 });
                 self.arrivals.forget_before(lo);
             }
             _ => self.unusable_scrapes += 1,
         }
+        self.points.told(told);
         findings.extend(self.advance(now));
         findings
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use self::scraping::{Scraping, Unread};
+use self::scraping::{Scraping, SteadyClock, Unread};
 use crate::collection::Collection;
 use crate::config::Config;
 use crate::config::collect::CollectCompleteness;
@@ -25,6 +25,9 @@ const INTERVAL: Duration = Duration::from_secs(30);
 
 /// No shorter time between them.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// With less between two looks, none waits for the best moment of its second.
+const MIN_AIMED_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What reads events is looked at so often, to see whether it is behind.
 const LOOK: Duration = Duration::from_secs(1);
@@ -40,6 +43,7 @@ pub(crate) struct Watching(Arc<Inner>);
 struct Inner {
     watch: Watch,
     scraping: Scraping,
+    clock: SteadyClock,
     interval: Duration,
     settle: Duration,
     tally: Mutex<Tally>,
@@ -131,6 +135,7 @@ impl Watching {
         Ok(Self(Arc::new(Inner {
             watch,
             scraping,
+            clock: SteadyClock::start(),
             interval: entry.interval.map_or(INTERVAL, |time| time.0).max(MIN_INTERVAL),
             settle: bounds.settle,
             tally: Mutex::default(),
@@ -143,6 +148,10 @@ impl Watching {
 
     pub(crate) fn instance(&self) -> &Name {
         self.0.watch.instance()
+    }
+
+    fn settle(&self) -> Duration {
+        self.0.settle
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -186,7 +195,10 @@ impl Watching {
 
     /// Reads the counters once, and compares.
     async fn look(&self) {
-        let read = self.0.scraping.read(self.0.interval).await;
+        if self.0.interval >= MIN_AIMED_INTERVAL {
+            tokio::time::sleep(self.0.watch.best_moment(self.0.clock.now())).await;
+        }
+        let read = self.0.scraping.read(self.0.interval, &self.0.clock).await;
         let watching = self.clone();
         // Tens of megabytes may have come.
         let findings = tokio::task::spawn_blocking(move || watching.compare(read));

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::UnixMicros;
 
 /// Microseconds that are counted together.
-const BUCKET_MICROS: i64 = 100_000;
-/// Buckets that are told apart: more than the 60 s of the longest usual scrape interval.
-const MAX_BUCKETS: usize = 1024;
+const BUCKET_MICROS: i64 = 10_000;
+/// Buckets with events that are told apart: 18 s before the newest event, which is more than how long before its
+/// arrival a scrape was taken.
+const MAX_BUCKETS: usize = 1792;
 /// Buckets before the last scrape's window that the next one's may still reach into, after a clock was set back.
-const MARGIN_BUCKETS: i64 = 100;
+const MARGIN_BUCKETS: i64 = 1_000;
 /// Years 1 to 9999 and more; what claims to be outside is taken for the nearest.
 const MAX_BUCKET: i64 = 1 << 42;
 
@@ -86,7 +87,7 @@ mod tests {
         arrivals.forget_before(2900);
         arrivals.add(5, 1);
         assert_eq!(arrivals.before(3000), Some(6001));
-        assert_eq!(arrivals.before(2700), None);
+        assert_eq!(arrivals.before(1200), None);
     }
 
     #[test]

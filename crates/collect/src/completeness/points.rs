@@ -1,6 +1,7 @@
 //! Scrapes against arrivals: the differences that the argument of the module above is about.
 
 use super::UnixMicros;
+use super::clock::Told;
 
 /// Scrapes that are kept.
 const MAX_POINTS: usize = 48;
@@ -12,30 +13,72 @@ pub(super) struct Point {
     pub(super) epoch: u64,
     /// When it was taken, by the collector's clock.
     pub(super) at: UnixMicros,
-    /// What is stamped before this bucket is counted by the scrape.
-    pub(super) lo: i64,
-    /// What is counted by the scrape is stamped before this bucket.
-    pub(super) hi: i64,
     /// The API server's counter.
     pub(super) total: u64,
-    /// Arrived, and stamped before `lo`.
-    pub(super) below_lo: u64,
-    /// Arrived, and stamped before `hi`.
-    pub(super) below_hi: u64,
+    /// When it was read, whatever the clocks do within the bounds.
+    pub(super) wide: Window,
+    /// When it was read, as well as the clocks are known; within `wide`.
+    pub(super) near: Window,
+    /// Scrapes since then have seen the clocks' offset at either end of what was thought of it.
+    pub(super) is_least_seen: bool,
+    pub(super) is_most_seen: bool,
     /// What was counted has arrived since, or is missing.
     pub(super) is_settled: bool,
 }
 
+/// What has arrived around the moment of a scrape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Window {
+    /// What is stamped before this bucket is counted by the scrape.
+    pub(super) lo: i64,
+    /// What is counted by the scrape is stamped before this bucket.
+    pub(super) hi: i64,
+    /// Arrived, and stamped before `lo`.
+    pub(super) below_lo: u64,
+    /// Arrived, and stamped before `hi`.
+    pub(super) below_hi: u64,
+}
+
+impl Window {
+    fn add(&mut self, bucket: i64, count: u64) {
+        if bucket < self.hi {
+            self.below_hi += count;
+        }
+        if bucket < self.lo {
+            self.below_lo += count;
+        }
+    }
+}
+
 impl Point {
     /// `g`: at least so many are counted and have not arrived, up to the constant.
-    fn at_least(&self) -> i128 {
-        i128::from(self.total) - i128::from(self.below_hi)
+    fn at_least(&self, of: Of) -> i128 {
+        i128::from(self.total) - i128::from(self.window(of).below_hi)
     }
 
     /// `h`: at most so many.
-    fn at_most(&self) -> i128 {
-        i128::from(self.total) - i128::from(self.below_lo)
+    fn at_most(&self, of: Of) -> i128 {
+        i128::from(self.total) - i128::from(self.window(of).below_lo)
     }
+
+    const fn window(&self, of: Of) -> &Window {
+        match of {
+            Of::Wide => &self.wide,
+            Of::Near => &self.near,
+        }
+    }
+
+    /// Whether `near` can be relied on.
+    const fn is_near_sure(&self) -> bool {
+        self.is_least_seen && self.is_most_seen
+    }
+}
+
+/// Which windows a figure is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Wide,
+    Near,
 }
 
 /// Events that are missing between two scrapes.
@@ -64,6 +107,16 @@ pub(super) struct Points {
     pub(super) all: Vec<Point>,
 }
 
+/// A pair of scrapes between which events are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Widest {
+    events: u64,
+    from: usize,
+    /// The other scrape that says so.
+    witness: Option<usize>,
+    to: usize,
+}
+
 /// Positive, and as large as it fits.
 fn positive(difference: i128) -> u64 {
     u64::try_from(difference.max(0)).unwrap_or(u64::MAX)
@@ -79,23 +132,45 @@ enum Scope {
 impl Points {
     pub(super) fn add(&mut self, bucket: i64, count: u64) {
         // `hi` never falls from one scrape to the next, and `lo` is below it.
-        for point in self.all.iter_mut().rev().take_while(|point| bucket < point.hi) {
-            point.below_hi += count;
-            if bucket < point.lo {
-                point.below_lo += count;
-            }
+        for point in self
+            .all
+            .iter_mut()
+            .rev()
+            .take_while(|point| bucket < point.wide.hi)
+        {
+            point.wide.add(bucket, count);
+            point.near.add(bucket, count);
         }
     }
 
     /// The end of the last window.
     pub(super) fn last_hi(&self) -> Option<i64> {
-        self.all.last().map(|point| point.hi)
+        self.all.last().map(|point| point.wide.hi)
     }
 
     /// What was counted by scrapes of before `due` has arrived or is missing; that stays so.
     pub(super) fn settle(&mut self, due: UnixMicros) {
         for point in &mut self.all {
             point.is_settled |= point.at <= due;
+        }
+    }
+
+    /// What a scrape tells of the clocks, for those that were taken before it and for the last one itself.
+    pub(super) fn told(&mut self, told: Told) {
+        for point in &mut self.all {
+            match told {
+                Told::Same { least, most } => {
+                    point.is_least_seen |= least;
+                    point.is_most_seen |= most;
+                }
+                // Nobody knows since when the offset was another one.
+                Told::Set if !point.is_near_sure() => {
+                    point.near = point.wide;
+                    point.is_least_seen = true;
+                    point.is_most_seen = true;
+                }
+                Told::Set => {}
+            }
         }
     }
 
@@ -130,39 +205,82 @@ impl Points {
                     .filter(move |(_, point)| point.epoch == epoch)
             };
             // The last of the smallest is nearest to what comes.
-            let lowest = of_epoch().rev().min_by_key(|(_, point)| point.at_most());
-            let highest = of_epoch().rev().max_by_key(|(_, point)| point.at_least());
-            kept.extend(lowest.into_iter().chain(highest).map(|(index, _)| index));
-            if let Some((_, from, to)) = self.widest(epoch, Scope::All) {
-                kept.extend([from, to]);
+            for of in [Of::Wide, Of::Near] {
+                let lowest = of_epoch().rev().min_by_key(|(_, point)| point.at_most(of));
+                let highest = of_epoch().rev().max_by_key(|(_, point)| point.at_least(of));
+                let second = of_epoch()
+                    .rev()
+                    .filter(|(index, _)| Some(*index) != lowest.map(|(index, _)| index))
+                    .min_by_key(|(_, point)| point.at_most(of));
+                let extremes = lowest.into_iter().chain(highest).chain(second);
+                kept.extend(extremes.map(|(index, _)| index));
+                if let Some(widest) = self.widest(epoch, of, Scope::All) {
+                    kept.extend([widest.from, widest.to]);
+                    kept.extend(widest.witness);
+                }
             }
         }
         kept
     }
 
-    /// The pair of a process's scrapes between which most is missing, if anything is.
-    fn widest(&self, epoch: u64, scope: Scope) -> Option<(u64, usize, usize)> {
+    /// The pair of a process's scrapes between which most is missing, if anything is. Of near windows, an event that
+    /// was counted unusually late can make the figure of one scrape too small; so it takes two before the gap.
+    fn widest(&self, epoch: u64, of: Of, scope: Scope) -> Option<Widest> {
+        // The smallest figures so far, the smallest first.
         let mut lowest: Option<(i128, usize)> = None;
-        let mut widest: Option<(u64, usize, usize)> = None;
+        let mut second: Option<(i128, usize)> = None;
+        let mut widest: Option<Widest> = None;
         for (index, point) in self
             .all
             .iter()
             .enumerate()
             .filter(|(_, point)| point.epoch == epoch)
         {
-            if let Some((low, from)) = lowest
+            if of == Of::Near && scope == Scope::Settled && !point.is_near_sure() {
+                continue;
+            }
+            let before = match of {
+                Of::Wide => lowest,
+                Of::Near => second,
+            };
+            if let Some((low, from)) = before
                 && (point.is_settled || scope == Scope::All)
             {
-                let events = positive(point.at_least() - low);
-                if events > widest.map_or(0, |(events, _, _)| events) {
-                    widest = Some((events, from, index));
+                let events = positive(point.at_least(of) - low);
+                if events > widest.as_ref().map_or(0, |widest| widest.events) {
+                    let witness = lowest.filter(|_| of == Of::Near).map(|(_, index)| index);
+                    widest = Some(Widest {
+                        events,
+                        from,
+                        witness,
+                        to: index,
+                    });
                 }
             }
-            if lowest.is_none_or(|(low, _)| point.at_most() <= low) {
-                lowest = Some((point.at_most(), index));
+            let high = point.at_most(of);
+            if lowest.is_none_or(|(low, _)| high <= low) {
+                second = lowest;
+                lowest = Some((high, index));
+            } else if second.is_none_or(|(low, _)| high <= low) {
+                second = Some((high, index));
             }
         }
         widest
+    }
+
+    /// The largest gap that is certain, of whichever windows.
+    fn gap(&self, epoch: u64) -> Option<Gap> {
+        let of = |of: Of| {
+            let widest = self.widest(epoch, of, Scope::Settled)?;
+            Some(Gap {
+                events: widest.events,
+                after: self.all.get(widest.from)?.window(of).lo,
+                before: self.all.get(widest.to)?.window(of).hi,
+            })
+        };
+        let (wide, near) = (of(Of::Wide), of(Of::Near));
+        // Where both say the same, the one that leans on less.
+        near.into_iter().chain(wide).max_by_key(|gap| gap.events)
     }
 
     /// The gap of each process, and the bucket up to which a stretch is proven complete.
@@ -172,21 +290,26 @@ impl Points {
         let mut gaps = Vec::new();
         let mut complete = None;
         for epoch in epochs {
-            if let Some((events, from, to)) = self.widest(epoch, Scope::Settled)
-                && let (Some(from), Some(to)) = (self.all.get(from), self.all.get(to))
-            {
-                gaps.push(Gap {
-                    events,
-                    after: from.lo,
-                    before: to.hi,
-                });
-            }
+            gaps.extend(self.gap(epoch));
             let mut highest: Option<i128> = None;
             for point in self.all.iter().filter(|point| point.epoch == epoch) {
-                if highest.is_some_and(|high| point.at_most() <= high) {
-                    complete = complete.max(Some(point.lo));
+                if highest.is_some_and(|high| point.at_most(Of::Wide) <= high) {
+                    complete = complete.max(Some(point.wide.lo));
                 }
-                highest = highest.max(Some(point.at_least()));
+                highest = highest.max(Some(point.at_least(Of::Wide)));
+            }
+            // As with gaps, two have to say it.
+            let mut highest: Option<i128> = None;
+            let mut said: Option<i64> = None;
+            let near = |point: &&Point| point.epoch == epoch && point.is_near_sure();
+            for point in self.all.iter().filter(near) {
+                if highest.is_some_and(|high| point.at_most(Of::Near) <= high) {
+                    if said.is_some() {
+                        complete = complete.max(said);
+                    }
+                    said = Some(point.near.lo);
+                }
+                highest = highest.max(Some(point.at_least(Of::Near)));
             }
         }
         (gaps, complete)
@@ -198,10 +321,20 @@ impl Points {
         let of_epoch = || self.all.iter().filter(|point| point.epoch == epoch);
         let first = of_epoch().next()?;
         let last = of_epoch().rfind(|point| point.is_settled)?;
-        (first.at < last.at).then(|| Gap {
-            events: positive(last.at_most() - first.at_least()),
-            after: first.hi,
-            before: last.lo,
+        if last.at <= first.at {
+            return None;
+        }
+        // What is missing by a scrape is missing by those after it, too; of near windows, two have to say it.
+        let from_last = of_epoch().filter(|point| point.at >= last.at && point.is_near_sure());
+        let mut near: Vec<i128> = from_last.map(|point| point.at_most(Of::Near)).collect();
+        near.sort_unstable();
+        let wide = last.at_most(Of::Wide);
+        let most = near.get(1).map_or(wide, |second| wide.min(*second));
+        let of = if first.is_near_sure() { Of::Near } else { Of::Wide };
+        Some(Gap {
+            events: positive(most - first.at_least(of)),
+            after: first.window(of).hi,
+            before: last.wide.lo,
         })
     }
 
@@ -211,9 +344,9 @@ impl Points {
         let mut highest: Option<i128> = None;
         for point in self.all.iter().filter(|point| point.epoch == epoch) {
             if let Some(high) = highest {
-                excess = excess.max(positive(high - point.at_most()));
+                excess = excess.max(positive(high - point.at_most(Of::Wide)));
             }
-            highest = highest.max(Some(point.at_least()));
+            highest = highest.max(Some(point.at_least(Of::Wide)));
         }
         excess
     }
@@ -226,12 +359,13 @@ impl Points {
         old.dedup();
         for ended in old.into_iter().filter(|ended| *ended < epoch) {
             let mut points = self.all.iter().filter(|point| point.epoch == ended);
-            if !points.clone().all(|point| point.is_settled) {
+            if !points
+                .clone()
+                .all(|point| point.is_settled && point.is_near_sure())
+            {
                 continue;
             }
-            let missing = self
-                .widest(ended, Scope::Settled)
-                .map_or(0, |(events, _, _)| events);
+            let missing = self.gap(ended).map_or(0, |gap| gap.events);
             if missing == 0 || points.all(&is_final) {
                 lost += missing;
                 self.all.retain(|point| point.epoch != ended);

@@ -19,7 +19,15 @@ const MAX_PLUGINS: usize = 64;
 pub struct ReadAt {
     pub(super) earliest: UnixMicros,
     pub(super) latest: UnixMicros,
-    is_by_server: bool,
+    pub(super) dated: Option<Dated>,
+}
+
+/// The moments of a request, and what the answer said of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dated {
+    pub(super) asked: UnixMicros,
+    pub(super) answered: UnixMicros,
+    pub(super) date: UnixMicros,
 }
 
 impl ReadAt {
@@ -30,18 +38,25 @@ impl ReadAt {
         Self {
             earliest: asked.min(answered),
             latest: asked.max(answered),
-            is_by_server: false,
+            dated: None,
         }
     }
 
-    /// The answer's `Date` header, a whole second of the API server's clock, and how long the request took. The
-    /// header is written after the counters are read. No assumption about the collector's clock is made.
+    /// The answer's `Date` header, a whole second of the API server's clock, and when the collector asked and was
+    /// answered, by a clock of its own that is never set. The header is written after the counters are read. No
+    /// assumption is made about how far the two clocks are apart.
     #[must_use]
-    pub fn by_server(date: UnixMicros, took: Duration) -> Self {
+    pub fn by_server(date: UnixMicros, asked: UnixMicros, answered: UnixMicros) -> Self {
+        let (asked, answered) = (asked.min(answered), asked.max(answered));
+        let took = Duration::from_micros(answered.0.abs_diff(asked.0));
         Self {
             earliest: date.before(took),
             latest: date.after(Duration::from_secs(1)),
-            is_by_server: true,
+            dated: Some(Dated {
+                asked,
+                answered,
+                date,
+            }),
         }
     }
 
@@ -49,7 +64,7 @@ impl ReadAt {
     pub(super) fn slack(self, bounds: &Bounds) -> Duration {
         // The server's own clock is off only by how far it is corrected at once, which is a small part of how
         // far two clocks may be apart.
-        if self.is_by_server {
+        if self.dated.is_some() {
             bounds.clock_error / 8
         } else {
             bounds.clock_error

@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 
 use super::arrivals::Arrivals;
-use super::points::{Point, Points};
+use super::clock::Clock;
+use super::points::{Point, Points, Window};
 use super::{Bounds, Last, MAX_PLUGINS, OpenGap, Reconciler, UnixMicros};
 
 /// The state is never larger: a journal's mark holds as much.
 pub const MAX_STATE_BYTES: usize = 16 << 10;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Lists are shorter; what claims more is damaged.
 const MAX_ITEMS: u64 = 4096;
 
@@ -44,16 +45,18 @@ pub(super) fn write(reconciler: &Reconciler) -> Vec<u8> {
     for point in &reconciler.points.all {
         out.unsigned(point.epoch);
         out.signed(point.at.0);
-        out.signed(point.lo);
-        out.signed(point.hi);
-        for value in [
-            point.total,
-            point.below_lo,
-            point.below_hi,
-            u64::from(point.is_settled),
-        ] {
-            out.unsigned(value);
+        out.unsigned(point.total);
+        out.signed(point.wide.lo);
+        // The rest is near it.
+        for place in [point.wide.hi, point.near.lo, point.near.hi] {
+            out.signed(place - point.wide.lo);
         }
+        out.unsigned(point.wide.below_lo);
+        for below in [point.wide.below_hi, point.near.below_lo, point.near.below_hi] {
+            out.unsigned(below - point.wide.below_lo);
+        }
+        let flags = [point.is_settled, point.is_least_seen, point.is_most_seen];
+        out.unsigned(flags.iter().fold(0, |all, flag| all << 1 | u64::from(*flag)));
     }
     out.option(reconciler.last.as_ref(), |out, last| {
         for value in [last.epoch, last.events, last.rejected] {
@@ -106,16 +109,7 @@ pub(super) fn read(bytes: &[u8], bounds: Bounds) -> Result<Reconciler, StateErro
     }
     let mut points = Points::default();
     for _ in 0..input.length()? {
-        points.all.push(Point {
-            epoch: input.unsigned()?,
-            at: UnixMicros(input.signed()?),
-            lo: input.signed()?,
-            hi: input.signed()?,
-            total: input.unsigned()?,
-            below_lo: input.unsigned()?,
-            below_hi: input.unsigned()?,
-            is_settled: input.unsigned()? != 0,
-        });
+        points.all.push(point(&mut input)?);
     }
     let last = input.option(|input| {
         let mut last = Last {
@@ -145,6 +139,7 @@ pub(super) fn read(bytes: &[u8], bounds: Bounds) -> Result<Reconciler, StateErro
         bounds,
         arrivals,
         points,
+        clock: Clock::default(),
         last,
         held,
         gap,
@@ -160,6 +155,39 @@ pub(super) fn read(bytes: &[u8], bounds: Bounds) -> Result<Reconciler, StateErro
     } else {
         Err(StateError::Damaged)
     }
+}
+
+fn point(input: &mut In<'_>) -> Result<Point, StateError> {
+    let epoch = input.unsigned()?;
+    let at = UnixMicros(input.signed()?);
+    let total = input.unsigned()?;
+    let lo = input.signed()?;
+    let mut place = || lo.checked_add(input.signed()?).ok_or(StateError::Damaged);
+    let (hi, near_lo, near_hi) = (place()?, place()?, place()?);
+    let below_lo = input.unsigned()?;
+    let mut below = || below_lo.checked_add(input.unsigned()?).ok_or(StateError::Damaged);
+    let (below_hi, below_near_lo, below_near_hi) = (below()?, below()?, below()?);
+    let flags = input.unsigned()?;
+    Ok(Point {
+        epoch,
+        at,
+        total,
+        wide: Window {
+            lo,
+            hi,
+            below_lo,
+            below_hi,
+        },
+        near: Window {
+            lo: near_lo,
+            hi: near_hi,
+            below_lo: below_near_lo,
+            below_hi: below_near_hi,
+        },
+        is_settled: flags & 4 != 0,
+        is_least_seen: flags & 2 != 0,
+        is_most_seen: flags & 1 != 0,
+    })
 }
 
 struct Out(Vec<u8>);
@@ -273,7 +301,7 @@ mod tests {
     #[test]
     fn another_version_is_told_apart_from_damage() {
         let error = |bytes: &[u8]| read(bytes, Bounds::default()).err();
-        assert_eq!(error(&[2, 0]), Some(StateError::Version(2)));
+        assert_eq!(error(&[1, 0]), Some(StateError::Version(1)));
         assert_eq!(error(&[]), Some(StateError::Damaged));
         assert_eq!(error(&[VERSION, 0xff]), Some(StateError::Damaged));
     }

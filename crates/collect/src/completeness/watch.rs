@@ -4,6 +4,7 @@
 //! moment, at which nothing is fed. After a restart the events behind that number are read from the journal.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kaudit_event::record::Record;
 use kaudit_journal::{Item, ReadError, Seq};
@@ -167,6 +168,12 @@ impl Watch {
     #[must_use]
     pub fn instance(&self) -> &Name {
         &self.instance
+    }
+
+    /// As [`Reconciler::best_moment`].
+    #[must_use]
+    pub fn best_moment(&self, now: UnixMicros) -> Duration {
+        self.reconciler().best_moment(now)
     }
 
     /// As [`Reconciler::hold`].

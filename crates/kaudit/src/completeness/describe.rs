@@ -28,7 +28,13 @@ impl Watching {
         lines.extend(self.problem());
         if status.gap.is_none() {
             lines.push(match status.at_most {
-                None => "nothing can be said yet: the counters were not read twice".to_owned(),
+                None if tally.read < 2 => {
+                    "nothing can be said yet: the counters were not read twice".to_owned()
+                }
+                None => format!(
+                    "nothing can be said yet: events may take {} s to come after they were counted",
+                    self.settle().as_secs()
+                ),
                 Some(most) if most.events == 0 => {
                     format!(
                         "nothing is missing from {} to {}",

@@ -22,6 +22,27 @@ const FILE_AGE: Duration = Duration::from_secs(5);
 /// A file that stays the same for so long beyond the interval is reported.
 const UNCHANGED: Duration = Duration::from_mins(10);
 
+/// A clock that shows the time as it was when this began, and is never set.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SteadyClock {
+    began: Instant,
+    at: UnixMicros,
+}
+
+impl SteadyClock {
+    pub(super) fn start() -> Self {
+        Self {
+            began: Instant::now(),
+            at: now(),
+        }
+    }
+
+    pub(super) fn now(&self) -> UnixMicros {
+        let passed = i64::try_from(self.began.elapsed().as_micros()).unwrap_or(i64::MAX);
+        UnixMicros(self.at.0.saturating_add(passed))
+    }
+}
+
 /// Where the counters are read.
 #[derive(Debug)]
 pub(super) enum Scraping {
@@ -75,9 +96,9 @@ impl Scraping {
         }
     }
 
-    pub(super) async fn read(&self, interval: Duration) -> Result<Answer, Unread> {
+    pub(super) async fn read(&self, interval: Duration, clock: &SteadyClock) -> Result<Answer, Unread> {
         match self {
-            Self::Server(client) => tokio::time::timeout(TIMEOUT, from_server(client))
+            Self::Server(client) => tokio::time::timeout(TIMEOUT, from_server(client, clock))
                 .await
                 .unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs())))
                 .map_err(Unread::Failed),
@@ -103,9 +124,8 @@ impl Scraping {
     }
 }
 
-async fn from_server(client: &Client) -> Result<Answer, String> {
-    let asked = now();
-    let begun = Instant::now();
+async fn from_server(client: &Client, clock: &SteadyClock) -> Result<Answer, String> {
+    let (asked, steady_asked) = (now(), clock.now());
     let answer = client
         .exchange(MAX_SCRAPE_BYTES, |_| {
             let mut request = Request::new(Bytes::new());
@@ -116,7 +136,7 @@ async fn from_server(client: &Client) -> Result<Answer, String> {
         })
         .await
         .map_err(|error| chain(&error))?;
-    let took = begun.elapsed();
+    let steady_answered = clock.now();
     if answer.status != http::StatusCode::OK {
         return Err(format!(
             "{} answers {}",
@@ -128,7 +148,7 @@ async fn from_server(client: &Client) -> Result<Answer, String> {
         return Err(format!("the metrics have more than {MAX_SCRAPE_BYTES} bytes"));
     }
     let at = match date(&answer.headers) {
-        Some(date) => ReadAt::by_server(date, took),
+        Some(date) => ReadAt::by_server(date, steady_asked, steady_answered),
         None => ReadAt::by_collector(asked, now()),
     };
     Ok(Answer {
