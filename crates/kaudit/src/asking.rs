@@ -1,15 +1,19 @@
-//! Questions over files: no server, no store, no index.
+//! Questions over files, without a server, a store or an index; and over the store of a running kaudit.
 //!
-//! All cores read the same inputs: one after the other takes the next block of lines, and counts or collects what it
+//! Of files, all cores read the same inputs: one after the other takes the next block of lines, and counts or collects what it
 //! finds there; what they found is put together at the end.
 
 mod blocks;
+mod counts;
 mod files;
 mod found;
+mod remote;
 mod scan;
 mod sequence;
 
-pub(crate) use files::{Input, inputs};
+pub(crate) use counts::{Comparison, Difference, Values, compare, count, values};
+pub(crate) use files::inputs;
 pub(crate) use found::{Found, Hit, Newest, Order};
-pub(crate) use scan::{Fold, Question, Scanned, scan};
+pub(crate) use remote::Remote;
+pub(crate) use scan::{Fold, Place, Question, Scanned, scan};
 pub(crate) use sequence::Sequence;

@@ -19,6 +19,7 @@ mod show;
 mod sink;
 mod source;
 mod table;
+mod tail;
 mod terminal;
 mod top;
 
@@ -72,6 +73,8 @@ enum Command {
     Import(import::Flags),
     /// Show the events that satisfy a filter
     Query(Box<query::Flags>),
+    /// Show events as they come
+    Tail(Box<tail::Flags>),
     /// Show the most frequent values of a field
     Top(Box<top::Flags>),
     /// Show what the events of one filter have more of than those of another
@@ -141,6 +144,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Source(command) => source::run(command),
         Command::Import(flags) => import::run(&flags),
         Command::Query(flags) => query::run(&flags),
+        Command::Tail(flags) => tail::run(&flags),
         Command::Top(flags) => top::run(&flags),
         Command::Compare(flags) => compare::run(&flags),
         Command::Event(flags) => event::run(&flags),
@@ -173,10 +177,16 @@ fn leaf(matches: &ArgMatches) -> &ArgMatches {
 
 /// Writes a command's result; a reader that closed the pipe early has what it wanted.
 fn print(result: &[u8]) -> Result<Exit, Failure> {
+    write_out(result).map(|_| Exit::Done)
+}
+
+/// Writes a piece of a result; `false` when nobody reads any more.
+fn write_out(piece: &[u8]) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(result).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::unreachable(error)),
-        _ => Ok(Exit::Done),
+    match stdout.write_all(piece).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::unreachable(error)),
+        Ok(()) => Ok(true),
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kaudit_collect::{Bounded, Form, ImportConfig, ImportFile, InflateError, Limits};
 
 use super::files::Input;
+use super::found::Whence;
 use crate::exit::Failure;
 
 /// A block has about this many bytes, unless a line is longer.
@@ -25,8 +26,7 @@ const LINE_HEAD: &[u8] = br#"{"kind":"Event","#;
 pub(super) struct Block {
     /// Its place among the blocks.
     pub(super) number: u64,
-    /// The input's name.
-    pub(super) input: Arc<str>,
+    pub(super) whence: Arc<Whence>,
     /// The number of its first line among the lines of all inputs, from 1.
     pub(super) first: u64,
     /// Lines, each with its LF except perhaps the last.
@@ -45,7 +45,7 @@ pub(super) struct Progress {
 /// All blocks of some inputs, in order.
 pub(super) struct Blocks {
     inputs: VecDeque<Input>,
-    current: Option<(Arc<str>, Reading)>,
+    current: Option<(Arc<Whence>, Reading)>,
     progress: Arc<Progress>,
     number: u64,
     lines: u64,
@@ -84,17 +84,20 @@ impl Blocks {
     pub(super) fn next(&mut self, mut text: Vec<u8>) -> Result<Option<Block>, Failure> {
         loop {
             text.clear();
-            let Some((name, reading)) = &mut self.current else {
+            let Some((whence, reading)) = &mut self.current else {
                 let Some(input) = self.inputs.pop_front() else {
                     return Ok(None);
                 };
                 let name = input.name();
                 let reading = open(&input, &self.progress).map_err(|error| unreadable(&name, error))?;
-                self.current = Some((Arc::from(name), reading));
+                self.current = Some((Arc::new(Whence::file(name)), reading));
                 continue;
             };
             let has_more = match reading {
-                Reading::Lines(lines) => lines.fill(&mut text).map_err(|error| unreadable(name, error))?,
+                Reading::Lines(lines) => {
+                    let name = whence.source.as_deref().unwrap_or_default();
+                    lines.fill(&mut text).map_err(|error| unreadable(name, error))?
+                }
                 Reading::Other(file) => fill_from(file, &mut text, &self.progress)?,
             };
             if !has_more {
@@ -105,7 +108,7 @@ impl Blocks {
             let is_open = text.last().is_some_and(|last| *last != b'\n');
             let block = Block {
                 number: self.number,
-                input: Arc::clone(name),
+                whence: Arc::clone(whence),
                 first: self.lines,
                 text,
             };

@@ -12,9 +12,8 @@ use kaudit_query::{Envelope, Row, micros};
 #[derive(Debug)]
 pub(crate) struct Found<'a> {
     pub(crate) line: &'a [u8],
-    /// The input's name.
-    pub(crate) input: &'a Arc<str>,
-    /// The line's number among those of all inputs, from 1.
+    pub(crate) whence: &'a Arc<Whence>,
+    /// In files the line's number among those of all inputs, from 1; in a store the number of the record.
     pub(crate) number: u64,
     /// The event, where it was decoded to tell.
     pub(super) decoded: Option<DecodedEvent>,
@@ -31,9 +30,9 @@ impl Found<'_> {
 
     /// Shows the event's row.
     pub(crate) fn with_row(mut self, look: impl FnOnce(&Row<'_>)) {
-        let (input, number) = (self.input, self.number);
+        let (whence, number) = (self.whence, self.number);
         if let Some(event) = self.event() {
-            look(&row(event, input, number));
+            look(&row(event, whence, number));
         }
     }
 
@@ -44,21 +43,45 @@ impl Found<'_> {
         Some(Hit {
             micros: event.view().stage_timestamp().map_or(0, micros),
             number: self.number,
-            input: Arc::clone(self.input),
+            whence: Arc::clone(self.whence),
             event,
         })
     }
 }
 
-/// The row of an event that stood in a file.
-pub(super) fn row<'a>(event: &'a DecodedEvent, input: &'a str, number: u64) -> Row<'a> {
+/// Where an event comes from, as far as that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Whence {
+    pub(crate) cluster: Option<String>,
+    /// Of files, the file.
+    pub(crate) source: Option<String>,
+    pub(crate) instance: Option<String>,
+    pub(crate) seq: Option<u64>,
+    pub(crate) received_micros: Option<i64>,
+    pub(crate) policy_rule: Option<u32>,
+}
+
+impl Whence {
+    /// Of a file.
+    pub(super) fn file(name: String) -> Self {
+        Self {
+            source: Some(name),
+            ..Self::default()
+        }
+    }
+}
+
+pub(super) fn row<'a>(event: &'a DecodedEvent, whence: &'a Whence, number: u64) -> Row<'a> {
     Row {
         event: event.view(),
         envelope: Envelope {
-            source: Some(input),
+            cluster: whence.cluster.as_deref(),
+            source: whence.source.as_deref(),
+            instance: whence.instance.as_deref(),
             seq: Some(number),
+            received_micros: whence.received_micros,
+            policy_rule: whence.policy_rule,
             event_bytes: u64::try_from(event.text().len()).ok(),
-            ..Envelope::default()
         },
     }
 }
@@ -69,20 +92,21 @@ pub(crate) struct Hit {
     /// Its stageTimestamp, microseconds since 1970; 0 without one.
     pub(crate) micros: i64,
     pub(crate) number: u64,
-    pub(crate) input: Arc<str>,
+    pub(crate) whence: Arc<Whence>,
     pub(crate) event: DecodedEvent,
 }
 
 impl Hit {
     pub(crate) fn row(&self) -> Row<'_> {
-        row(&self.event, &self.input, self.number)
+        row(&self.event, &self.whence, self.number)
     }
 }
 
 /// Which events come first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Order {
     /// The newest
+    #[default]
     Newest,
     /// The oldest
     Oldest,

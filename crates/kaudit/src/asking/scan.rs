@@ -12,7 +12,8 @@ use kaudit_query::{Filter, LineFilter, LineMatch, Needles};
 
 use super::blocks::{Block, Blocks, Progress};
 use super::files::Input;
-use super::found::{Found, row};
+use super::found::{Found, Order, row};
+use super::remote::Remote;
 use crate::exit::Failure;
 
 /// A bar is only shown for what takes longer.
@@ -30,21 +31,38 @@ pub(crate) trait Fold: Send {
     }
 }
 
-/// A filter, prepared for lines.
+/// Where events are asked for.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// In files, all of them.
+    Files(Vec<Input>),
+    /// In the store of a running kaudit.
+    Server(Box<Remote>),
+}
+
+/// A filter, prepared for lines; and what a server is told besides.
 #[derive(Debug)]
 pub(crate) struct Question {
     filter: Filter,
     needles: Option<Needles>,
     lines: Option<LineFilter>,
+    /// A server sends so many events at most, those that come first in `order`; files are always read whole, as they
+    /// are.
+    pub(crate) most: Option<usize>,
+    pub(crate) order: Order,
+    /// A server does not mask values.
+    pub(crate) is_revealed: bool,
 }
 
 /// What a scan met.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Scanned {
     /// Events that satisfy the filter.
     pub(crate) events: u64,
     /// Pieces that are no events.
     pub(crate) strays: u64,
+    /// Why a server did not look at everything, if it did not.
+    pub(crate) partial: Option<String>,
 }
 
 impl Question {
@@ -53,7 +71,20 @@ impl Question {
             needles: filter.needles(),
             lines: filter.for_lines(),
             filter,
+            most: None,
+            order: Order::Oldest,
+            is_revealed: false,
         }
+    }
+
+    pub(crate) const fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// The same of a server that does not mask values.
+    pub(crate) const fn revealed(mut self, is_revealed: bool) -> Self {
+        self.is_revealed = is_revealed;
+        self
     }
 
     /// Whether the event of a line satisfies the filter; with the event, if it took that to tell. `None` for what is
@@ -72,17 +103,25 @@ impl Question {
             Some(LineMatch::Undecided) | None => {}
         }
         let event = DecodedEvent::parse(Bytes::copy_from_slice(line)).ok()?;
-        let matches = self.filter.matches(&row(&event, &block.input, number));
+        let matches = self.filter.matches(&row(&event, &block.whence, number));
         Some((matches, Some(event)))
     }
 }
 
-/// Reads the inputs with all cores; each thread folds with what `make` gives it. A scan that a fold ended is no error.
+/// Folds what satisfies the question. Files are read with all cores, and each thread folds with what `make` gives it; a
+/// server's answer is folded as it comes. A scan that a fold ended is no error.
 pub(crate) fn scan<F: Fold>(
-    inputs: Vec<Input>,
+    place: Place,
     question: &Question,
     make: impl Fn() -> F,
 ) -> Result<(Vec<F>, Scanned), Failure> {
+    let inputs = match place {
+        Place::Files(inputs) => inputs,
+        Place::Server(remote) => {
+            let (fold, scanned) = remote.scan(question, make())?;
+            return Ok((vec![fold], scanned));
+        }
+    };
     let total = inputs.iter().map(|input| match input {
         Input::Stdin => None,
         Input::File(_, length) => Some(*length),
@@ -124,6 +163,7 @@ pub(crate) fn scan<F: Fold>(
     let scanned = Scanned {
         events: shared.events.into_inner(),
         strays: shared.strays.into_inner() + progress.strays.load(Ordering::Relaxed),
+        partial: None,
     };
     Ok((folds, scanned))
 }
@@ -179,7 +219,7 @@ impl Shared<'_> {
                     events += 1;
                     fold.found(Found {
                         line,
-                        input: &block.input,
+                        whence: &block.whence,
                         number,
                         decoded,
                     });

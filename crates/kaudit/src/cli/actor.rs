@@ -144,7 +144,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     let escaped = flags.user.replace('\\', "\\\\").replace('"', "\\\"");
     let text = format!("user.username = \"{escaped}\" or impersonatedUser.username = \"{escaped}\"");
     let filter: Filter = flags.times.narrow(ask::parse_now(&text)?, ask::now())?;
-    let (folds, scanned) = asking::scan(flags.from.inputs()?, &Question::new(filter), || Gathering {
+    let (folds, scanned) = asking::scan(flags.from.place()?, &Question::new(filter), || Gathering {
         user: flags.user.clone(),
         requests: Vec::new(),
         groups: BTreeSet::new(),
@@ -174,7 +174,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
         ));
         return Ok(Exit::Partial);
     }
-    Ok(Exit::Done)
+    Ok(ask::whole(&scanned, Exit::Done))
 }
 
 /// The requests, which are in order of time, cut where there is a gap.

@@ -7,28 +7,43 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 use kaudit_event::MicroTime;
-use kaudit_query::{Column, Diagnostic, Filter};
+use kaudit_query::{Column, Diagnostic, Filter, Leaf};
 
 use super::say;
-use crate::asking::{self, Input, Scanned};
+use super::server::Server;
+use crate::asking::{self, Place, Scanned};
 use crate::exit::{Exit, Failure};
 
 /// Where the events are.
 #[derive(Debug, Args)]
 pub(super) struct From {
-    /// Files to ask, all of them: audit logs, EventLists, container logs, plain, .gz or .zst; directories; patterns; -
-    /// for standard input
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    /// Files to ask in place of a server, all of them: audit logs, EventLists, container logs, plain, .gz or .zst;
+    /// directories; patterns; - for standard input
+    #[arg(long, num_args = 1.., value_name = "FILE")]
     from: Vec<PathBuf>,
+    #[command(flatten)]
+    server: Server,
 }
 
 impl From {
-    pub(super) fn inputs(&self) -> Result<Vec<Input>, Failure> {
-        asking::inputs(&self.from)
+    /// The files, or the server where none are named.
+    pub(super) fn place(&self) -> Result<Place, Failure> {
+        if self.is_server() {
+            Ok(Place::Server(Box::new(self.server.remote()?)))
+        } else {
+            asking::inputs(&self.from).map(Place::Files)
+        }
+    }
+
+    pub(super) const fn is_server(&self) -> bool {
+        self.from.is_empty()
     }
 
     /// The same as arguments, for hints.
     pub(super) fn arguments(&self) -> String {
+        if self.is_server() {
+            return self.server.arguments();
+        }
         let quoted = self.from.iter().map(|path| shell_word(&path.to_string_lossy()));
         format!("--from {}", quoted.collect::<Vec<_>>().join(" "))
     }
@@ -86,8 +101,47 @@ pub(super) struct Times {
 }
 
 impl Selection {
+    /// The filter of all that was given. Of a server only the last day is asked for where no time is given.
+    pub(super) fn filter_of(&self, from: &From) -> Result<Filter, Failure> {
+        let filter = self.filter()?;
+        if !from.is_server() || has_time(&filter) {
+            return Ok(filter);
+        }
+        say(format_args!("note: of the last 24 hours; give --since for more"));
+        Ok(filter.and(parse("stageTimestamp >= now-24h", now())?))
+    }
+
+    /// What is compared with: of the times that were given, unless `filter` says when; of a server otherwise of the
+    /// last day.
+    pub(super) fn within(&self, filter: Filter, from: &From) -> Result<Filter, Failure> {
+        if has_time(&filter) {
+            return Ok(filter);
+        }
+        let narrowed = self.times.narrow(filter, now())?;
+        if has_time(&narrowed) || !from.is_server() {
+            return Ok(narrowed);
+        }
+        Ok(narrowed.and(parse("stageTimestamp >= now-24h", now())?))
+    }
+
+    /// Whether a time was given.
+    pub(super) const fn has_times(&self) -> bool {
+        let Times {
+            since,
+            until,
+            at,
+            last,
+        } = &self.times;
+        since.is_some() || until.is_some() || at.is_some() || last.is_some()
+    }
+
     /// The filter of all that was given.
     pub(super) fn filter(&self) -> Result<Filter, Failure> {
+        self.times.narrow(self.filter_without_times()?, now())
+    }
+
+    /// The filter of all that was given but times.
+    pub(super) fn filter_without_times(&self) -> Result<Filter, Failure> {
         let now = now();
         let mut filter = parse(self.filter.as_deref().unwrap_or_default(), now)?;
         let texts = [
@@ -121,7 +175,7 @@ impl Selection {
         if self.bodies {
             filter = filter.searching_bodies();
         }
-        self.times.narrow(filter, now)
+        Ok(filter)
     }
 }
 
@@ -158,6 +212,20 @@ impl Times {
     }
 }
 
+/// Whether a filter says when.
+fn has_time(filter: &Filter) -> bool {
+    let mut found = false;
+    filter.expr().visit(&mut |leaf| {
+        if let Leaf::Test(test) = leaf {
+            found |= matches!(
+                test.column,
+                Column::StageTimestamp | Column::RequestReceivedTimestamp
+            );
+        }
+    });
+    found
+}
+
 /// What `--at` means.
 const AROUND_MICROS: i64 = 300_000_000;
 
@@ -182,7 +250,7 @@ fn is_duration(text: &str) -> bool {
 
 /// The instant that a flag means.
 fn micros_of(flag: &str, text: &str, now: MicroTime) -> Result<i64, Failure> {
-    use kaudit_query::{Leaf, Literal, Op};
+    use kaudit_query::{Literal, Op};
 
     let filter = of_flag(flag, text, &format!("stageTimestamp >= {}", instant(text)), now)?;
     let mut found = None;
@@ -261,13 +329,37 @@ pub(super) fn column(name: &str) -> Result<Column, Failure> {
     Err(Failure::usage(anyhow!("{message}{help}")))
 }
 
-/// What is said when lines were no events.
+/// What is said when lines were no events, or not all events were looked at.
 pub(super) fn tell_strays(scanned: &Scanned) {
+    if let Some(reason) = &scanned.partial {
+        say(format_args!(
+            "note: not all events were looked at ({}); what is shown is right, and not all",
+            partial_reason(reason)
+        ));
+    }
     if scanned.strays > 0 {
         say(format_args!(
             "note: {} lines or pieces are no audit events and were left out",
             scanned.strays
         ));
+    }
+}
+
+/// Why a server did not look at everything.
+fn partial_reason(reason: &str) -> &str {
+    match reason {
+        "time" => "the time budget was over; narrow it with --since",
+        "memory" => "the memory budget was over; narrow it with --since",
+        "behind" => "the store has not read all of the journal yet",
+        other => other,
+    }
+}
+
+/// The exit code of what was looked at.
+pub(super) const fn whole(scanned: &Scanned, exit: Exit) -> Exit {
+    match (&scanned.partial, exit) {
+        (Some(_), Exit::Done) => Exit::Partial,
+        (_, exit) => exit,
     }
 }
 

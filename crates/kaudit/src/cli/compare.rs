@@ -10,7 +10,7 @@ use super::show::key_text;
 use super::table::table_of;
 use super::top::key_json;
 use super::{Output, print, say};
-use crate::asking::{self, Fold, Found, Question};
+use crate::asking::{self, Comparison, Difference, Fold, Found, Place, Question, Scanned};
 use crate::exit::{Exit, Failure};
 
 /// Flags of `compare`.
@@ -78,8 +78,11 @@ impl Fold for Comparing<'_> {
 }
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
-    let selection = flags.selection.filter()?;
-    let baseline = ask::parse_now(&flags.with)?;
+    let selection = flags.selection.filter_of(&flags.from)?;
+    // Of the same time, unless it says another.
+    let baseline = flags
+        .selection
+        .within(ask::parse_now(&flags.with)?, &flags.from)?;
     let names: Vec<&str> = if flags.fields.is_empty() {
         FIELDS.to_vec()
     } else {
@@ -89,32 +92,18 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
         .iter()
         .map(|name| ask::column(name))
         .collect::<Result<Vec<Column>, _>>()?;
-    let either = Filter::new(kaudit_query::Expr::any(vec![
-        selection.expr().clone(),
-        baseline.expr().clone(),
-    ]));
-    let question = Question::new(either);
-    let (folds, scanned) = asking::scan(flags.from.inputs()?, &question, || Comparing {
-        selection: &selection,
-        baseline: &baseline,
-        compare: Compare::new(columns.clone(), Limits::default()),
-    })?;
-    let mut all = Compare::new(columns, Limits::default());
-    for fold in &folds {
-        all.merge(&fold.compare);
-    }
-    let (selected, base) = all.events();
-    // What there is more of comes before what there is less of.
-    let (mut differences, less): (Vec<_>, Vec<_>) = all
-        .finish(usize::MAX)
-        .into_iter()
-        .partition(|one| one.selection_share > one.baseline_share);
-    differences.extend(less);
-    differences.truncate(flags.limit);
+    let (found, scanned) = match flags.from.place()? {
+        Place::Server(remote) => {
+            let question = Question::new(selection);
+            asking::compare(&remote, &question, &baseline.to_string(), &columns, flags.limit)?
+        }
+        files @ Place::Files(_) => in_files(files, &selection, &baseline, columns, flags.limit)?,
+    };
     let lift = |lift: Option<f64>| lift.map_or_else(|| "only here".to_owned(), |lift| format!("{lift:.1}x"));
     match flags.output {
         Output::Text => {
-            let rows: Vec<[String; 5]> = differences
+            let rows: Vec<[String; 5]> = found
+                .differences
                 .iter()
                 .map(|one| {
                     [
@@ -128,10 +117,14 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
                 .collect();
             let heads = ["FIELD", "VALUE", "SELECTION", "BASELINE", "LIFT"];
             print(table_of(&heads, &rows).concat().as_bytes())?;
-            say(format_args!("{selected} events compared with {base}"));
+            say(format_args!(
+                "{} events compared with {}",
+                found.selection, found.baseline
+            ));
         }
         Output::Json => {
-            let rows: Vec<_> = differences
+            let rows: Vec<_> = found
+                .differences
                 .iter()
                 .map(|one| {
                     json!({
@@ -146,14 +139,61 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
                 })
                 .collect();
             let document = json!({
-                "selection": selected,
-                "baseline": base,
-                "exact": all.is_exact(),
+                "selection": found.selection,
+                "baseline": found.baseline,
+                "exact": found.is_exact,
                 "differences": rows,
             });
             print(format!("{document:#}\n").as_bytes())?;
         }
     }
     ask::tell_strays(&scanned);
-    Ok(if all.is_exact() { Exit::Done } else { Exit::Partial })
+    let exit = if found.is_exact { Exit::Done } else { Exit::Partial };
+    Ok(ask::whole(&scanned, exit))
+}
+
+fn in_files(
+    files: Place,
+    selection: &Filter,
+    baseline: &Filter,
+    columns: Vec<Column>,
+    most: usize,
+) -> Result<(Comparison, Scanned), Failure> {
+    let either = Filter::new(kaudit_query::Expr::any(vec![
+        selection.expr().clone(),
+        baseline.expr().clone(),
+    ]));
+    let (folds, scanned) = asking::scan(files, &Question::new(either), || Comparing {
+        selection,
+        baseline,
+        compare: Compare::new(columns.clone(), Limits::default()),
+    })?;
+    let mut all = Compare::new(columns, Limits::default());
+    for fold in &folds {
+        all.merge(&fold.compare);
+    }
+    let (selected, base) = all.events();
+    // What there is more of comes before what there is less of.
+    let (mut differences, less): (Vec<_>, Vec<_>) = all
+        .finish(usize::MAX)
+        .into_iter()
+        .partition(|one| one.selection_share > one.baseline_share);
+    differences.extend(less);
+    differences.truncate(most);
+    let differences = differences.into_iter().map(|one| Difference {
+        column: one.column,
+        key: one.key,
+        selection: one.selection,
+        baseline: one.baseline,
+        selection_share: one.selection_share,
+        baseline_share: one.baseline_share,
+        lift: one.lift,
+    });
+    let comparison = Comparison {
+        selection: selected,
+        baseline: base,
+        is_exact: all.is_exact(),
+        differences: differences.collect(),
+    };
+    Ok((comparison, scanned))
 }

@@ -118,12 +118,13 @@ fn meaning(reference: &str) -> (String, Option<u64>) {
 }
 
 fn find(flags: &Flags, filter: &str, number: Option<u64>) -> Result<Vec<Hit>, Failure> {
-    let question = Question::new(ask::parse_now(filter)?);
+    let is_revealed = flags.reveal || flags.output == EventFormat::Raw;
+    let question = Question::new(ask::parse_now(filter)?).revealed(is_revealed);
     let make = || Keeping {
         newest: Newest::new(Order::Oldest, MOST, MOST_BYTES),
         number,
     };
-    let (folds, _) = asking::scan(flags.from.inputs()?, &question, make)?;
+    let (folds, _) = asking::scan(flags.from.place()?, &question, make)?;
     let mut all = make().newest;
     for fold in folds {
         all.merge(fold.newest);
@@ -141,7 +142,27 @@ fn text(hit: &Hit, mask: &Mask) -> String {
         }
     };
     field("reference", &show::reference(&row));
-    field("file", &show::plain(hit.input.as_bytes()));
+    let envelope = &row.envelope;
+    field(
+        "cluster",
+        &show::plain(envelope.cluster.unwrap_or_default().as_bytes()),
+    );
+    // Of a file nothing else is known.
+    let source = if envelope.cluster.is_none() {
+        "file"
+    } else {
+        "source"
+    };
+    field(
+        source,
+        &show::plain(envelope.source.unwrap_or_default().as_bytes()),
+    );
+    field(
+        "instance",
+        &show::plain(envelope.instance.unwrap_or_default().as_bytes()),
+    );
+    let rule = envelope.policy_rule.map(|rule| rule.to_string());
+    field("policyRule", rule.as_deref().unwrap_or_default());
     for info in COLUMNS {
         let Some(column) = Column::from_name(info.name) else {
             continue;

@@ -67,17 +67,14 @@ impl Object {
             };
             Failure::usage(anyhow!("{error}{hint}"))
         })?;
-        let about = Filter::parse(
-            &format!("objectRef.resource = \"{}\"", target.resource),
-            ask::now(),
-        )
-        .map_err(|_| Failure::usage(anyhow!("`{}` is no name of a resource", target.resource)))?;
-        let question = Question::new(self.times.narrow(about, ask::now())?);
+        let about = Filter::parse(&about(&target), ask::now())
+            .map_err(|_| Failure::usage(anyhow!("`{}` is no name of a resource", target.resource)))?;
+        let question = Question::new(self.times.narrow(about, ask::now())?).revealed(self.reveal);
         let make = || Keeping {
             target: &target,
             newest: Newest::new(Order::Newest, MOST, MOST_BYTES),
         };
-        let (folds, scanned) = asking::scan(self.from.inputs()?, &question, make)?;
+        let (folds, scanned) = asking::scan(self.from.place()?, &question, make)?;
         ask::tell_strays(&scanned);
         let mut all = make().newest;
         let mut found = 0;
@@ -100,7 +97,8 @@ impl Object {
                 history.forgotten()
             ));
         }
-        Ok((history, if is_cut { Exit::Partial } else { Exit::Done }))
+        let exit = if is_cut { Exit::Partial } else { Exit::Done };
+        Ok((history, ask::whole(&scanned, exit)))
     }
 
     pub(super) fn mask(&self) -> Mask {
@@ -116,6 +114,25 @@ impl Object {
     pub(super) fn named(&self) -> &str {
         &self.object
     }
+}
+
+/// What all events that a target is concerned with satisfy, so that a server sends no others: its own, and those of
+/// several objects or of one whose name is in the body.
+fn about(target: &Target) -> String {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    let mut text = format!(
+        "objectRef.resource = {} and (objectRef.name = {} or \
+         (verb: (create or deletecollection) and not objectRef.name: *))",
+        quoted(&target.resource),
+        quoted(&target.name)
+    );
+    if !target.namespace.is_empty() {
+        text += &format!(
+            " and (objectRef.namespace = {} or not objectRef.namespace: *)",
+            quoted(&target.namespace)
+        );
+    }
+    text
 }
 
 /// The newest event first.

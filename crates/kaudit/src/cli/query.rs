@@ -9,7 +9,7 @@ use super::ask::{self, From, Selection};
 use super::show::{self, Columns, Format, Rows, TableStyle};
 use super::terminal::{self, When};
 use super::{print, say};
-use crate::asking::{self, Fold, Found, Hit, Newest, Order, Question, Sequence};
+use crate::asking::{self, Fold, Found, Hit, Newest, Order, Place, Question, Scanned, Sequence};
 use crate::exit::{Exit, Failure};
 
 /// Events of a table, unless told otherwise.
@@ -21,7 +21,7 @@ const HELD_BYTES: usize = 256 << 20;
 /// Flags of `query`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Tables show the newest 100 events; --limit 0 shows all. The formats for programs print all, ndjson, csv, \
+    after_help = "Without --from the store of a running kaudit is asked. Tables show the newest 100 events; --limit 0 shows all. The formats for programs print all, ndjson, csv, \
                   name and raw in the order of the files unless --order is given. Secret values are masked except with \
                   --reveal and in -o raw. Exit code 1 with --exit-status: no event",
     after_long_help = EXAMPLES
@@ -70,13 +70,13 @@ const EXAMPLES: &str = "Examples:
   zcat audit-*.log.gz | kaudit query --verb create -r pods --from - -o ndjson | jq .user.username";
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
-    let filter = flags.selection.filter()?;
+    let filter = flags.selection.filter_of(&flags.from)?;
     let columns = match (&flags.columns, flags.output) {
         (Some(names), _) => Columns::parse(names).map_err(Failure::usage)?,
         (None, Format::Wide) => Columns::wide(),
         (None, _) => Columns::usual(),
     };
-    let question = Question::new(filter);
+    let mut question = Question::new(filter).revealed(flags.reveal || flags.output == Format::Raw);
     if flags.count {
         return count(flags, &question);
     }
@@ -93,6 +93,8 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     if streams && most == usize::MAX && flags.order.is_none() {
         return stream(flags, &question, &columns);
     }
+    question.order = flags.order.unwrap_or_default();
+    question.most = Some(most).filter(|most| *most < usize::MAX);
     in_order(flags, &question, columns, most)
 }
 
@@ -109,10 +111,18 @@ impl Fold for Counting {
 }
 
 fn count(flags: &Flags, question: &Question) -> Result<Exit, Failure> {
-    let (_, scanned) = asking::scan(flags.from.inputs()?, question, || Counting)?;
+    let scanned = counted(flags.from.place()?, question)?;
     ask::tell_strays(&scanned);
     print(format!("{}\n", scanned.events).as_bytes())?;
-    Ok(ask::exit(scanned.events > 0, flags.exit_status))
+    let exit = ask::exit(scanned.events > 0, flags.exit_status);
+    Ok(ask::whole(&scanned, exit))
+}
+
+fn counted(place: Place, question: &Question) -> Result<Scanned, Failure> {
+    match place {
+        Place::Server(remote) => asking::count(&remote, question),
+        files @ Place::Files(_) => Ok(asking::scan(files, question, || Counting)?.1),
+    }
 }
 
 /// One event after the other, as they stand in the files.
@@ -142,7 +152,7 @@ impl Fold for Streaming<'_> {
     }
 }
 
-fn write_one(out: &mut Vec<u8>, hit: &Hit, format: Format, columns: &Columns, mask: &Mask) {
+pub(super) fn write_one(out: &mut Vec<u8>, hit: &Hit, format: Format, columns: &Columns, mask: &Mask) {
     match format {
         Format::Raw => out.extend_from_slice(hit.event.text()),
         Format::Name => out.extend_from_slice(show::reference(&hit.row()).as_bytes()),
@@ -163,7 +173,7 @@ fn stream(flags: &Flags, question: &Question, columns: &Columns) -> Result<Exit,
         drop(stdout.write_all(Columns::csv(columns.heads()).as_bytes()));
     }
     let sequence = Sequence::new(stdout);
-    let scanned = asking::scan(flags.from.inputs()?, question, || Streaming {
+    let scanned = asking::scan(flags.from.place()?, question, || Streaming {
         sequence: &sequence,
         piece: Vec::new(),
         format: flags.output,
@@ -178,7 +188,8 @@ fn stream(flags: &Flags, question: &Question, columns: &Columns) -> Result<Exit,
         _ => {}
     }
     ask::tell_strays(&scanned);
-    Ok(ask::exit(scanned.events > 0, flags.exit_status))
+    let exit = ask::exit(scanned.events > 0, flags.exit_status);
+    Ok(ask::whole(&scanned, exit))
 }
 
 struct Keeping(Newest);
@@ -191,7 +202,7 @@ impl Fold for Keeping {
 
 fn in_order(flags: &Flags, question: &Question, columns: Columns, most: usize) -> Result<Exit, Failure> {
     let order = flags.order.unwrap_or(Order::Newest);
-    let (folds, scanned) = asking::scan(flags.from.inputs()?, question, || {
+    let (folds, mut scanned) = asking::scan(flags.from.place()?, question, || {
         Keeping(Newest::new(order, most, HELD_BYTES))
     })?;
     let mut all = Newest::new(order, most, HELD_BYTES);
@@ -243,8 +254,13 @@ fn in_order(flags: &Flags, question: &Question, columns: Columns, most: usize) -
         ));
         return Ok(Exit::Partial);
     }
+    if flags.from.is_server() && hits.len() == most && !flags.output.is_for_programs() {
+        // The server sent no more than were asked for.
+        scanned.events = counted(flags.from.place()?, question)?.events;
+    }
     tell(flags, &hits, scanned.events);
-    Ok(ask::exit(scanned.events > 0, flags.exit_status))
+    let exit = ask::exit(scanned.events > 0, flags.exit_status);
+    Ok(ask::whole(&scanned, exit))
 }
 
 /// What there is beside the table, for people.
@@ -265,8 +281,8 @@ fn tell(flags: &Flags, hits: &[Hit], events: u64) {
     {
         let reference = show::reference(&first.row());
         say(format_args!(
-            "next: kaudit event {reference} {}",
-            flags.from.arguments()
+            "{}",
+            format!("next: kaudit event {reference} {}", flags.from.arguments()).trim_end()
         ));
     }
 }

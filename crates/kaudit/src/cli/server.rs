@@ -12,6 +12,7 @@ use kaudit_dial::{Cluster, Trust, Upstream};
 use serde_json::Value;
 
 use crate::api::Token;
+use crate::asking::Remote;
 use crate::exit::Failure;
 
 /// An answer that is longer is not read.
@@ -23,6 +24,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Where a kaudit that serves keeps its token, unless it was told otherwise.
 const TOKEN_FILES: [&str; 2] = [".kaudit/dev/token", "/var/lib/kaudit/token"];
 
+const DEFAULT_SERVER: &str = "http://127.0.0.1:7440";
+
 /// Which kaudit is asked.
 #[derive(Debug, Args)]
 pub(super) struct Server {
@@ -30,7 +33,7 @@ pub(super) struct Server {
     #[arg(
         long,
         value_name = "URL",
-        default_value = "http://127.0.0.1:7440",
+        default_value = DEFAULT_SERVER,
         env = "KAUDIT_SERVER"
     )]
     server: String,
@@ -49,6 +52,11 @@ pub(super) struct Answer {
 }
 
 impl Server {
+    /// A connection for questions.
+    pub(super) fn remote(&self) -> Result<Remote, Failure> {
+        Remote::new(&self.server, self.token()?.header())
+    }
+
     fn token(&self) -> Result<Token, Failure> {
         let file = self.token_file.clone().or_else(|| {
             let mut known = TOKEN_FILES.iter().map(PathBuf::from);
@@ -104,6 +112,17 @@ impl Server {
         answered
             .await
             .map_err(|_| Failure::unreachable(anyhow!("{} did not answer in time", self.server)))?
+    }
+
+    /// The same as arguments, for hints.
+    pub(super) fn arguments(&self) -> String {
+        let file = self.token_file.as_ref().map(|file| {
+            let file = super::ask::shell_word(&file.to_string_lossy());
+            format!("--token-file {file}")
+        });
+        let server = (self.server != DEFAULT_SERVER).then(|| format!("--server {}", self.server));
+        let all: Vec<String> = server.into_iter().chain(file).collect();
+        all.join(" ")
     }
 
     /// Where it is.

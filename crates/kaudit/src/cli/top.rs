@@ -9,7 +9,7 @@ use super::ask::{self, From, Selection};
 use super::show::{Columns, key_text};
 use super::table::table_of;
 use super::{print, say};
-use crate::asking::{self, Fold, Found, Question};
+use crate::asking::{self, Fold, Found, Place, Question, Scanned, Values};
 use crate::exit::{Exit, Failure};
 
 /// Flags of `top`.
@@ -63,32 +63,19 @@ impl Fold for Counting {
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     let column = ask::column(&flags.field)?;
-    let question = Question::new(flags.selection.filter()?);
-    let (folds, scanned) = asking::scan(flags.from.inputs()?, &question, || Counting {
-        column: column.clone(),
-        top: Top::new(Limits::default()),
-    })?;
-    let mut all = Top::new(Limits::default());
-    for fold in &folds {
-        all.merge(&fold.top);
-    }
+    let question = Question::new(flags.selection.filter_of(&flags.from)?);
     let most = if flags.limit == 0 { usize::MAX } else { flags.limit };
-    let counts = all.finish(most);
-    let total = all.total();
-    let shown: u64 = counts.entries.iter().map(|entry| entry.count).sum();
+    let (counts, scanned) = match flags.from.place()? {
+        Place::Server(remote) => asking::values(&remote, &question, &column, flags.limit)?,
+        files @ Place::Files(_) => in_files(files, &question, &column, most)?,
+    };
     match flags.output {
         Format::Table => {
             let share = |count: u64| format!("{:.1} %", percent(count, scanned.events));
             let rows: Vec<[String; 3]> = counts
                 .entries
                 .iter()
-                .map(|entry| {
-                    [
-                        entry.count.to_string(),
-                        share(entry.count),
-                        key_text(&entry.key, &column),
-                    ]
-                })
+                .map(|(key, count)| [count.to_string(), share(*count), key_text(key, &column)])
                 .collect();
             let heads = ["EVENTS", "SHARE", flags.field.as_str()];
             print(table_of(&heads, &rows).concat().as_bytes())?;
@@ -97,7 +84,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
             let values: Vec<_> = counts
                 .entries
                 .iter()
-                .map(|entry| json!({"value": key_json(&entry.key), "events": entry.count}))
+                .map(|(key, count)| json!({"value": key_json(key), "events": count}))
                 .collect();
             let document = json!({
                 "field": column.name(),
@@ -106,15 +93,15 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
                 "distinct": counts.distinct,
                 "beyond": counts.beyond,
                 "other": counts.other,
-                "exact": all.is_exact(),
+                "exact": counts.is_exact,
             });
             print(format!("{document:#}\n").as_bytes())?;
         }
         Format::Csv => {
             let mut out = Columns::csv(["events", flags.field.as_str()].into_iter());
-            for entry in &counts.entries {
-                let count = entry.count.to_string();
-                let value = key_text(&entry.key, &column);
+            for (key, count) in &counts.entries {
+                let count = count.to_string();
+                let value = key_text(key, &column);
                 out.push_str(&Columns::csv([count.as_str(), value.as_str()].into_iter()));
             }
             print(out.as_bytes())?;
@@ -122,7 +109,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     }
     ask::tell_strays(&scanned);
     if flags.output == Format::Table {
-        let beyond = total.saturating_sub(shown);
+        let beyond = counts.beyond + counts.other;
         if beyond > 0 {
             say(format_args!(
                 "{} of {} values; {beyond} counts are of others; --limit 0 for all",
@@ -131,14 +118,44 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
             ));
         }
     }
-    if !all.is_exact() {
+    if !counts.is_exact {
         say(format_args!(
             "note: there are more values than are told apart; the counts are the least that is true, {} are of others",
             counts.other
         ));
         return Ok(Exit::Partial);
     }
-    Ok(ask::exit(scanned.events > 0, flags.exit_status))
+    let exit = ask::exit(scanned.events > 0, flags.exit_status);
+    Ok(ask::whole(&scanned, exit))
+}
+
+fn in_files(
+    files: Place,
+    question: &Question,
+    column: &Column,
+    most: usize,
+) -> Result<(Values, Scanned), Failure> {
+    let (folds, scanned) = asking::scan(files, question, || Counting {
+        column: column.clone(),
+        top: Top::new(Limits::default()),
+    })?;
+    let mut all = Top::new(Limits::default());
+    for fold in &folds {
+        all.merge(&fold.top);
+    }
+    let counts = all.finish(most);
+    let values = Values {
+        is_exact: all.is_exact(),
+        entries: counts
+            .entries
+            .into_iter()
+            .map(|entry| (entry.key, entry.count))
+            .collect(),
+        distinct: u64::try_from(counts.distinct).unwrap_or(u64::MAX),
+        beyond: counts.beyond,
+        other: counts.other,
+    };
+    Ok((values, scanned))
 }
 
 /// A value for programs.

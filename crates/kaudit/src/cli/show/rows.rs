@@ -119,6 +119,22 @@ impl Cell {
         }
     }
 
+    /// What is mostly enough.
+    const fn usual_width(&self) -> usize {
+        match self {
+            Self::Time => 19,
+            Self::Verb => 6,
+            Self::Code => 4,
+            Self::User => 24,
+            Self::Object => 40,
+            Self::From => 9,
+            Self::Agent => 16,
+            Self::Stage => 16,
+            Self::Took => 6,
+            Self::Reference | Self::Field(_) => 8,
+        }
+    }
+
     /// A column that may be cut when there is no room for all of it: these are the long ones.
     const fn is_flexible(&self) -> bool {
         matches!(self, Self::User | Self::Object | Self::Agent | Self::Field(_))
@@ -225,25 +241,24 @@ impl Rows {
             line(&mut out, &widths, heads.iter().map(String::as_str), |_, _| None);
         }
         for row in &self.cells {
-            line(
-                &mut out,
-                &widths,
-                row.iter().map(String::as_str),
-                |index, cell| {
-                    let is_code = self
-                        .columns
-                        .0
-                        .get(index)
-                        .is_some_and(|(_, kind)| *kind == Cell::Code);
-                    match cell.as_bytes().first() {
-                        Some(b'4') if is_code && style.has_colour => Some("\u{1b}[33m"),
-                        Some(b'5') if is_code && style.has_colour => Some("\u{1b}[31m"),
-                        _ => None,
-                    }
-                },
-            );
+            self.push_line(&mut out, &widths, row, style);
         }
         out
+    }
+
+    fn push_line(&self, out: &mut String, widths: &[usize], row: &[String], style: TableStyle) {
+        line(out, widths, row.iter().map(String::as_str), |index, cell| {
+            let is_code = self
+                .columns
+                .0
+                .get(index)
+                .is_some_and(|(_, kind)| *kind == Cell::Code);
+            match cell.as_bytes().first() {
+                Some(b'4') if is_code && style.has_colour => Some("\u{1b}[33m"),
+                Some(b'5') if is_code && style.has_colour => Some("\u{1b}[31m"),
+                _ => None,
+            }
+        });
     }
 
     /// Takes from the widest column that may be cut, until all fit.
@@ -280,6 +295,59 @@ impl Rows {
         out
     }
 }
+
+/// A table whose rows are not known when it begins. Its columns become wider with what comes.
+#[derive(Debug)]
+pub(crate) struct Growing {
+    rows: Rows,
+    widths: Vec<usize>,
+    style: TableStyle,
+}
+
+impl Growing {
+    pub(crate) fn new(columns: Columns, style: TableStyle) -> Self {
+        let usual = columns
+            .0
+            .iter()
+            .map(|(head, cell)| cell.usual_width().max(length(head)));
+        Self {
+            widths: usual.collect(),
+            rows: Rows::new(columns),
+            style,
+        }
+    }
+
+    pub(crate) fn head(&self) -> String {
+        let mut out = String::new();
+        if self.style.has_heads {
+            let mut widths = self.widths.clone();
+            self.rows.fit(&mut widths, self.style.width);
+            let heads: Vec<String> = self.rows.columns.heads().map(str::to_uppercase).collect();
+            line(&mut out, &widths, heads.iter().map(String::as_str), |_, _| None);
+        }
+        out
+    }
+
+    pub(crate) fn line(&mut self, row: &Row<'_>) -> String {
+        let cells = self.rows.columns.cells(row);
+        for (width, cell) in self.widths.iter_mut().zip(&cells) {
+            *width = (*width).max(length(cell).min(MOST_GROWN));
+        }
+        let mut widths = self.widths.clone();
+        self.rows.fit(&mut widths, self.style.width);
+        if self.style.width.is_none() {
+            for (width, cell) in widths.iter_mut().zip(&cells) {
+                *width = (*width).max(length(cell));
+            }
+        }
+        let mut out = String::new();
+        self.rows.push_line(&mut out, &widths, &cells, self.style);
+        out
+    }
+}
+
+/// A column does not become wider for one long cell.
+const MOST_GROWN: usize = 60;
 
 impl Columns {
     /// A line of comma-separated values, RFC 4180.
