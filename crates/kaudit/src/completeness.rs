@@ -181,6 +181,8 @@ impl Watching {
                     if behind.is_too_long(feeding, Instant::now(), self.0.settle) {
                         self.0.watch.hold(now());
                     }
+                    // What was counted a while ago is due at any moment, not only when the counters are read.
+                    self.find(|watching| watching.0.watch.advance(now())).await;
                 }
                 _ = scrapes.tick() => {
                     tokio::select! {
@@ -199,14 +201,18 @@ impl Watching {
             tokio::time::sleep(self.0.watch.best_moment(self.0.clock.now())).await;
         }
         let read = self.0.scraping.read(self.0.interval, &self.0.clock).await;
-        let watching = self.clone();
         // Tens of megabytes may have come.
-        let findings = tokio::task::spawn_blocking(move || watching.compare(read));
-        match findings.await {
+        self.find(move |watching| watching.compare(read)).await;
+        self.save().await;
+    }
+
+    /// Tells what `look` finds, which may block.
+    async fn find(&self, look: impl FnOnce(&Self) -> Vec<Finding> + Send + 'static) {
+        let watching = self.clone();
+        match tokio::task::spawn_blocking(move || look(&watching)).await {
             Ok(findings) => findings.into_iter().for_each(|finding| self.tell(finding)),
             Err(panic) => warn!(%panic, "comparing counters ended by a panic"),
         }
-        self.save().await;
     }
 
     fn compare(&self, read: Result<scraping::Answer, Unread>) -> Vec<Finding> {
