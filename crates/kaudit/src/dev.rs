@@ -408,3 +408,6 @@ fn write(path: &Path, content: &str) -> Result<(), Failure> {
         .with_context(|| format!("cannot write {}", path.display()))
         .map_err(Failure::unreachable)
 }
+
+#[cfg(test)]
+mod tests;

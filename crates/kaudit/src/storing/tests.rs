@@ -247,3 +247,12 @@ fn a_panic_is_a_failure_that_is_counted() {
     assert!(health.troubles().is_empty());
     assert_eq!(health.figures().errors[&(Doing::Reading, "panic")], 1);
 }
+
+#[tokio::test]
+async fn a_store_that_nobody_adds_to_is_always_current() {
+    let folder = tempfile::tempdir().unwrap();
+    let storing = Storing::idle(store(folder.path()));
+    let (snapshot, freshness) = storing.snapshot().await;
+    assert_eq!((snapshot.tail_rows(), freshness), (0, Freshness::Current));
+    storing.end();
+}
