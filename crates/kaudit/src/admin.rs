@@ -17,6 +17,7 @@ use tower_service::Service;
 use crate::collection::Collection;
 use crate::metrics;
 use crate::sinks::{Row, Sinks, State};
+use crate::storing::Storing;
 
 /// The media type of [`metrics::text`].
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -27,6 +28,7 @@ pub(crate) struct Admin {
     registry: Arc<Registry>,
     sinks: Option<Arc<Sinks>>,
     collection: Option<Collection>,
+    storing: Option<Storing>,
     stopping: CancellationToken,
 }
 
@@ -36,12 +38,14 @@ impl Admin {
         registry: Registry,
         sinks: Option<Arc<Sinks>>,
         collection: Option<Collection>,
+        storing: Option<Storing>,
         stopping: CancellationToken,
     ) -> Self {
         Self {
             registry: Arc::new(registry),
             sinks,
             collection,
+            storing,
             stopping,
         }
     }
@@ -88,7 +92,9 @@ impl Admin {
             )
             .ok();
         }
-        for check in self.collection.iter().flat_map(Collection::checks) {
+        let collection = self.collection.iter().flat_map(Collection::checks);
+        let store = self.storing.iter().flat_map(Storing::checks);
+        for check in collection.chain(store) {
             let sign = if check.is_good { '+' } else { '-' };
             writeln!(text, "[{sign}]{}", check.text).ok();
         }

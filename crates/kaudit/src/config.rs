@@ -9,6 +9,7 @@ pub(crate) mod flags;
 pub(crate) mod go;
 pub(crate) mod settings;
 pub(crate) mod size;
+pub(crate) mod store;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::audit::{Audit, Log, Webhook};
 use self::collect::{Collect, Forward, Journal};
+use self::store::Store;
 use crate::exit::Failure;
 
 /// A configuration file larger than this is refused unread.
@@ -48,6 +50,9 @@ pub(crate) struct Config {
     /// The journal.
     #[serde(default)]
     pub(crate) journal: Journal,
+    /// The files in which role store keeps events.
+    #[serde(default)]
+    pub(crate) store: Store,
     /// Where the journal is sent.
     #[serde(default)]
     pub(crate) forward: Forward,

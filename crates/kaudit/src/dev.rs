@@ -32,8 +32,9 @@ use crate::config::{self, Config};
 use crate::data::DataDir;
 use crate::exit::Failure;
 use crate::keeping;
-use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving};
+use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving, StorePlan};
 use crate::stop::Stop;
+use crate::storing;
 
 /// Requests may finish for so long after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(3);
@@ -136,7 +137,12 @@ impl Dev {
         write(&path.join("ca.crt"), &authority_pem)?;
         let people = people::everybody()?;
 
-        let intake = keeping::open(&data, &Config::empty())?;
+        let settings = Config::empty();
+        let store = StorePlan {
+            store: storing::open(&data, &settings)?,
+            settings: storing::Settings::of(&settings)?,
+        };
+        let intake = keeping::open(&data, &settings)?;
         let receiving = collector(options, &path, &authority, intake.clone()).await?;
         let collector = receiving.listener.local_addr();
         let journal = JournalPlan {
@@ -177,6 +183,7 @@ impl Dev {
                 receiving: Some(receiving),
                 ..CollectPlan::of(intake)
             }),
+            store: Some(store),
             data: Some(data),
             metrics: options.address(METRICS)?,
             api: Some(ApiPlan {
@@ -401,3 +408,6 @@ fn write(path: &Path, content: &str) -> Result<(), Failure> {
         .with_context(|| format!("cannot write {}", path.display()))
         .map_err(Failure::unreachable)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,19 +2,22 @@
 
 use anyhow::Context as _;
 use kaudit_collect::{Intake, IntakeOptions, Keys, Quarantine};
-use kaudit_journal::{Journal, Options};
+use kaudit_journal::{Journal, Options, Seq};
+use kaudit_store::Store;
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::data::DataDir;
 use crate::exit::Failure;
+use crate::storing;
 
 const QUARANTINE_BYTES: u64 = 1 << 30;
 
 /// Opens the journal in the data directory; what was left by a crash is put right.
 pub(crate) fn open(data: &DataDir, config: &Config) -> Result<Intake, Failure> {
     let folder = data.path().join("journal");
-    let options = options(config);
+    let mut options = options(config);
+    options.first_seq = first_seq(data);
     let (journal, recovery) = Journal::open(&folder, options)
         .with_context(|| format!("cannot open the journal `{}`", folder.display()))
         .map_err(Failure::unreachable)?;
@@ -51,6 +54,18 @@ pub(crate) fn open(data: &DataDir, config: &Config) -> Result<Intake, Failure> {
     }
     let keys = Keys::new(data.key().map_err(Failure::unreachable)?);
     Intake::new(journal, keys, quarantine, options).map_err(Failure::unreachable)
+}
+
+/// Beside a store whose journal was lost, a new journal goes on counting: numbers that are sealed are not given again.
+fn first_seq(data: &DataDir) -> Seq {
+    let folder = storing::folder(data.path());
+    match Store::open_to_read(&folder, kaudit_store::Options::default()) {
+        Ok(store) => Seq::new(store.manifest().sealed_to),
+        Err(error) => {
+            warn!(%error, "how far the store is sealed cannot be read");
+            Seq::FIRST
+        }
+    }
 }
 
 fn options(config: &Config) -> Options {

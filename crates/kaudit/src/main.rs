@@ -20,6 +20,7 @@ mod serving;
 mod setup;
 mod sinks;
 mod stop;
+mod storing;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@ mod collection;
 mod completeness;
 mod gateway;
 mod sinks;
+mod store;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use prometheus_client::registry::Registry;
 use crate::collection::Collection;
 use crate::reload::Reloads;
 use crate::sinks::Sinks;
+use crate::storing::Storing;
 
 /// Where the numbers are read from at each scrape.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ pub(crate) struct Sources {
     pub(crate) gateway: Option<(Gateway, Upstream)>,
     pub(crate) sinks: Option<Arc<Sinks>>,
     pub(crate) collection: Option<Collection>,
+    pub(crate) storing: Option<Storing>,
     pub(crate) reloads: Arc<Reloads>,
 }
 
@@ -89,6 +92,9 @@ impl Collector for Sources {
         }
         if let Some(collection) = &self.collection {
             collection::encode(collection, encoder)?;
+        }
+        if let Some(storing) = &self.storing {
+            store::encode(storing, encoder)?;
         }
         self.reloads(encoder)
     }

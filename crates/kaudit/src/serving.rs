@@ -9,6 +9,7 @@ use kaudit_collect::{Forward, Intake, Tailing};
 use kaudit_dial::{Cluster, Upstream};
 use kaudit_gateway::Gateway;
 use kaudit_listen::{ListenConfig, Listener, ServerTls};
+use kaudit_store::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +23,7 @@ use crate::data::DataDir;
 use crate::exit::Failure;
 use crate::metrics::{self, Sources};
 use crate::reload::{Watched, WatchedPolicy};
+use crate::storing::{self, Storing};
 
 /// Requests of the API may finish for so long after the stop.
 const API_GRACE: Duration = Duration::from_secs(1);
@@ -31,6 +33,8 @@ const API_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct Plan {
     pub(crate) gateway: Option<GatewayPlan>,
     pub(crate) collect: Option<CollectPlan>,
+    /// Filled from the journal of `collect`.
+    pub(crate) store: Option<StorePlan>,
     /// Held until the end.
     pub(crate) data: Option<DataDir>,
     pub(crate) metrics: SocketAddr,
@@ -71,6 +75,13 @@ impl CollectPlan {
     }
 }
 
+/// A store, and how it is filled.
+#[derive(Debug)]
+pub(crate) struct StorePlan {
+    pub(crate) store: Store,
+    pub(crate) settings: storing::Settings,
+}
+
 /// Where the API is, and who may use it.
 #[derive(Debug)]
 pub(crate) struct ApiPlan {
@@ -93,6 +104,7 @@ pub(crate) struct Serving {
     last: CancellationToken,
     auditing: Option<Auditing>,
     collection: Option<Collection>,
+    pub(crate) storing: Option<Storing>,
     _data: Option<DataDir>,
     pub(crate) gateway: Option<SocketAddr>,
     pub(crate) collector: Option<SocketAddr>,
@@ -106,6 +118,7 @@ impl Serving {
         let Plan {
             gateway,
             collect,
+            store,
             data,
             metrics,
             api,
@@ -137,6 +150,14 @@ impl Serving {
             None => (None, None),
         };
 
+        let storing = match (store, &collection) {
+            (Some(StorePlan { store, settings }), Some(collection)) => {
+                let started = Storing::start(store, collection.journal(), settings);
+                Some(started.map_err(Failure::unreachable)?)
+            }
+            _ => None,
+        };
+
         let sinks = gateway
             .as_ref()
             .map(|gateway| Arc::clone(&gateway.auditing.sinks));
@@ -146,9 +167,16 @@ impl Serving {
                 .map(|bound| (bound.gateway.clone(), bound.upstream.clone())),
             sinks: sinks.clone(),
             collection: collection.clone(),
+            storing: storing.clone(),
             reloads: Arc::clone(&watched.reloads),
         });
-        let admin = Admin::new(registry, sinks.clone(), collection.clone(), stop.clone());
+        let admin = Admin::new(
+            registry,
+            sinks.clone(),
+            collection.clone(),
+            storing.clone(),
+            stop.clone(),
+        );
         let mut serving = Self {
             tasks: TaskTracker::new(),
             stop,
@@ -160,6 +188,7 @@ impl Serving {
             last: CancellationToken::new(),
             auditing: None,
             collection: collection.clone(),
+            storing,
             _data: data,
             gateway: None,
             collector: None,
@@ -223,7 +252,7 @@ impl Serving {
         }
     }
 
-    /// Ends everything, the journal after those who write into it. `now` cuts short.
+    /// Ends everything, the journal after those who write into it and the store after the journal. `now` cuts short.
     pub(crate) async fn stop(mut self, now: CancellationToken) {
         self.stop_gateway(&now).await;
         self.stop_receiving.cancel();
@@ -239,6 +268,17 @@ impl Serving {
         if let Some(collection) = self.collection.take() {
             // A panic of the threads that end here was reported by themselves.
             drop(tokio::task::spawn_blocking(move || collection.close()).await);
+        }
+        if let Some(storing) = self.storing.take() {
+            let ended = storing.clone();
+            let mut ended = tokio::task::spawn_blocking(move || ended.end());
+            tokio::select! {
+                ended = &mut ended => drop(ended),
+                () = now.cancelled() => {
+                    storing.hurry();
+                    drop(ended.await);
+                }
+            }
         }
         self.last.cancel();
         self.tasks.close();

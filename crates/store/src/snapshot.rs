@@ -65,6 +65,12 @@ impl Snapshot {
         self.tail.iter().map(|chunk| chunk.batch.num_rows()).sum()
     }
 
+    /// Their bytes as log lines.
+    #[must_use]
+    pub fn tail_bytes(&self) -> usize {
+        self.tail.iter().map(|chunk| chunk.event_bytes).sum()
+    }
+
     /// The first record of the journal that it does not see.
     #[must_use]
     pub fn read_to(&self) -> u64 {

@@ -43,7 +43,7 @@ pub(crate) struct Chunk {
 pub enum CaughtUp {
     /// To the end of what was durable.
     End,
-    /// To the bound of [`Options::tail_bytes`](crate::Options::tail_bytes): it is time to seal.
+    /// To the bound of [`Options::tail_bytes`](crate::Options::tail_bytes), the end or not: it is time to seal.
     Full,
 }
 
@@ -70,11 +70,11 @@ impl Store {
         let mut reader = journal.reader(Seq::new(self.state().read_to()));
         let mut round = read_round(&mut reader)?;
         loop {
-            if round.next == 0 {
-                return Ok(CaughtUp::End);
-            }
             if self.state().tail_bytes() >= self.options.tail_bytes {
                 return Ok(CaughtUp::Full);
+            }
+            if round.next == 0 {
+                return Ok(CaughtUp::End);
             }
             // The next round is read while this one is built.
             let following = std::thread::scope(|scope| {

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args, Subcommand, ValueEnum};
 
 use super::print;
 use crate::config::Config;
-use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags};
+use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags, StoreFlags};
 use crate::config::settings::{self, Effective};
 use crate::exit::{Exit, Failure};
 
@@ -36,6 +36,8 @@ pub(super) struct View {
     gateway: GatewayFlags,
     #[command(flatten)]
     collect: CollectFlags,
+    #[command(flatten)]
+    store: StoreFlags,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
@@ -68,6 +70,7 @@ pub(super) fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failur
             view.audit.apply(&mut config);
             view.gateway.apply(&mut config);
             view.collect.apply(&mut config);
+            view.store.apply(&mut config);
             let effective = settings::effective(&config, matches, view.config.as_deref());
             let text = match view.output {
                 Form::Text => table(&effective),
@@ -77,7 +80,7 @@ pub(super) fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failur
             print(text.as_bytes())
         }
         Command::Validate { file } => {
-            Config::read(&file)?;
+            crate::storing::retention(&Config::read(&file)?)?;
             print(format!("{}: ok\n", file.display()).as_bytes())
         }
     }

@@ -17,12 +17,13 @@ use crate::auditing::{Auditing, JournalPlan};
 use crate::collecting::{self, Receiving};
 use crate::completeness;
 use crate::config::Config;
-use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags};
+use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags, StoreFlags};
 use crate::data::DataDir;
 use crate::exit::{Exit, Failure};
 use crate::keeping;
-use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving, address};
+use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving, StorePlan, address};
 use crate::stop::Stop;
+use crate::storing;
 
 /// Requests may finish for so long after a stop, as kube-apiserver's requests may.
 const GRACE: Duration = Duration::from_secs(60);
@@ -44,6 +45,8 @@ pub(super) struct Flags {
     gateway: GatewayFlags,
     #[command(flatten)]
     collect: CollectFlags,
+    #[command(flatten)]
+    store: StoreFlags,
 }
 
 /// What a process can be.
@@ -53,6 +56,8 @@ enum Role {
     Gateway,
     /// Collects events from audit webhooks and log files into a journal
     Collect,
+    /// Keeps the journal's events in Parquet files; what role gateway records goes there as well
+    Store,
     /// Sends the journal to a central kaudit
     Forward,
 }
@@ -65,6 +70,15 @@ pub(super) fn run(flags: Flags) -> Result<Exit, Failure> {
     flags.audit.apply(&mut config);
     flags.gateway.apply(&mut config);
     flags.collect.apply(&mut config);
+    flags.store.apply(&mut config);
+    if flags.role.contains(&Role::Store) && flags.role.contains(&Role::Gateway) {
+        // Who wants a store wants in it what the gateway records.
+        config
+            .audit
+            .journal
+            .mode
+            .get_or_insert_with(|| "batch".to_owned());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -109,21 +123,36 @@ async fn plan(config: &Config, roles: &[Role]) -> Result<Plan, Failure> {
     let api = api(config, data.as_ref())?;
     let collects = roles.contains(&Role::Collect);
     let forwards = roles.contains(&Role::Forward);
+    let stores = roles.contains(&Role::Store);
     let records = config.audit.journal.mode.is_some();
     if forwards && !collects && !records {
         return Err(Failure::usage(anyhow!(
             "role forward has nothing to send: add role collect, or give --audit-journal-mode to role gateway"
         )));
     }
+    let store = match &data {
+        Some(data) if stores => Some(StorePlan {
+            settings: storing::Settings::of(config)?,
+            store: storing::open(data, config)?,
+        }),
+        None if stores => return Err(missing("a place for the store", "--data-dir", "dataDir")),
+        _ => None,
+    };
+    if stores && !collects && !records {
+        warn!(
+            "role store alone keeps what is in the journal already and what is imported: add role collect, or \
+             --audit-journal-mode to role gateway, to have more"
+        );
+    }
     let intake = match &data {
-        Some(data) if collects || forwards || records => Some(keeping::open(data, config)?),
+        Some(data) if collects || forwards || records || stores => Some(keeping::open(data, config)?),
         None if collects || forwards => {
             return Err(missing("a place for the journal", "--data-dir", "dataDir"));
         }
         _ => None,
     };
-    if let (false, Some(intake)) = (forwards, &intake) {
-        warn_of_held(intake.journal());
+    if let Some(intake) = &intake {
+        warn_of_held(intake.journal(), roles);
     }
     let gateway = if roles.contains(&Role::Gateway) {
         Some(gateway(config, JournalPlan::of(config, intake.as_ref())?)?)
@@ -141,6 +170,7 @@ async fn plan(config: &Config, roles: &[Role]) -> Result<Plan, Failure> {
     Ok(Plan {
         gateway,
         collect,
+        store,
         data,
         metrics: address(config.metrics.listen.as_deref().unwrap_or(METRICS))?,
         api,
@@ -214,9 +244,17 @@ async fn collect(config: &Config, intake: Intake) -> Result<CollectPlan, Failure
     })
 }
 
-/// A journal that was forwarded once keeps everything for the sender that is not there any more.
-fn warn_of_held(journal: &Journal) {
-    for (cursor, position, _) in journal.cursors().iter().filter(|(_, _, hold)| *hold == Hold::Yes) {
+/// A journal that was forwarded or stored once keeps everything for a role that is not there any more.
+fn warn_of_held(journal: &Journal, roles: &[Role]) {
+    let held = journal.cursors().into_iter().filter(|(cursor, _, hold)| {
+        let owner = if cursor == kaudit_store::CURSOR {
+            Role::Store
+        } else {
+            Role::Forward
+        };
+        *hold == Hold::Yes && !roles.contains(&owner)
+    });
+    for (cursor, position, _) in held {
         warn!(
             cursor,
             %position,

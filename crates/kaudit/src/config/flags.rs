@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::size::Size;
+use super::store::Age;
 use super::{Config, go};
 
 /// kube-apiserver's audit flags, and `--audit-*-batch-when-full`, `--audit-webhook-spool-*`, `--audit-journal-*` and `--audit-sink-dir` of our own. A flag
@@ -210,6 +211,34 @@ pub(crate) struct CollectFlags {
     /// Kubeconfig whose current context is the central kaudit that role forward sends to
     #[arg(long, value_name = "FILE", env = "KAUDIT_FORWARD_KUBECONFIG")]
     pub(crate) forward_kubeconfig: Option<PathBuf>,
+}
+
+/// Flags of the role store.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Store (what is kept longer, and holds, are in the configuration file)")]
+pub(crate) struct StoreFlags {
+    /// Events older than this go, for example 365d; without it they stay
+    #[arg(long, value_name = "AGE", env = "KAUDIT_STORE_RETENTION")]
+    pub(crate) store_retention: Option<Age>,
+    /// When all files together have more bytes, the oldest go, whatever the age says
+    #[arg(long, value_name = "SIZE", env = "KAUDIT_STORE_MAX_SIZE")]
+    pub(crate) store_max_size: Option<Size>,
+    /// An event waits so long in the journal, at most, before it is written to a file [default: 5m]
+    #[arg(long, value_name = "DURATION", env = "KAUDIT_STORE_SEAL_AFTER")]
+    pub(crate) store_seal_after: Option<go::Duration>,
+    /// Bytes of events that wait, at most; they take about twice as much memory [default: 96Mi]
+    #[arg(long, value_name = "SIZE", env = "KAUDIT_STORE_TAIL_MEMORY")]
+    pub(crate) store_tail_memory: Option<Size>,
+}
+
+impl StoreFlags {
+    /// Lays what was given over `config`.
+    pub(crate) fn apply(self, config: &mut Config) {
+        over(&mut config.store.retention, self.store_retention);
+        over(&mut config.store.max_size, self.store_max_size);
+        over(&mut config.store.seal_after, self.store_seal_after);
+        over(&mut config.store.tail_memory, self.store_tail_memory);
+    }
 }
 
 impl CollectFlags {

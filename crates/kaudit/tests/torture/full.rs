@@ -33,6 +33,7 @@ fn on_a_full_disk_senders_wait_and_when_it_is_freed_nothing_is_lost() {
             journal: "32Mi",
             min_free: "2Mi",
             files: vec![("c".to_owned(), log.clone())],
+            ..Setting::default()
         };
         let data = disk.at.join("data");
         let place = Place::with_data(folder, data, &setting);

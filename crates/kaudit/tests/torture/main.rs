@@ -27,5 +27,6 @@ mod power;
 mod real;
 mod restart;
 mod scale;
+mod seal;
 mod strace;
 mod sweep;

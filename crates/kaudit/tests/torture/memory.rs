@@ -87,7 +87,7 @@ fn under_more_load_than_it_can_take_memory_stays_bounded() {
         &Setting {
             journal: "2Gi",
             min_free: "1Mi",
-            files: Vec::new(),
+            ..Setting::default()
         },
     );
     let process = place.start();

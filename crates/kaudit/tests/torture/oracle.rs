@@ -1,10 +1,12 @@
-//! What is in the journal of a process that has ended.
+//! What is in the journal and in the store of a process that has ended.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use kaudit_event::record::Record;
 use kaudit_journal::{Item, Journal, Options};
+use kaudit_query::Filter;
+use kaudit_store::{Order, Scan, Store};
 
 use crate::events::Name;
 
@@ -45,16 +47,36 @@ pub(crate) fn lines(data: &Path) -> BTreeMap<String, Vec<Vec<u8>>> {
 }
 
 impl Stored {
+    /// Reads what generated events are in the files of a data directory's store.
+    pub(crate) fn sealed(data: &Path) -> Self {
+        let store = Store::open_to_read(&data.join("store"), kaudit_store::Options::default()).unwrap();
+        let (snapshot, scan) = (store.snapshot(), Scan::new(Filter::everything()));
+        let mut stored = Self::default();
+        let mut after = None;
+        loop {
+            let page = snapshot.page(&scan, Order::OldestFirst, 4000, after).unwrap();
+            for event in page.events {
+                stored.take(&event.event);
+            }
+            after = page.next;
+            if after.is_none() {
+                return stored;
+            }
+        }
+    }
+
     /// Reads what generated events are there; any other or a changed one is a failure.
     pub(crate) fn read(data: &Path) -> Self {
         let mut stored = Self::default();
-        read(data, |record| {
-            let name = Name::of_line(&record.event)
-                .unwrap_or_else(|| panic!("not written by us: {}", String::from_utf8_lossy(&record.event)));
-            *stored.counts.entry(name).or_default() += 1;
-            stored.records += 1;
-        });
+        read(data, |record| stored.take(&record.event));
         stored
+    }
+
+    fn take(&mut self, event: &[u8]) {
+        let name = Name::of_line(event)
+            .unwrap_or_else(|| panic!("not written by us: {}", String::from_utf8_lossy(event)));
+        *self.counts.entry(name).or_default() += 1;
+        self.records += 1;
     }
 
     /// All of `expected` is there, and nothing is there twice.

@@ -34,6 +34,8 @@ pub(crate) struct Setting {
     pub(crate) min_free: &'static str,
     /// Log files, each with its cluster.
     pub(crate) files: Vec<(String, PathBuf)>,
+    /// `store`; with it the process has that role too.
+    pub(crate) store: Option<&'static str>,
 }
 
 impl Default for Setting {
@@ -42,6 +44,7 @@ impl Default for Setting {
             journal: "2Gi",
             min_free: "64Mi",
             files: Vec::new(),
+            store: None,
         }
     }
 }
@@ -52,6 +55,7 @@ pub(crate) struct Place {
     folder: tempfile::TempDir,
     pub(crate) data: PathBuf,
     cluster: Cluster,
+    roles: &'static str,
 }
 
 impl Place {
@@ -97,6 +101,9 @@ impl Place {
             setting.journal, setting.min_free
         )
         .unwrap();
+        if let Some(store) = setting.store {
+            writeln!(config, "store: {store}").unwrap();
+        }
         config.push_str("metrics: {listen: 127.0.0.1:0}\napi: {listen: 127.0.0.1:0}\n");
         std::fs::write(file("config"), config).unwrap();
         let mut cluster = Cluster::new(
@@ -111,6 +118,11 @@ impl Place {
             folder,
             data,
             cluster,
+            roles: if setting.store.is_some() {
+                "collect,store"
+            } else {
+                "collect"
+            },
         }
     }
 
@@ -137,7 +149,7 @@ impl Place {
         let binary = env!("CARGO_BIN_EXE_kaudit").to_owned();
         let mut words = program.to_vec();
         words.push(binary);
-        words.extend(["run", "--role", "collect", "-c"].map(str::to_owned));
+        words.extend(["run", "--role", self.roles, "-c"].map(str::to_owned));
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             .arg(self.path("config"))

@@ -41,6 +41,7 @@ fn after_a_power_cut_what_was_acknowledged_before_is_there_once() {
             journal: "256Mi",
             min_free: "8Mi",
             files: vec![("c".to_owned(), log.clone())],
+            ..Setting::default()
         };
         let data = disk.at.join("data");
         let place = Place::with_data(folder, data, &setting);

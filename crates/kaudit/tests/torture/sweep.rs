@@ -159,6 +159,7 @@ fn place() -> Place {
         journal: "1Mi",
         min_free: "1Mi",
         files: vec![("c".to_owned(), log)],
+        ..Setting::default()
     };
     Place::with_data(folder, data, &setting)
 }
