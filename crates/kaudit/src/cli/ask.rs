@@ -67,6 +67,10 @@ pub(super) struct Selection {
     /// Only objects of this name
     #[arg(long, value_name = "NAME", help_heading = "Shorthands")]
     name: Option<String>,
+    /// With --name: also requests that named nothing and took it along, as list, watch and deletecollection of its
+    /// namespace or of all
+    #[arg(long, requires = "name", help_heading = "Shorthands")]
+    include_lists: bool,
     /// Only these verbs
     #[arg(long, value_name = "VERB", value_delimiter = ',', help_heading = "Shorthands")]
     verb: Vec<String>,
@@ -151,9 +155,12 @@ impl Selection {
             ("--name", "objectRef.name", &self.name),
         ];
         for (flag, field, value) in texts {
-            if let Some(value) = value {
-                filter = filter.and(of_flag(flag, value, &format!("{field}: {}", word(value)), now)?);
+            let Some(value) = value else { continue };
+            let mut text = format!("{field}: {}", word(value));
+            if self.include_lists && matches!(flag, "--name" | "--namespace") {
+                text += &format!(" or ({LISTS} and not {field}: *)");
             }
+            filter = filter.and(of_flag(flag, value, &text, now)?);
         }
         if !self.verb.is_empty() {
             let words: Vec<String> = self.verb.iter().map(|verb| word(verb)).collect();
@@ -226,6 +233,9 @@ fn has_time(filter: &Filter) -> bool {
     found
 }
 
+/// Requests that take all objects of a namespace, or of all namespaces.
+const LISTS: &str = "verb: (list or watch or deletecollection)";
+
 /// What `--at` means.
 const AROUND_MICROS: i64 = 300_000_000;
 
@@ -270,6 +280,11 @@ fn time_of(micros: i64) -> MicroTime {
         nanos: u32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or_default(),
         ..MicroTime::default()
     }
+}
+
+/// Not before a time that a flag gives.
+pub(super) fn since(flag: &str, time: &str) -> Result<Filter, Failure> {
+    of_flag(flag, time, &format!("stageTimestamp >= {}", instant(time)), now())
 }
 
 /// What `now` means in a filter.

@@ -1,8 +1,10 @@
 //! `kaudit top`: the values of a field, the most frequent first.
 
+use std::collections::HashSet;
+
 use clap::Args;
-use kaudit_query::Column;
-use kaudit_query::accumulate::{Limits, Top};
+use kaudit_query::accumulate::{Key, Limits, Top};
+use kaudit_query::{Column, Expr, Filter};
 use serde_json::json;
 
 use super::ask::{self, From, Selection};
@@ -18,7 +20,9 @@ use crate::exit::{Exit, Failure};
   # which clients are refused most
   kaudit top user.username 'responseStatus.code: 403' --from audit.log
   # what fills the log
-  kaudit top objectRef.resource --from audit.log -o csv")]
+  kaudit top objectRef.resource --from audit.log -o csv
+  # who bound roles in the last week and never before
+  kaudit top user.username 'verb: create and objectRef.resource: clusterrolebindings' --first-seen 7d")]
 pub(super) struct Flags {
     /// The field, as in filters: user.username, verb, objectRef.resource, client, responseStatus.code ...
     #[arg(value_name = "FIELD")]
@@ -30,6 +34,9 @@ pub(super) struct Flags {
     /// At most so many values; 0 for all
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     limit: usize,
+    /// Only values that were not there before: so long ago, as 7d, or a time. What is before it has to be read, too
+    #[arg(long, value_name = "TIME")]
+    first_seen: Option<String>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -50,24 +57,35 @@ enum Format {
     Csv,
 }
 
-struct Counting {
+struct Counting<'a> {
     column: Column,
+    since: Option<&'a Filter>,
     top: Top,
+    before: Top,
 }
 
-impl Fold for Counting {
+impl Fold for Counting<'_> {
     fn found(&mut self, found: Found<'_>) {
-        found.with_row(|row| self.top.add(&row.value(&self.column)));
+        found.with_row(|row| {
+            let is_before = self.since.is_some_and(|since| !since.matches(row));
+            let top = if is_before {
+                &mut self.before
+            } else {
+                &mut self.top
+            };
+            top.add(&row.value(&self.column));
+        });
     }
 }
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     let column = ask::column(&flags.field)?;
-    let question = Question::new(flags.selection.filter_of(&flags.from)?);
-    let most = if flags.limit == 0 { usize::MAX } else { flags.limit };
-    let (counts, scanned) = match flags.from.place()? {
-        Place::Server(remote) => asking::values(&remote, &question, &column, flags.limit)?,
-        files @ Place::Files(_) => in_files(files, &question, &column, most)?,
+    let (counts, scanned) = match &flags.first_seen {
+        None => {
+            let question = Question::new(flags.selection.filter_of(&flags.from)?);
+            values(flags, &question, &column, flags.limit)?
+        }
+        Some(time) => first_seen(flags, time, &column)?,
     };
     match flags.output {
         Format::Table => {
@@ -129,23 +147,80 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     Ok(ask::whole(&scanned, exit))
 }
 
-fn in_files(
-    files: Place,
+/// The `most` most frequent values, 0 for all.
+fn values(
+    flags: &Flags,
     question: &Question,
     column: &Column,
     most: usize,
 ) -> Result<(Values, Scanned), Failure> {
-    let (folds, scanned) = asking::scan(files, question, || Counting {
-        column: column.clone(),
-        top: Top::new(Limits::default()),
-    })?;
-    let mut all = Top::new(Limits::default());
-    for fold in &folds {
-        all.merge(&fold.top);
+    match flags.from.place()? {
+        Place::Server(remote) => asking::values(&remote, question, column, most),
+        files @ Place::Files(_) => {
+            let most = if most == 0 { usize::MAX } else { most };
+            let (counting, scanned) = in_files(files, question, column, None)?;
+            Ok((counted(&counting.top, most), scanned))
+        }
     }
-    let counts = all.finish(most);
-    let values = Values {
-        is_exact: all.is_exact(),
+}
+
+/// The values since `time` that there were none of before.
+fn first_seen(flags: &Flags, time: &str, column: &Column) -> Result<(Values, Scanned), Failure> {
+    let filter = flags.selection.filter()?;
+    let since = ask::since("--first-seen", time)?;
+    let (mut new, old, scanned) = match flags.from.place()? {
+        Place::Server(remote) => {
+            let of = |filter: Filter| asking::values(&remote, &Question::new(filter), column, 0);
+            let (new, scanned) = of(filter.clone().and(since.clone()))?;
+            let before = Filter::new(Expr::Not(Box::new(since.expr().clone())));
+            let (old, before) = of(filter.and(before))?;
+            let partial = scanned.partial.or(before.partial);
+            (new, old, Scanned { partial, ..scanned })
+        }
+        files @ Place::Files(_) => {
+            let (counting, mut scanned) = in_files(files, &Question::new(filter), column, Some(&since))?;
+            scanned.events = counting.top.total();
+            let old = counted(&counting.before, usize::MAX);
+            (counted(&counting.top, usize::MAX), old, scanned)
+        }
+    };
+    let known: HashSet<&Key> = old.entries.iter().map(|(key, _)| key).collect();
+    new.entries.retain(|(key, _)| !known.contains(key));
+    new.distinct = u64::try_from(new.entries.len()).unwrap_or(u64::MAX);
+    new.is_exact &= old.is_exact;
+    if flags.limit > 0 {
+        let hidden = new.entries.split_off(flags.limit.min(new.entries.len()));
+        new.beyond = hidden.iter().map(|(_, count)| count).sum();
+    }
+    Ok((new, scanned))
+}
+
+/// Counts, those of before `since` by themselves.
+fn in_files<'a>(
+    files: Place,
+    question: &Question,
+    column: &Column,
+    since: Option<&'a Filter>,
+) -> Result<(Counting<'a>, Scanned), Failure> {
+    let make = || Counting {
+        column: column.clone(),
+        since,
+        top: Top::new(Limits::default()),
+        before: Top::new(Limits::default()),
+    };
+    let (folds, scanned) = asking::scan(files, question, make)?;
+    let mut all = make();
+    for fold in &folds {
+        all.top.merge(&fold.top);
+        all.before.merge(&fold.before);
+    }
+    Ok((all, scanned))
+}
+
+fn counted(top: &Top, most: usize) -> Values {
+    let counts = top.finish(most);
+    Values {
+        is_exact: top.is_exact(),
         entries: counts
             .entries
             .into_iter()
@@ -154,14 +229,11 @@ fn in_files(
         distinct: u64::try_from(counts.distinct).unwrap_or(u64::MAX),
         beyond: counts.beyond,
         other: counts.other,
-    };
-    Ok((values, scanned))
+    }
 }
 
 /// A value for programs.
-pub(super) fn key_json(key: &kaudit_query::accumulate::Key) -> serde_json::Value {
-    use kaudit_query::accumulate::Key;
-
+pub(super) fn key_json(key: &Key) -> serde_json::Value {
     match key {
         Key::Absent => serde_json::Value::Null,
         Key::Bool(value) => (*value).into(),
