@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use jiff::civil::{Date, date};
 use jiff::{SignedDuration, Timestamp};
@@ -114,12 +114,8 @@ fn cannot_open(folder: &Path, error: StoreError) -> Failure {
         StoreError::Locked { .. } => ": the kaudit that has it does this by itself",
         _ => "",
     };
-    let opened = Err::<(), _>(error);
-    let opened = opened.with_context(|| format!("cannot open the store `{}`{hint}", folder.display()));
-    match opened {
-        Err(error) => Failure::unreachable(error),
-        Ok(()) => Failure::unreachable(anyhow!("cannot open the store")),
-    }
+    let context = format!("cannot open the store `{}`{hint}", folder.display());
+    Failure::unreachable(anyhow::Error::new(error).context(context))
 }
 
 fn stats(path: &Path, output: Output) -> Result<Exit, Failure> {
