@@ -18,10 +18,12 @@ mod setup;
 mod show;
 mod sink;
 mod source;
+mod store;
 mod table;
 mod tail;
 mod terminal;
 mod top;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -39,8 +41,8 @@ use crate::logging;
     propagate_version = true,
     after_help = "Exit codes: 0 done; 1 the answer is no (lint findings, file not formatted); 2 usage, configuration or \
                   filter or \
-                  policy does not parse; 3 something cannot be reached; 4 not allowed; 5 the result is partial; 130 \
-                  interrupted"
+                  policy does not parse; 3 something cannot be reached; 4 not allowed; 5 the result is partial; 6 files \
+                  are not what they were when they were sealed; 130 interrupted"
 )]
 struct Cli {
     #[command(flatten)]
@@ -69,6 +71,11 @@ enum Command {
     /// List where a running kaudit collects events from, and how each source is doing
     #[command(subcommand)]
     Source(source::Command),
+    /// Look after the files of a store, without a server
+    #[command(subcommand)]
+    Store(store::Command),
+    /// Check that a store's files are what they were when they were sealed; exit code 6 when they are not
+    Verify(verify::Flags),
     /// Bring the events of log files, event lists and archives into a journal
     Import(import::Flags),
     /// Show the events that satisfy a filter
@@ -142,6 +149,8 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Config(command) => config::run(command, leaf(matches)),
         Command::Sink(command) => sink::run(command),
         Command::Source(command) => source::run(command),
+        Command::Store(command) => store::run(command),
+        Command::Verify(flags) => verify::run(&flags),
         Command::Import(flags) => import::run(&flags),
         Command::Query(flags) => query::run(&flags),
         Command::Tail(flags) => tail::run(&flags),

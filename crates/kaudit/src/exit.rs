@@ -18,6 +18,8 @@ pub(crate) enum Exit {
     NotAllowed,
     /// A bound ended it before all was done; what was printed is right, and not all.
     Partial,
+    /// Files are not what they were when they were sealed.
+    Damaged,
     /// A signal ended it early.
     Interrupted,
 }
@@ -31,6 +33,7 @@ impl From<Exit> for ExitCode {
             Exit::Unreachable => 3,
             Exit::NotAllowed => 4,
             Exit::Partial => 5,
+            Exit::Damaged => 6,
             Exit::Interrupted => 130,
         })
     }

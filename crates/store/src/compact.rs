@@ -39,6 +39,18 @@ impl Compaction {
     }
 }
 
+/// The files of a day of a cluster that would be merged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mergeable {
+    /// The cluster.
+    pub cluster: String,
+    /// The day, since 1970 in UTC.
+    pub day: i64,
+    /// The files.
+    pub parts: Vec<Part>,
+}
+
 /// What was merged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -76,6 +88,14 @@ impl Store {
             done.removed.extend(parts);
         }
         Ok(done)
+    }
+
+    /// What [`compact`](Self::compact) would merge, by cluster and day.
+    #[must_use]
+    pub fn mergeable(&self, compaction: &Compaction) -> Vec<Mergeable> {
+        let days = self.days(compaction).into_iter();
+        days.map(|((cluster, day), parts)| Mergeable { cluster, day, parts })
+            .collect()
     }
 
     /// The files to be merged, by cluster and day since 1970.

@@ -49,10 +49,10 @@ mod tail;
 mod torture;
 mod verify;
 
-pub use compact::{Compacted, Compaction};
+pub use compact::{Compacted, Compaction, Mergeable};
 pub use error::StoreError;
 pub use manifest::{Counts, Hash, Manifest, Origin, Part};
-pub use retain::{Class, LegalHold, Retained, Retention};
+pub use retain::{Class, Expiring, LegalHold, Retained, Retention};
 pub use scan::{Cancel, Completeness, Hit, Order, Page, Position, Scan, ScanStats, StoredEvent};
 pub use seal::Sealed;
 pub use snapshot::Snapshot;

@@ -7,9 +7,9 @@ use crate::calendar::MICROS_PER_DAY;
 use crate::compact::Files;
 use crate::error::StoreError;
 use crate::part::WrittenPart;
-use crate::scan::units::{select, units_of};
+use crate::scan::units::{Unit, select, units_of};
 use crate::store::folder_of;
-use crate::{Part, Scan, Store};
+use crate::{Part, Scan, Snapshot, Store};
 
 /// What goes when.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +29,7 @@ pub struct Retention {
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "a name, which events, and how long")]
 pub struct Class {
-    /// What it is called in the manifest.
+    /// What it is called in the manifest; without a comma.
     pub name: String,
     /// Which events, for example `verb: delete`.
     pub filter: Filter,
@@ -41,7 +41,7 @@ pub struct Class {
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "a name and which events")]
 pub struct LegalHold {
-    /// What it is called in the manifest.
+    /// What it is called in the manifest; without a comma.
     pub name: String,
     /// Which events.
     pub filter: Filter,
@@ -57,6 +57,100 @@ pub struct Retained {
     pub added: Vec<Part>,
     /// Events that are gone.
     pub expired_rows: u64,
+}
+
+/// A file that [`Store::retain`] would let go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Expiring {
+    /// The file.
+    pub part: Part,
+    /// Why: `age` or `size`, as in [`Counts::expired`](crate::Counts::expired).
+    pub reason: &'static str,
+    /// Events of it that a class or a hold keeps, in a file of their own.
+    pub kept_rows: u64,
+}
+
+impl Expiring {
+    /// About how many bytes are free when it is gone.
+    fn freed_bytes(&self) -> u64 {
+        let kept =
+            u128::from(self.part.bytes) * u128::from(self.kept_rows) / u128::from(self.part.rows.max(1));
+        self.part
+            .bytes
+            .saturating_sub(u64::try_from(kept).unwrap_or(u64::MAX))
+    }
+}
+
+impl Snapshot {
+    /// What [`Store::retain`] would let go at `now`, microseconds since 1970 in UTC. What a limit of the size
+    /// takes is an estimate where something of a file is kept: how large the kept rows are is known only
+    /// when they are written.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when a file cannot be read; files are read only where a class or a hold may keep rows.
+    pub fn expiring(&self, retention: &Retention, now: i64) -> Result<Vec<Expiring>, StoreError> {
+        let mut expiring: Vec<Expiring> = Vec::new();
+        let mut bytes: u64 = self.manifest.parts.iter().map(|part| part.bytes).sum();
+        let mut parts = self.manifest.parts.clone();
+        if let Some(max_age) = retention.max_age {
+            let limit = now.saturating_sub(max_age);
+            let rules = retention.rules(now, Why::Age);
+            let is_over = |part: &Part| part.max_ts < limit && !is_settled(part, &rules, retention, now);
+            for part in parts.extract_if(.., |part| is_over(part)) {
+                let file = self.expiring_file(part, &rules, Why::Age)?;
+                bytes = bytes.saturating_sub(file.freed_bytes());
+                expiring.push(file);
+            }
+        }
+        if let Some(max_bytes) = retention.max_bytes {
+            parts.sort_by_key(|part| part.max_ts);
+            let rules = retention.rules(now, Why::Size);
+            for part in parts {
+                if bytes <= max_bytes {
+                    break;
+                }
+                if is_held(&part, retention) {
+                    continue;
+                }
+                let file = self.expiring_file(part, &rules, Why::Size)?;
+                bytes = bytes.saturating_sub(file.freed_bytes());
+                expiring.push(file);
+            }
+        }
+        Ok(expiring)
+    }
+
+    fn expiring_file(&self, part: Part, rules: &[Rule<'_>], why: Why) -> Result<Expiring, StoreError> {
+        Ok(Expiring {
+            kept_rows: self.count_kept(&part, rules)?,
+            reason: why.as_str(),
+            part,
+        })
+    }
+
+    /// How many rows of a file rules keep.
+    fn count_kept(&self, part: &Part, rules: &[Rule<'_>]) -> Result<u64, StoreError> {
+        if rules.is_empty() {
+            return Ok(0);
+        }
+        let mut count = 0;
+        for unit in units_of(self, part)? {
+            count += kept_of(&unit, rules)?.count_set_bits();
+        }
+        Ok(u64::try_from(count).unwrap_or(u64::MAX))
+    }
+}
+
+/// The rows of a unit that rules keep.
+fn kept_of(unit: &Unit, rules: &[Rule<'_>]) -> Result<BooleanBuffer, StoreError> {
+    let mut rows = BooleanBuffer::new_unset(unit.rows());
+    for rule in rules {
+        let scan = Scan::new(rule.filter.clone()).between(Some(rule.from), None);
+        rows = &rows | &select(unit, &scan)?;
+    }
+    Ok(rows)
 }
 
 impl Store {
@@ -87,6 +181,9 @@ impl Store {
             for part in &parts {
                 if bytes <= max_bytes {
                     break;
+                }
+                if is_held(part, retention) {
+                    continue;
                 }
                 let before = done.added.len();
                 self.expire(part, &retention.rules(now, Why::Size), Why::Size, now, &mut done)?;
@@ -135,11 +232,7 @@ impl Store {
         let folder = folder_of(&part.cluster, part.min_ts.div_euclid(MICROS_PER_DAY), None);
         let mut files = Files::new(self, snapshot.manifest.version, &part.cluster, folder);
         for unit in units_of(&snapshot, part)? {
-            let mut rows = BooleanBuffer::new_unset(unit.rows());
-            for rule in rules {
-                let scan = Scan::new(rule.filter.clone()).between(Some(rule.from), None);
-                rows = &rows | &select(&unit, &scan)?;
-            }
+            let rows = kept_of(&unit, rules)?;
             let mut batches = Vec::new();
             unit.read_all(&rows, |batch| {
                 batches.push(batch.clone());
@@ -208,5 +301,14 @@ fn names(rules: &[Rule<'_>]) -> String {
 fn is_settled(part: &Part, rules: &[Rule<'_>], retention: &Retention, now: i64) -> bool {
     let shortest = retention.classes.iter().map(|class| class.max_age).min();
     let is_young = shortest.is_none_or(|age| part.min_ts >= now.saturating_sub(age));
-    part.kept_by.as_deref() == Some(names(rules).as_str()) && is_young
+    is_held(part, retention) || part.kept_by.as_deref() == Some(names(rules).as_str()) && is_young
+}
+
+/// Whether all rows of a file are there for holds that still stand.
+fn is_held(part: &Part, retention: &Retention) -> bool {
+    part.kept_by.as_deref().is_some_and(|kept_by| {
+        kept_by
+            .split(',')
+            .all(|name| retention.holds.iter().any(|hold| hold.name == name))
+    })
 }

@@ -25,19 +25,24 @@ pub(crate) struct Collector {
 impl Collector {
     /// Starts in `folder` with `collect` of the configuration, data in `data`; waits until it serves.
     pub(crate) fn start(folder: &Path, collect: &str) -> Self {
+        Self::start_as("collect", folder, &format!("collect:\n{collect}"))
+    }
+
+    /// The same in other roles, with other sections of the configuration.
+    pub(crate) fn start_as(roles: &str, folder: &Path, sections: &str) -> Self {
         let config = folder.join("kaudit.yaml");
         let data = folder.join("data");
         std::fs::write(
             &config,
             format!(
                 "apiVersion: kaudit.dev/v1alpha1\nkind: Config\ncluster: c\ndataDir: {}\napi: {{listen: 127.0.0.1:0}}\n\
-                 metrics: {{listen: 127.0.0.1:0}}\ncollect:\n{collect}",
+                 metrics: {{listen: 127.0.0.1:0}}\n{sections}",
                 data.display()
             ),
         )
         .unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_kaudit"))
-            .args(["run", "--role", "collect", "--config"])
+            .args(["run", "--role", roles, "--config"])
             .arg(&config)
             .stderr(Stdio::piped())
             .spawn()

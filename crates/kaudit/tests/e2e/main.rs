@@ -21,4 +21,5 @@ mod query;
 mod setup;
 mod source;
 mod stop;
+mod store;
 mod webhook;

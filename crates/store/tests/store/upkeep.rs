@@ -84,8 +84,15 @@ fn old_events_go_but_for_what_a_class_or_a_hold_keeps() {
         name: "case-7".to_owned(),
         filter: filter("user.username: bob"),
     });
+    let expiring = bed.store.snapshot().expiring(&retention, LATER).unwrap();
+    let kept: u64 = expiring.iter().map(|file| file.kept_rows).sum();
+    let rows: u64 = expiring.iter().map(|file| file.part.rows).sum();
+    assert_eq!((rows - kept, expiring[0].reason), (2, "age"));
     let done = bed.store.retain(&retention, LATER).unwrap();
     assert_eq!(done.expired_rows, 2);
+    let removed: Vec<&str> = done.removed.iter().map(|part| part.path.as_str()).collect();
+    let foretold: Vec<&str> = expiring.iter().map(|file| file.part.path.as_str()).collect();
+    assert_eq!(removed, foretold);
     let manifest = bed.store.manifest();
     assert_eq!(manifest.counts.expired.get("age"), Some(&2));
     let rows: u64 = manifest.parts.iter().map(|part| part.rows).sum();
@@ -116,6 +123,45 @@ fn the_oldest_go_when_there_is_too_much() {
     assert_eq!(done.removed.len(), 1);
     assert_eq!(done.removed[0].path, manifest.parts[0].path);
     assert_eq!(bed.store.manifest().counts.expired.get("size"), Some(&3));
+}
+
+#[test]
+fn what_is_held_is_not_written_again_and_again_for_want_of_room() {
+    let bed = two_days();
+    let mut retention = Retention::default();
+    retention.max_bytes = Some(0);
+    retention.max_age = Some(DAY);
+    retention.classes.push(Class {
+        name: "deletes".to_owned(),
+        filter: filter("verb: delete"),
+        max_age: 5 * 365 * DAY,
+    });
+    retention.holds.push(LegalHold {
+        name: "case-7".to_owned(),
+        filter: filter("user.username: bob"),
+    });
+    bed.store.retain(&retention, LATER).unwrap();
+    let held = bed.all().len();
+    assert!(held > 0);
+    assert!(
+        bed.store
+            .snapshot()
+            .expiring(&retention, LATER)
+            .unwrap()
+            .is_empty()
+    );
+    let again = bed.store.retain(&retention, LATER).unwrap();
+    assert!(again.removed.is_empty());
+    retention.holds.clear();
+    assert!(
+        !bed.store
+            .snapshot()
+            .expiring(&retention, LATER)
+            .unwrap()
+            .is_empty()
+    );
+    bed.store.retain(&retention, LATER).unwrap();
+    assert_eq!(bed.all().len(), 0);
 }
 
 #[test]
