@@ -1,23 +1,33 @@
 //! The API of a running kaudit: `/api/v1/...`, for holders of its token.
 
+mod check;
+mod counts;
+mod events;
 mod import;
+mod problem;
+mod scans;
+mod selection;
 mod sources;
+mod tail;
 mod token;
 
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::{StatusCode, header};
 use kaudit_backend::dynamic::MAX_FILE_BYTES;
+use kaudit_event::MicroTime;
 use kaudit_tower::StatusError;
 use serde_json::{Value, json};
 use tracing::info;
 
 pub(crate) use self::import::{KeptPart, Known, parameter_of};
+use self::problem::Problem;
+pub(crate) use self::scans::Scans;
 pub(crate) use self::sources::{Signal, Sources};
 pub(crate) use self::token::Token;
 use crate::collection::Collection;
@@ -27,7 +37,12 @@ use crate::sinks::{Refused, Row, Sinks};
 const GROUP: &str = "auditregistration.k8s.io";
 
 /// What the API serves.
-pub(crate) fn router(sinks: Option<Arc<Sinks>>, collection: Option<Collection>, token: Arc<Token>) -> Router {
+pub(crate) fn router(
+    sinks: Option<Arc<Sinks>>,
+    collection: Option<Collection>,
+    scans: Option<Scans>,
+    token: Arc<Token>,
+) -> Router {
     let sinks = sinks.map_or_else(Router::new, |sinks| {
         Router::new()
             .route("/api/v1/sinks", get(list))
@@ -37,8 +52,15 @@ pub(crate) fn router(sinks: Option<Arc<Sinks>>, collection: Option<Collection>, 
     let sources = collection.map_or_else(Router::new, |collection| {
         import::router(collection.importer()).merge(sources::router(collection))
     });
+    let store = scans.map_or_else(Router::new, |scans| {
+        events::router(scans.clone())
+            .merge(counts::router(scans.clone()))
+            .merge(check::router(scans.clone()))
+            .merge(tail::router(scans))
+    });
     sinks
         .merge(sources)
+        .merge(store)
         .fallback(async || {
             StatusError::new(
                 StatusCode::NOT_FOUND,
@@ -48,6 +70,47 @@ pub(crate) fn router(sinks: Option<Arc<Sinks>>, collection: Option<Collection>, 
         })
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES))
         .layer(from_fn_with_state(token, authenticated))
+        .layer(from_fn(from_here))
+}
+
+/// Refuses what was addressed to a name that is not this machine's own: a page of another site can make a browser ask,
+/// by a name of its own that leads here.
+async fn from_here(request: Request, next: Next) -> Response {
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .map(|host| host.to_str().unwrap_or("?"));
+    let named = request
+        .uri()
+        .authority()
+        .map(http::uri::Authority::as_str)
+        .or(host);
+    if named.is_none_or(is_here) {
+        next.run(request).await
+    } else {
+        Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "the API is asked by a loopback address or as localhost only",
+        )
+        .into_response()
+    }
+}
+
+fn is_here(authority: &str) -> bool {
+    let Ok(authority) = authority.parse::<http::uri::Authority>() else {
+        return false;
+    };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+fn now() -> MicroTime {
+    let micros = kaudit_collect::now_micros();
+    let nanos = u32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or_default();
+    MicroTime::from_unix(micros.div_euclid(1_000_000), nanos)
 }
 
 /// Lets only the token's holders through.
@@ -170,7 +233,7 @@ mod tests {
         let token = Token::read_or_make(&folder.path().join("token")).unwrap();
         let text = std::fs::read_to_string(folder.path().join("token")).unwrap();
         let secret = text.trim();
-        let mut api = router(Some(Arc::new(sinks)), None, Arc::new(token));
+        let mut api = router(Some(Arc::new(sinks)), None, None, Arc::new(token));
 
         assert_eq!(ask(&mut api, "GET", "/api/v1/sinks", "wrong", "").await.0, 401);
         let (code, row) = ask(&mut api, "PUT", "/api/v1/sinks/a", secret, OBJECT).await;

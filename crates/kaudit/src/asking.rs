@@ -7,13 +7,16 @@ mod blocks;
 mod counts;
 mod files;
 mod found;
+mod masked;
 mod remote;
 mod scan;
 mod sequence;
+pub(crate) mod times;
 
-pub(crate) use counts::{Comparison, Difference, Values, compare, count, values};
+pub(crate) use counts::{COMPARED_FIELDS, Comparison, Values, compare, compared, count, key_json, values};
 pub(crate) use files::inputs;
 pub(crate) use found::{Found, Hit, Newest, Order};
+pub(crate) use masked::masked;
 pub(crate) use remote::Remote;
 pub(crate) use scan::{Fold, Place, Question, Scanned, scan};
 pub(crate) use sequence::Sequence;

@@ -196,7 +196,11 @@ impl Serving {
             api: api_listener.as_ref().map(Listener::local_addr),
         };
         if let (Some(listener), Some(api)) = (api_listener, api) {
-            let router = api::router(sinks, collection.clone(), Arc::new(api.token));
+            let scans = serving
+                .storing
+                .clone()
+                .map(|storing| api::Scans::new(storing, serving.tasks.clone()));
+            let router = api::router(sinks, collection.clone(), scans, Arc::new(api.token));
             let stop = serving.last.clone();
             serving
                 .tasks

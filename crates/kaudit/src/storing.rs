@@ -77,7 +77,7 @@ pub(crate) struct Report {
 
 impl Storing {
     /// A store that nobody adds to.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for tests of those who ask"))]
+    #[cfg(test)]
     pub(crate) fn idle(store: Store) -> Self {
         Self::new(store, None, Settings::default())
     }
@@ -132,20 +132,17 @@ impl Storing {
     }
 
     /// The store itself.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for those who ask"))]
     pub(crate) fn store(&self) -> &Store {
         &self.0.store
     }
 
     /// Tells the first record of the journal that was not seen yet, whenever more was seen.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for those who follow"))]
     pub(crate) fn grown(&self) -> watch::Receiver<u64> {
         self.0.grown.subscribe()
     }
 
     /// A view with everything that was durable in the journal when this was called, or with as much of it as could
     /// be read in time.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for those who ask"))]
     pub(crate) async fn snapshot(&self) -> (Snapshot, Freshness) {
         let wanted = self.0.durable();
         if self.0.store.snapshot().read_to() < wanted {

@@ -13,6 +13,7 @@ mod page;
 mod plan;
 mod work;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -51,6 +52,8 @@ pub struct Scan {
     pub from: Option<i64>,
     /// Before this time.
     pub to: Option<i64>,
+    /// Only records with these numbers in the journal.
+    pub seqs: Option<Range<u64>>,
     /// When to end with what was found.
     pub time_budget: Option<Duration>,
     /// Bytes of events that a page holds, at most; one larger event is a page of its own.
@@ -68,6 +71,7 @@ impl Scan {
             clusters: None,
             from: None,
             to: None,
+            seqs: None,
             time_budget: None,
             memory_budget: 64 << 20,
             cancel: Cancel::default(),
@@ -87,6 +91,19 @@ impl Scan {
     pub fn of_clusters(mut self, clusters: Vec<String>) -> Self {
         self.clusters = Some(clusters);
         self
+    }
+
+    /// Only records with these numbers in the journal.
+    #[must_use]
+    pub const fn of_seqs(mut self, seqs: Range<u64>) -> Self {
+        self.seqs = Some(seqs);
+        self
+    }
+
+    /// Whether some of the records from the one to the other number may be meant, both included.
+    pub(crate) fn covers_seqs(&self, least: u64, most: u64) -> bool {
+        let seqs = self.seqs.as_ref();
+        seqs.is_none_or(|seqs| least < seqs.end && most >= seqs.start)
     }
 
     /// Ends after `budget` with what was found.

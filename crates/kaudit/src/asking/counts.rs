@@ -2,9 +2,9 @@
 
 use anyhow::anyhow;
 use kaudit_query::Column;
-use kaudit_query::accumulate::Key;
+use kaudit_query::accumulate::{Compare, Key};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::remote::{Parameters, Remote};
 use super::scan::{Question, Scanned};
@@ -44,6 +44,84 @@ pub(crate) struct Difference {
     pub(crate) baseline_share: f64,
     /// How many times as frequent; `None` for what the baseline does not have.
     pub(crate) lift: Option<f64>,
+}
+
+/// Fields whose values are few enough to say something.
+pub(crate) const COMPARED_FIELDS: [&str; 15] = [
+    "user.username",
+    "actorKind",
+    "verb",
+    "objectRef.apiGroup",
+    "objectRef.resource",
+    "objectRef.subresource",
+    "objectRef.namespace",
+    "objectRef.name",
+    "responseStatus.code",
+    "responseStatus.reason",
+    "decision",
+    "deniedBy",
+    "sourceIP",
+    "client",
+    "stage",
+];
+
+/// What was compared, what there is more of before what there is less of.
+pub(crate) fn compared(all: &Compare, most: usize) -> Comparison {
+    let (selection, baseline) = all.events();
+    let (mut differences, less): (Vec<_>, Vec<_>) = all
+        .finish(usize::MAX)
+        .into_iter()
+        .partition(|one| one.selection_share > one.baseline_share);
+    differences.extend(less);
+    differences.truncate(most);
+    let differences = differences.into_iter().map(|one| Difference {
+        column: one.column,
+        key: one.key,
+        selection: one.selection,
+        baseline: one.baseline,
+        selection_share: one.selection_share,
+        baseline_share: one.baseline_share,
+        lift: one.lift,
+    });
+    Comparison {
+        selection,
+        baseline,
+        is_exact: all.is_exact(),
+        differences: differences.collect(),
+    }
+}
+
+impl Comparison {
+    /// For programs.
+    pub(crate) fn document(&self) -> Value {
+        let rows = self.differences.iter().map(|one| {
+            json!({
+                "field": one.column.name(),
+                "value": key_json(&one.key),
+                "selection": one.selection,
+                "baseline": one.baseline,
+                "selectionShare": one.selection_share,
+                "baselineShare": one.baseline_share,
+                "lift": one.lift,
+            })
+        });
+        json!({
+            "selection": self.selection,
+            "baseline": self.baseline,
+            "exact": self.is_exact,
+            "differences": rows.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// A value for programs.
+pub(crate) fn key_json(key: &Key) -> Value {
+    match key {
+        Key::Absent => Value::Null,
+        Key::Bool(value) => (*value).into(),
+        Key::Number(number) => (*number).into(),
+        Key::Text(text) => String::from_utf8_lossy(text).into_owned().into(),
+    }
 }
 
 /// What every answer says besides.

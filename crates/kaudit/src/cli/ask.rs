@@ -11,6 +11,7 @@ use kaudit_query::{Column, Diagnostic, Filter, Leaf};
 
 use super::say;
 use super::server::Server;
+use crate::asking::times::{self, instant, is_duration, word};
 use crate::asking::{self, Place, Scanned};
 use crate::exit::{Exit, Failure};
 
@@ -244,20 +245,6 @@ fn between(least: i64, most: i64, now: MicroTime) -> Result<Filter, Failure> {
     parse(&format!("stageTimestamp: [{least} TO {most}]"), now)
 }
 
-/// A time of day or a while ago, in the words of the filter.
-fn instant(text: &str) -> String {
-    if is_duration(text) {
-        format!("now-{text}")
-    } else {
-        text.to_owned()
-    }
-}
-
-fn is_duration(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_ascii_digit())
-        && text.ends_with(|last: char| last.is_ascii_alphabetic() && last != 'Z')
-}
-
 /// The instant that a flag means.
 fn micros_of(flag: &str, text: &str, now: MicroTime) -> Result<i64, Failure> {
     use kaudit_query::{Literal, Op};
@@ -292,19 +279,6 @@ pub(super) fn now() -> MicroTime {
     time_of(kaudit_collect::now_micros())
 }
 
-/// A value as it stands behind `:`, so that its wildcards are wildcards and everything else is itself.
-fn word(value: &str) -> String {
-    let is_plain = |char: char| !char.is_whitespace() && !"()[]{},<>=!~\"'\\".contains(char);
-    let is_keyword = ["and", "or", "not", "in", "to"]
-        .iter()
-        .any(|word| value.eq_ignore_ascii_case(word));
-    if !value.is_empty() && value.chars().all(is_plain) && !is_keyword && !value.starts_with([':', '-']) {
-        return value.to_owned();
-    }
-    let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
-    format!("\"{escaped}\"")
-}
-
 /// The filter that a person typed.
 pub(super) fn parse(text: &str, now: MicroTime) -> Result<Filter, Failure> {
     Filter::parse(text, now).map_err(|wrong| refused(text, &wrong))
@@ -331,17 +305,7 @@ fn of_flag(flag: &str, value: &str, text: &str, now: MicroTime) -> Result<Filter
 
 /// The field that a person named.
 pub(super) fn column(name: &str) -> Result<Column, Failure> {
-    if let Some(column) = Column::from_name(name) {
-        return Ok(column);
-    }
-    // The filter's own words for what is wrong with a name.
-    let text = format!("{name}: *");
-    let wrong = Filter::parse(&text, now()).err().unwrap_or_default();
-    let first = wrong.first();
-    let message = first.map_or_else(|| format!("`{name}` is no field"), |first| first.message.clone());
-    let help = first.and_then(|first| first.help.as_deref());
-    let help = help.map_or_else(String::new, |help| format!("\n  help: {help}"));
-    Err(Failure::usage(anyhow!("{message}{help}")))
+    times::column(name).map_err(|wrong| Failure::usage(anyhow!(wrong)))
 }
 
 /// What is said when lines were no events, or not all events were looked at.

@@ -3,14 +3,12 @@
 use clap::Args;
 use kaudit_query::accumulate::{Compare, Limits};
 use kaudit_query::{Column, Filter};
-use serde_json::json;
 
 use super::ask::{self, From, Selection};
 use super::show::key_text;
 use super::table::table_of;
-use super::top::key_json;
 use super::{Output, print, say};
-use crate::asking::{self, Comparison, Difference, Fold, Found, Place, Question, Scanned};
+use crate::asking::{self, Comparison, Fold, Found, Place, Question, Scanned};
 use crate::exit::{Exit, Failure};
 
 /// Flags of `compare`.
@@ -39,25 +37,6 @@ pub(super) struct Flags {
     output: Output,
 }
 
-/// Fields whose values are few enough to say something.
-const FIELDS: [&str; 15] = [
-    "user.username",
-    "actorKind",
-    "verb",
-    "objectRef.apiGroup",
-    "objectRef.resource",
-    "objectRef.subresource",
-    "objectRef.namespace",
-    "objectRef.name",
-    "responseStatus.code",
-    "responseStatus.reason",
-    "decision",
-    "deniedBy",
-    "sourceIP",
-    "client",
-    "stage",
-];
-
 struct Comparing<'a> {
     selection: &'a Filter,
     baseline: &'a Filter,
@@ -84,7 +63,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
         .selection
         .within(ask::parse_now(&flags.with)?, &flags.from)?;
     let names: Vec<&str> = if flags.fields.is_empty() {
-        FIELDS.to_vec()
+        asking::COMPARED_FIELDS.to_vec()
     } else {
         flags.fields.iter().map(String::as_str).collect()
     };
@@ -123,27 +102,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
             ));
         }
         Output::Json => {
-            let rows: Vec<_> = found
-                .differences
-                .iter()
-                .map(|one| {
-                    json!({
-                        "field": one.column.name(),
-                        "value": key_json(&one.key),
-                        "selection": one.selection,
-                        "baseline": one.baseline,
-                        "selectionShare": one.selection_share,
-                        "baselineShare": one.baseline_share,
-                        "lift": one.lift,
-                    })
-                })
-                .collect();
-            let document = json!({
-                "selection": found.selection,
-                "baseline": found.baseline,
-                "exact": found.is_exact,
-                "differences": rows,
-            });
+            let document = found.document();
             print(format!("{document:#}\n").as_bytes())?;
         }
     }
@@ -172,28 +131,6 @@ fn in_files(
     for fold in &folds {
         all.merge(&fold.compare);
     }
-    let (selected, base) = all.events();
-    // What there is more of comes before what there is less of.
-    let (mut differences, less): (Vec<_>, Vec<_>) = all
-        .finish(usize::MAX)
-        .into_iter()
-        .partition(|one| one.selection_share > one.baseline_share);
-    differences.extend(less);
-    differences.truncate(most);
-    let differences = differences.into_iter().map(|one| Difference {
-        column: one.column,
-        key: one.key,
-        selection: one.selection,
-        baseline: one.baseline,
-        selection_share: one.selection_share,
-        baseline_share: one.baseline_share,
-        lift: one.lift,
-    });
-    let comparison = Comparison {
-        selection: selected,
-        baseline: base,
-        is_exact: all.is_exact(),
-        differences: differences.collect(),
-    };
+    let comparison = asking::compared(&all, if most == 0 { usize::MAX } else { most });
     Ok((comparison, scanned))
 }

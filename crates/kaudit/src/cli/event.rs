@@ -177,7 +177,7 @@ fn text(hit: &Hit, mask: &Mask) -> String {
     for (key, value) in hit.event.view().annotations() {
         field(&show::plain(&key), &show::plain(&value));
     }
-    let shown = show::masked(hit.event.text(), &hit.event.view(), mask);
+    let shown = asking::masked(hit.event.text(), &hit.event.view(), mask);
     if let Ok(event) = serde_json::from_slice::<serde_json::Value>(&shown) {
         for name in ["requestObject", "responseObject"] {
             if let Some(body) = event.get(name) {

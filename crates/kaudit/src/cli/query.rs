@@ -161,7 +161,7 @@ pub(super) fn write_one(out: &mut Vec<u8>, hit: &Hit, format: Format, columns: &
             out.extend_from_slice(Columns::csv(cells.iter().map(String::as_str)).as_bytes());
             return;
         }
-        _ => out.extend_from_slice(&show::masked(hit.event.text(), &hit.event.view(), mask)),
+        _ => out.extend_from_slice(&asking::masked(hit.event.text(), &hit.event.view(), mask)),
     }
     out.push(b'\n');
 }

@@ -6,7 +6,7 @@ mod value;
 
 use clap::ValueEnum;
 
-pub(super) use event::{masked, reference, write_list, write_yaml};
+pub(super) use event::{reference, write_list, write_yaml};
 pub(super) use rows::{Columns, Growing, Rows, TableStyle, object, sentence, short_user};
 pub(super) use value::{key_text, plain, text_of as cell, to_second};
 

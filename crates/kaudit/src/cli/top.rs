@@ -102,7 +102,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
             let values: Vec<_> = counts
                 .entries
                 .iter()
-                .map(|(key, count)| json!({"value": key_json(key), "events": count}))
+                .map(|(key, count)| json!({"value": asking::key_json(key), "events": count}))
                 .collect();
             let document = json!({
                 "field": column.name(),
@@ -229,16 +229,6 @@ fn counted(top: &Top, most: usize) -> Values {
         distinct: u64::try_from(counts.distinct).unwrap_or(u64::MAX),
         beyond: counts.beyond,
         other: counts.other,
-    }
-}
-
-/// A value for programs.
-pub(super) fn key_json(key: &Key) -> serde_json::Value {
-    match key {
-        Key::Absent => serde_json::Value::Null,
-        Key::Bool(value) => (*value).into(),
-        Key::Number(number) => (*number).into(),
-        Key::Text(text) => String::from_utf8_lossy(text).into_owned().into(),
     }
 }
 

@@ -96,7 +96,9 @@ impl<'a> Borrowed<'a> {
 }
 
 impl Key {
-    pub(crate) fn borrowed(&self) -> Borrowed<'_> {
+    /// The same without owning it.
+    #[must_use]
+    pub fn borrowed(&self) -> Borrowed<'_> {
         match self {
             Self::Absent => Borrowed::Absent,
             Self::Bool(value) => Borrowed::Bool(*value),

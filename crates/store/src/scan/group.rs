@@ -60,6 +60,12 @@ pub(crate) fn select(unit: &Unit, plan: &Plan, scan: &Scan) -> Result<Selected, 
             })
         })?;
     }
+    if let Some(seqs) = &scan.seqs {
+        let meant = |seq: i64| u64::try_from(seq).is_ok_and(|seq| seqs.contains(&seq));
+        rows = refine(unit, &rows, &[Col::Seq], |batch| {
+            BooleanBuffer::collect_bool(batch.rows(), |row| batch.number(Col::Seq, row).is_some_and(meant))
+        })?;
+    }
     // Files hold one cluster each, which the manifest knows.
     if let (Some(clusters), Unit::Chunk(_)) = (&scan.clusters, unit) {
         rows = refine(unit, &rows, &[Col::Cluster], |batch| {

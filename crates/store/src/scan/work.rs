@@ -71,12 +71,14 @@ pub(crate) fn run<S: Send>(
         .parts
         .iter()
         .filter(|part| of_cluster(&part.cluster) && plan.covers(part.min_ts, part.max_ts))
+        .filter(|part| scan.covers_seqs(part.min_seq, part.max_seq))
         .collect();
     parts.sort_by_key(|part| rank(part.min_ts, part.max_ts));
     let mut units: Vec<Unit> = snapshot
         .tail
         .iter()
         .filter(|chunk| plan.covers(chunk.min_ts, chunk.max_ts))
+        .filter(|chunk| scan.covers_seqs(0, chunk.next.saturating_sub(1)))
         .map(|chunk| Unit::Chunk(Arc::clone(chunk)))
         .collect();
     units.sort_by_key(|unit| rank(unit.times().0, unit.times().1));

@@ -245,6 +245,22 @@ fn time_and_manifest_leave_files_unopened() {
 }
 
 #[test]
+fn records_by_number_are_found_in_files_and_tail_and_others_stay_closed() {
+    let bed = two_days();
+    bed.take("c", [br#"{"kind":"Event","auditID":"x"}"#.as_slice()]);
+    bed.catch_up();
+    let snapshot = bed.store.snapshot();
+    let all: Vec<u64> = bed.all().iter().map(|event| event.position.seq).collect();
+    for (start, end) in [(0, 3), (2, 9), (all.len() as u64, u64::MAX), (5, 5)] {
+        let scan = Scan::new(Filter::everything()).of_seqs(start..end);
+        let (count, stats) = snapshot.count(&scan).unwrap();
+        let expected = all.iter().filter(|seq| (start..end).contains(seq)).count();
+        assert_eq!(count, expected as u64, "{start}..{end}");
+        assert!(stats.files_opened < stats.files, "{start}..{end}");
+    }
+}
+
+#[test]
 fn a_scan_that_may_not_go_on_says_so() {
     let bed = two_days();
     let snapshot = bed.store.snapshot();

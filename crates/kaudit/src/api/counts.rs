@@ -1,0 +1,289 @@
+//! Counts: `/api/v1/count`, `/api/v1/facets`, `/api/v1/histogram`, `/api/v1/compare`.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use axum::extract::{RawQuery, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use kaudit_query::Column;
+use kaudit_query::accumulate::{Bucket, Compare, Facets, Histogram, Key, Limits, Top};
+use kaudit_store::{Hit, Scan, ScanStats, Snapshot, StoreError};
+use serde_json::{Value, json};
+
+use super::problem::Problem;
+use super::scans::{Looked, Scans};
+use super::selection::Parameters;
+use crate::asking::{COMPARED_FIELDS, key_json};
+use crate::storing::Freshness;
+
+/// Values of a facet, unless it is told otherwise; and at most.
+const VALUES: usize = 10;
+const MAX_VALUES: usize = 10_000;
+
+const BUCKETS: usize = 60;
+const MAX_BUCKETS: usize = 1000;
+
+/// Values of `by` that have a curve of their own.
+const CURVES: usize = 8;
+
+const DIFFERENCES: usize = 15;
+
+pub(super) fn router(scans: Scans) -> Router {
+    Router::new()
+        .route("/api/v1/count", get(count))
+        .route("/api/v1/facets", get(facets))
+        .route("/api/v1/histogram", get(histogram))
+        .route("/api/v1/compare", get(compare))
+        .with_state(scans)
+}
+
+/// The members of an answer, with what was looked at for it.
+fn answer(mut members: Value, looked: &Looked) -> Json<Value> {
+    let looked = serde_json::to_value(looked).unwrap_or_default();
+    if let (Some(members), Value::Object(looked)) = (members.as_object_mut(), looked) {
+        members.extend(looked);
+    }
+    Json(members)
+}
+
+async fn count(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
+    let scan = Parameters::parse(query.as_deref(), &[], true)?.scan(super::now())?;
+    let begun = Instant::now();
+    let of = scan.clone();
+    let ((count, stats), freshness) = scans
+        .ask(scan.cancel, move |snapshot: &Snapshot| snapshot.count(&of))
+        .await?;
+    Ok(answer(
+        json!({ "count": count }),
+        &Looked::new(&[stats], freshness, begun),
+    ))
+}
+
+async fn facets(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
+    let parameters = Parameters::parse(query.as_deref(), &["field", "limit"], true)?;
+    let columns = parameters.fields("field")?;
+    if columns.is_empty() {
+        return Err(Problem::bad("field is missing: name one, as field=user.username"));
+    }
+    let most = match parameters.size("limit", VALUES, MAX_VALUES)? {
+        0 => MAX_VALUES,
+        limit => limit,
+    };
+    let scan = parameters.scan(super::now())?;
+    let begun = Instant::now();
+    let of = scan.clone();
+    let asked = columns.clone();
+    let ask = move |snapshot: &Snapshot| tops(snapshot, &of, &asked);
+    let ((tops, stats), freshness) = scans.ask(scan.cancel, ask).await?;
+    let facets: Vec<Value> = columns
+        .iter()
+        .zip(&tops)
+        .map(|(column, top)| {
+            let counts = top.finish(most);
+            let values = counts.entries.iter();
+            let values = values.map(|entry| json!({"value": key_json(&entry.key), "events": entry.count}));
+            json!({
+                "field": column.name(),
+                "values": values.collect::<Vec<_>>(),
+                "distinct": counts.distinct,
+                "beyond": counts.beyond,
+                "other": counts.other,
+                "exact": top.is_exact(),
+            })
+        })
+        .collect();
+    let looked = Looked::new(&[stats], freshness, begun);
+    Ok(answer(
+        json!({"events": stats.rows_matched, "facets": facets}),
+        &looked,
+    ))
+}
+
+/// The values of several columns, in one scan.
+fn tops(snapshot: &Snapshot, scan: &Scan, columns: &[Column]) -> Result<(Vec<Top>, ScanStats), StoreError> {
+    if let [column] = columns {
+        let (top, stats) = snapshot.top(scan, column, Limits::default())?;
+        return Ok((vec![top], stats));
+    }
+    let new = || vec![Top::new(Limits::default()); columns.len()];
+    let (folds, stats) = snapshot.fold(scan, columns, new, |tops, hit| {
+        for (at, top) in tops.iter_mut().enumerate() {
+            top.add(&hit.value(at));
+        }
+    })?;
+    let mut all = new();
+    for fold in &folds {
+        for (own, other) in all.iter_mut().zip(fold) {
+            own.merge(other);
+        }
+    }
+    Ok((all, stats))
+}
+
+async fn histogram(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
+    let parameters = Parameters::parse(query.as_deref(), &["buckets", "by"], true)?;
+    let most = parameters.size("buckets", BUCKETS, MAX_BUCKETS)?.max(2);
+    let by = parameters.fields("by")?;
+    if by.len() > 1 {
+        return Err(Problem::bad("by: one field at a time"));
+    }
+    let by = by.into_iter().next();
+    let scan = parameters.scan(super::now())?;
+    let begun = Instant::now();
+    let of = scan.clone();
+    let asked = by.clone();
+    let ask = move |snapshot: &Snapshot| curves(snapshot, &of, most, asked.as_ref());
+    let ((curves, stats), freshness) = scans.ask(scan.cancel, ask).await?;
+    let counts = curves.all.finish();
+    let width = counts.width_micros;
+    let named: Vec<(Value, BTreeMap<i64, u64>)> = curves
+        .by
+        .iter()
+        .map(|(key, curve)| {
+            let buckets = curve.finish().buckets;
+            (
+                key_json(key),
+                buckets
+                    .iter()
+                    .map(|bucket| (bucket.start_micros, bucket.count))
+                    .collect(),
+            )
+        })
+        .collect();
+    let buckets: Vec<Value> = counts
+        .buckets
+        .iter()
+        .map(|bucket: &Bucket| {
+            let mut one = json!({"at": kaudit_query::instant(bucket.start_micros), "events": bucket.count});
+            if by.is_some() {
+                let of = |curve: &BTreeMap<i64, u64>| curve.get(&bucket.start_micros).copied();
+                let by = named.iter().filter_map(|(value, curve)| {
+                    Some(json!({"value": value, "events": of(curve).filter(|count| *count > 0)?}))
+                });
+                if let Some(members) = one.as_object_mut() {
+                    members.insert("by".to_owned(), by.collect::<Vec<_>>().into());
+                }
+            }
+            one
+        })
+        .collect();
+    let at = |micros: i64| kaudit_query::instant(micros);
+    let first = counts.buckets.first().map(|bucket| at(bucket.start_micros));
+    let last = counts
+        .buckets
+        .last()
+        .map(|bucket| at(bucket.start_micros.saturating_add(width)));
+    let looked = Looked::new(&stats, freshness, begun);
+    let events: u64 = counts.buckets.iter().map(|bucket| bucket.count).sum();
+    Ok(answer(
+        json!({"from": first, "to": last, "intervalMicros": width, "events": events, "buckets": buckets}),
+        &looked,
+    ))
+}
+
+struct Curves {
+    all: Histogram,
+    /// The most frequent values, each with its own.
+    by: Vec<(Key, Histogram)>,
+}
+
+fn curves(
+    snapshot: &Snapshot,
+    scan: &Scan,
+    most: usize,
+    by: Option<&Column>,
+) -> Result<(Curves, Vec<ScanStats>), StoreError> {
+    let (folds, stats) = snapshot.fold(
+        scan,
+        &[],
+        || Histogram::new(most),
+        |all, hit| all.add(Some(hit.ts())),
+    )?;
+    let mut all = Histogram::new(most);
+    for fold in &folds {
+        all.merge(fold);
+    }
+    let mut curves = Curves { all, by: Vec::new() };
+    let Some(by) = by else {
+        return Ok((curves, vec![stats]));
+    };
+    let (top, top_stats) = snapshot.top(scan, by, Limits::default())?;
+    let counts = curves.all.finish();
+    let first = counts.buckets.first().map_or(0, |bucket| bucket.start_micros);
+    let last = counts.buckets.last().map_or(0, |bucket| bucket.start_micros);
+    let new = || -> Vec<(Key, Histogram)> {
+        let entries = top.finish(CURVES).entries.into_iter();
+        entries
+            .map(|entry| (entry.key, Histogram::for_span(most, first, last)))
+            .collect()
+    };
+    let add = |curves: &mut Vec<(Key, Histogram)>, hit: &Hit<'_>| {
+        Key::each(&hit.value(0), |key| {
+            for (own, curve) in curves.iter_mut() {
+                if own.borrowed() == key {
+                    curve.add(Some(hit.ts()));
+                }
+            }
+        });
+    };
+    let (folds, fold_stats) = snapshot.fold(scan, std::slice::from_ref(by), new, add)?;
+    curves.by = new();
+    for fold in &folds {
+        for ((_, own), (_, other)) in curves.by.iter_mut().zip(fold) {
+            own.merge(other);
+        }
+    }
+    Ok((curves, vec![stats, top_stats, fold_stats]))
+}
+
+async fn compare(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
+    let parameters = Parameters::parse(query.as_deref(), &["with", "field", "limit"], true)?;
+    let now = super::now();
+    let selection = parameters.scan(now)?;
+    let mut baseline = parameters.scan_of(parameters.filter("with", now)?, now)?;
+    baseline.cancel = selection.cancel.clone();
+    let mut columns = parameters.fields("field")?;
+    if columns.is_empty() {
+        columns = COMPARED_FIELDS
+            .iter()
+            .filter_map(|name| Column::from_name(name))
+            .collect();
+    }
+    let most = match parameters.size("limit", DIFFERENCES, MAX_VALUES)? {
+        0 => MAX_VALUES,
+        limit => limit,
+    };
+    let begun = Instant::now();
+    let cancel = selection.cancel.clone();
+    let ask = move |snapshot: &Snapshot| compared(snapshot, &selection, &baseline, &columns);
+    let ((compare, stats), freshness): ((Compare, Vec<ScanStats>), Freshness) =
+        scans.ask(cancel, ask).await?;
+    let found = crate::asking::compared(&compare, most);
+    Ok(answer(found.document(), &Looked::new(&stats, freshness, begun)))
+}
+
+fn compared(
+    snapshot: &Snapshot,
+    selection: &Scan,
+    baseline: &Scan,
+    columns: &[Column],
+) -> Result<(Compare, Vec<ScanStats>), StoreError> {
+    let mut compare = Compare::new(columns.iter().cloned(), Limits::default());
+    let (selected, selected_stats) = tops(snapshot, selection, columns)?;
+    let (compared, compared_stats) = tops(snapshot, baseline, columns)?;
+    let merge = |facets: &mut Facets, tops: &[Top]| {
+        for (column, top) in columns.iter().zip(tops) {
+            if let Some(own) = facets.column_mut(column) {
+                own.merge(top);
+            }
+        }
+    };
+    let (facets, events) = compare.selection_mut();
+    merge(facets, &selected);
+    *events = selected_stats.rows_matched;
+    let (facets, events) = compare.baseline_mut();
+    merge(facets, &compared);
+    *events = compared_stats.rows_matched;
+    Ok((compare, vec![selected_stats, compared_stats]))
+}

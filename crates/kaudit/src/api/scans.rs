@@ -1,0 +1,147 @@
+//! Scans for requests: not too many at once, ended when nobody waits for them any more.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kaudit_store::{Cancel, Completeness, ScanStats, Snapshot, StoreError};
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use super::problem::Problem;
+use crate::storing::{Freshness, Storing};
+
+/// Scans at once; each uses the store's threads.
+const AT_ONCE: usize = 4;
+
+/// Who finds all busy waits so long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The store, for requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Scans {
+    pub(crate) storing: Storing,
+    room: Arc<Semaphore>,
+    /// Owns what writes the answers that come in pieces.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Ends a scan when this is dropped, as the future of a request is when its client goes.
+#[derive(Debug)]
+pub(crate) struct CancelOnDrop(pub(crate) Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// What was looked at for an answer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Looked {
+    /// Whether events are missing in it.
+    pub(crate) partial: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) partial_reason: Option<&'static str>,
+    pub(crate) stats: Stats,
+}
+
+/// A scan in numbers.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Stats {
+    pub(crate) files: usize,
+    pub(crate) files_opened: usize,
+    pub(crate) groups_read: usize,
+    pub(crate) rows_scanned: u64,
+    pub(crate) rows_matched: u64,
+    pub(crate) elapsed_micros: u64,
+}
+
+impl Looked {
+    pub(crate) fn new(scans: &[ScanStats], freshness: Freshness, begun: Instant) -> Self {
+        let mut stats = Stats::default();
+        let mut reason = None;
+        for scan in scans {
+            stats.files = stats.files.max(scan.files);
+            stats.files_opened += scan.files_opened;
+            stats.groups_read += scan.groups_read;
+            stats.rows_scanned += scan.rows_scanned;
+            stats.rows_matched += scan.rows_matched;
+            reason = reason.or(match scan.completeness {
+                Completeness::Whole => None,
+                Completeness::TimeUp => Some("time"),
+                _ => Some("cancelled"),
+            });
+        }
+        if let Freshness::Behind { .. } = freshness {
+            reason = reason.or(Some("behind"));
+        }
+        stats.elapsed_micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Self {
+            partial: reason.is_some(),
+            partial_reason: reason,
+            stats,
+        }
+    }
+}
+
+impl Scans {
+    pub(crate) fn new(storing: Storing, tasks: TaskTracker) -> Self {
+        Self {
+            storing,
+            room: Arc::new(Semaphore::new(AT_ONCE)),
+            tasks,
+        }
+    }
+
+    /// A place among those who scan, or the advice to come again.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        match tokio::time::timeout(PATIENCE, Arc::clone(&self.room).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Problem::busy(1)),
+        }
+    }
+
+    /// Asks the store as it is now; `cancel` ends what is asked when the request is given up.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        cancel: Cancel,
+        ask: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<(T, Freshness), Problem> {
+        let permit = self.place().await?;
+        let (snapshot, freshness) = self.storing.snapshot().await;
+        let answer = run(cancel, permit, move || ask(&snapshot)).await?;
+        Ok((answer, freshness))
+    }
+
+    /// Asks a view that was taken before. Waits as long as it takes.
+    pub(crate) async fn ask_of<T: Send + 'static>(
+        &self,
+        cancel: Cancel,
+        ask: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let permit = Arc::clone(&self.room).acquire_owned().await;
+        let permit = permit.map_err(|_| Problem::busy(1))?;
+        run(cancel, permit, ask).await
+    }
+}
+
+async fn run<T: Send + 'static>(
+    cancel: Cancel,
+    permit: OwnedSemaphorePermit,
+    ask: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Problem> {
+    let _ended = CancelOnDrop(cancel);
+    let asked = tokio::task::spawn_blocking(move || {
+        let answer = ask();
+        drop(permit);
+        answer
+    });
+    match asked.await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(Problem::internal(&error)),
+        Err(panic) => Err(Problem::internal(&panic)),
+    }
+}
