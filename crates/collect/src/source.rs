@@ -74,6 +74,8 @@ pub enum Way {
     File,
     /// Sent by another kaudit.
     Forward,
+    /// Made in this process, about requests to its own API.
+    Own,
 }
 
 impl Way {
@@ -82,6 +84,7 @@ impl Way {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
+            Self::Own => "kaudit",
             Self::Webhook => "webhook",
             Self::File => "file",
             Self::Forward => "forward",
@@ -91,6 +94,7 @@ impl Way {
     pub(crate) const fn transport(self) -> Transport {
         match self {
             Self::Gateway => Transport::Gateway,
+            Self::Own => Transport::Own,
             Self::Webhook => Transport::Webhook,
             Self::File => Transport::File,
             Self::Forward => Transport::Forward,

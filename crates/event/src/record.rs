@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! u8   version (1)
-//! u8   transport (0 gateway, 1 webhook, 2 file, 3 forward)
+//! u8   transport (0 gateway, 1 webhook, 2 file, 3 forward, 4 own)
 //! u64  sequence number
 //! i64  received, microseconds since 1970 in UTC
 //! text cluster, source, instance
@@ -53,6 +53,8 @@ pub enum Transport {
     File,
     /// From another kaudit.
     Forward,
+    /// Made by this process about requests to its own API.
+    Own,
 }
 
 /// A position in a file that may rotate.
@@ -170,6 +172,7 @@ impl RecordHead<'_> {
         out.push(VERSION);
         out.push(match self.transport {
             Transport::Gateway => 0,
+            Transport::Own => 4,
             Transport::Webhook => 1,
             Transport::File => 2,
             Transport::Forward => 3,
@@ -209,6 +212,7 @@ impl Record {
         }
         let transport = match reader.byte("transport")? {
             0 => Transport::Gateway,
+            4 => Transport::Own,
             1 => Transport::Webhook,
             2 => Transport::File,
             3 => Transport::Forward,

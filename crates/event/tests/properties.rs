@@ -215,7 +215,7 @@ proptest! {
         matched_rule in option::of(any::<u32>()),
         event in vec(any::<u8>(), 0..100),
         transport in prop::sample::select(vec![
-            Transport::Gateway, Transport::Webhook, Transport::File, Transport::Forward,
+            Transport::Gateway, Transport::Webhook, Transport::File, Transport::Forward, Transport::Own,
         ]),
     ) {
         let [cluster, source, instance] = texts;

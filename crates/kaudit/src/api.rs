@@ -4,6 +4,7 @@ mod check;
 mod counts;
 mod events;
 mod import;
+mod own;
 mod problem;
 mod scans;
 mod selection;
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 pub(crate) use self::import::{KeptPart, Known, parameter_of};
+pub(crate) use self::own::Own;
 use self::problem::Problem;
 pub(crate) use self::scans::Scans;
 pub(crate) use self::sources::{Signal, Sources};
@@ -41,6 +43,7 @@ pub(crate) fn router(
     sinks: Option<Arc<Sinks>>,
     collection: Option<Collection>,
     scans: Option<Scans>,
+    own: Option<Own>,
     token: Arc<Token>,
 ) -> Router {
     let sinks = sinks.map_or_else(Router::new, |sinks| {
@@ -58,7 +61,7 @@ pub(crate) fn router(
             .merge(check::router(scans.clone()))
             .merge(tail::router(scans))
     });
-    sinks
+    let all = sinks
         .merge(sources)
         .merge(store)
         .fallback(async || {
@@ -69,8 +72,13 @@ pub(crate) fn router(
             )
         })
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES))
-        .layer(from_fn_with_state(token, authenticated))
-        .layer(from_fn(from_here))
+        .layer(from_fn_with_state(token, authenticated));
+    match own {
+        // It asks for the token as well, and records who has none.
+        Some(own) => all.layer(own.audit.layer()),
+        None => all,
+    }
+    .layer(from_fn(from_here))
 }
 
 /// Refuses what was addressed to a name that is not this machine's own: a page of another site can make a browser ask,
@@ -115,11 +123,7 @@ fn now() -> MicroTime {
 
 /// Lets only the token's holders through.
 async fn authenticated(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
-    let shown = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    if shown.is_some_and(|shown| token.is(shown)) {
+    if token.is_shown(request.headers()) {
         next.run(request).await
     } else {
         StatusError::unauthorized().into_response()
@@ -233,7 +237,7 @@ mod tests {
         let token = Token::read_or_make(&folder.path().join("token")).unwrap();
         let text = std::fs::read_to_string(folder.path().join("token")).unwrap();
         let secret = text.trim();
-        let mut api = router(Some(Arc::new(sinks)), None, None, Arc::new(token));
+        let mut api = router(Some(Arc::new(sinks)), None, None, None, Arc::new(token));
 
         assert_eq!(ask(&mut api, "GET", "/api/v1/sinks", "wrong", "").await.0, 401);
         let (code, row) = ask(&mut api, "PUT", "/api/v1/sinks/a", secret, OBJECT).await;

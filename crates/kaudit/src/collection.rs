@@ -176,6 +176,10 @@ impl Collection {
         self.0.intake.journal()
     }
 
+    pub(crate) fn intake(&self) -> &Intake {
+        &self.0.intake
+    }
+
     /// What keeps files that are imported.
     pub(crate) fn importer(&self) -> Importer {
         Importer::new(self.0.intake.clone())
@@ -218,8 +222,8 @@ impl Collection {
                     .find(|tail| tail.source().origin() == source.origin());
                 match tail {
                     Some(tail) => files::describe(tail, &mut row),
-                    // Files are imported when somebody has one.
-                    None if source.origin().transport == Way::File => {}
+                    // Files are imported when somebody has one, and the API is asked when somebody has a question.
+                    None if matches!(source.origin().transport, Way::File | Way::Own) => {}
                     None => row.problem = silence(&row, now_micros).or_else(|| expiry(&row, now_micros)),
                 }
                 row

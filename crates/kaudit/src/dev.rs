@@ -189,6 +189,7 @@ impl Dev {
             api: Some(ApiPlan {
                 listen: options.address(API)?,
                 token: Token::read_or_make(&path.join("token")).map_err(Failure::usage)?,
+                cluster: CLUSTER.parse().map_err(Failure::usage)?,
             }),
             grace: GRACE,
         })

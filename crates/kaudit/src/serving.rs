@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use kaudit_collect::{Forward, Intake, Tailing};
+use axum::Extension;
+use kaudit_collect::{Forward, Intake, Name, Tailing};
 use kaudit_dial::{Cluster, Upstream};
 use kaudit_gateway::Gateway;
-use kaudit_listen::{ListenConfig, Listener, ServerTls};
+use kaudit_listen::{ConnectionInfo, ListenConfig, Listener, ServerTls};
+use kaudit_sink::Sink;
 use kaudit_store::Store;
+use kaudit_tower::RemoteAddr;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
-use crate::api::{self, Token};
+use crate::api::{self, Own, Token};
 use crate::auditing::Auditing;
 use crate::collecting::Receiving;
 use crate::collection::Collection;
@@ -87,6 +90,8 @@ pub(crate) struct StorePlan {
 pub(crate) struct ApiPlan {
     pub(crate) listen: SocketAddr,
     pub(crate) token: Token,
+    /// What the events are about that requests to it leave in the journal.
+    pub(crate) cluster: Name,
 }
 
 /// A process that serves.
@@ -100,6 +105,10 @@ pub(crate) struct Serving {
     receivers: TaskTracker,
     stop_forwarding: CancellationToken,
     forwards: TaskTracker,
+    /// Ends the API, whose own events the journal still takes.
+    stop_api: CancellationToken,
+    apis: TaskTracker,
+    own: Option<Arc<dyn Sink>>,
     /// Ends what must outlive them: metrics and the watch over files.
     last: CancellationToken,
     auditing: Option<Auditing>,
@@ -185,6 +194,9 @@ impl Serving {
             receivers: TaskTracker::new(),
             stop_forwarding: CancellationToken::new(),
             forwards: TaskTracker::new(),
+            stop_api: CancellationToken::new(),
+            apis: TaskTracker::new(),
+            own: None,
             last: CancellationToken::new(),
             auditing: None,
             collection: collection.clone(),
@@ -199,12 +211,23 @@ impl Serving {
             let scans = serving
                 .storing
                 .clone()
-                .map(|storing| api::Scans::new(storing, serving.tasks.clone()));
-            let router = api::router(sinks, collection.clone(), scans, Arc::new(api.token));
-            let stop = serving.last.clone();
-            serving
-                .tasks
-                .spawn(listener.serve(move |_| router.clone(), stop, API_GRACE));
+                .map(|storing| api::Scans::new(storing, serving.apis.clone()));
+            let token = Arc::new(api.token);
+            let own = match &collection {
+                Some(collection) => {
+                    let intake = collection.intake().clone();
+                    Some(Own::new(intake, api.cluster, Arc::clone(&token))?)
+                }
+                None => None,
+            };
+            serving.own = own.as_ref().map(Own::sink);
+            let router = api::router(sinks, collection.clone(), scans, own, token);
+            let stop = serving.stop_api.clone();
+            let make = move |connection: &ConnectionInfo| {
+                let address = RemoteAddr::from(connection.remote_addr);
+                router.clone().layer(Extension(address))
+            };
+            serving.apis.spawn(listener.serve(make, stop, API_GRACE));
         }
         serving
             .tasks
@@ -269,6 +292,13 @@ impl Serving {
         self.stop_forwarding.cancel();
         self.forwards.close();
         self.forwards.wait().await;
+        self.stop_api.cancel();
+        self.apis.close();
+        self.apis.wait().await;
+        if let Some(own) = self.own.take() {
+            // As below, a panic was reported by itself.
+            drop(tokio::task::spawn_blocking(move || own.shutdown()).await);
+        }
         if let Some(collection) = self.collection.take() {
             // A panic of the threads that end here was reported by themselves.
             drop(tokio::task::spawn_blocking(move || collection.close()).await);

@@ -86,6 +86,14 @@ impl Token {
         self.0.ct_eq(shown).into()
     }
 
+    /// Whether a request shows it.
+    pub(crate) fn is_shown(&self, headers: &http::HeaderMap) -> bool {
+        let shown = headers.get(http::header::AUTHORIZATION);
+        shown
+            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
+            .is_some_and(|shown| self.is(shown))
+    }
+
     /// The header that shows it.
     pub(crate) fn header(&self) -> Option<http::HeaderValue> {
         let mut value = http::HeaderValue::from_bytes(&[b"Bearer ", self.0.as_slice()].concat()).ok()?;

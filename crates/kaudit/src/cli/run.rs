@@ -293,5 +293,11 @@ fn api(config: &Config, data: Option<&DataDir>) -> Result<Option<ApiPlan>, Failu
     }
     let data = data.ok_or_else(|| missing("a place for the API's token", "--data-dir", "dataDir"))?;
     let token = Token::read_or_make(&data.path().join("token")).map_err(Failure::usage)?;
-    Ok(Some(ApiPlan { listen, token }))
+    let cluster = config.cluster.as_deref().unwrap_or("kaudit");
+    let cluster = cluster.parse().map_err(Failure::usage)?;
+    Ok(Some(ApiPlan {
+        listen,
+        token,
+        cluster,
+    }))
 }
