@@ -184,4 +184,12 @@ fn what_cannot_be_meant_is_told_before_anything_starts() {
     }
     let text = said(&["run", "--role", "store", "--metrics-listen", "127.0.0.1:0"], 2);
     assert!(text.contains("--data-dir"), "{text}");
+    // What the gateway records goes into the store, under the name of a cluster.
+    let data = folder.path().join("data");
+    let data = data.to_str().unwrap();
+    let text = said(&["run", "--role", "gateway,store", "--data-dir", data], 2);
+    assert!(
+        text.contains("events in the journal need the cluster's name"),
+        "{text}"
+    );
 }
