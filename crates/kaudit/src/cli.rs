@@ -7,6 +7,7 @@ mod compare;
 mod config;
 mod dev;
 mod event;
+mod export;
 mod history;
 mod import;
 mod object;
@@ -42,7 +43,7 @@ use crate::logging;
     after_help = "Exit codes: 0 done; 1 the answer is no (lint findings, file not formatted); 2 usage, configuration or \
                   filter or \
                   policy does not parse; 3 something cannot be reached; 4 not allowed; 5 the result is partial; 6 files \
-                  are not what they were when they were sealed; 130 interrupted"
+                  are not what they were; 130 interrupted"
 )]
 struct Cli {
     #[command(flatten)]
@@ -74,8 +75,10 @@ enum Command {
     /// Look after the files of a store, without a server
     #[command(subcommand)]
     Store(store::Command),
-    /// Check that a store's files are what they were when they were sealed; exit code 6 when they are not
+    /// Check that a store's files, or those of an export, are what they were; exit code 6 when they are not
     Verify(verify::Flags),
+    /// Write events of a store to a folder, with the hashes by which they are checked
+    Export(Box<export::Flags>),
     /// Bring the events of log files, event lists and archives into a journal
     Import(import::Flags),
     /// Show the events that satisfy a filter
@@ -151,6 +154,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Source(command) => source::run(command),
         Command::Store(command) => store::run(command),
         Command::Verify(flags) => verify::run(&flags),
+        Command::Export(flags) => export::run(&flags),
         Command::Import(flags) => import::run(&flags),
         Command::Query(flags) => query::run(&flags),
         Command::Tail(flags) => tail::run(&flags),

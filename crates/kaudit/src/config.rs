@@ -273,6 +273,17 @@ mod tests {
         let config = Config::parse(example).unwrap();
         assert_eq!(config.collect.webhook.sources.len(), 2);
         assert_eq!(config.journal.max_size.unwrap().0, 10 << 30);
+        let store = read("docs/store.md");
+        let example = store
+            .split("```yaml\n")
+            .nth(1)
+            .unwrap()
+            .split("```")
+            .next()
+            .unwrap();
+        let config = Config::parse(example).unwrap();
+        crate::storing::retention(&config).unwrap();
+        assert_eq!(config.store.keep.len(), 2);
         let manifest = read("deploy/kubernetes/edge.yaml");
         let inner: Vec<&str> = manifest
             .lines()

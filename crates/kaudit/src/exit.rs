@@ -18,7 +18,7 @@ pub(crate) enum Exit {
     NotAllowed,
     /// A bound ended it before all was done; what was printed is right, and not all.
     Partial,
-    /// Files are not what they were when they were sealed.
+    /// Files are not what they were when they were sealed or exported.
     Damaged,
     /// A signal ended it early.
     Interrupted,

@@ -99,12 +99,19 @@ impl Storing {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when the store's cursor cannot be had or the journal is another one.
+    /// [`StoreError::OtherJournal`]; what else may be wrong with the journal is tried again and shown.
     pub(crate) fn start(store: Store, journal: &Journal, settings: Settings) -> Result<Self, StoreError> {
-        let cursor = store.cursor(journal)?;
+        let cursor = match store.cursor(journal) {
+            Ok(cursor) => Some(cursor),
+            Err(error @ StoreError::OtherJournal { .. }) => return Err(error),
+            Err(error) => {
+                warn!(%error, "the store's place in the journal cannot be had yet");
+                None
+            }
+        };
         let storing = Self::new(store, Some(journal.clone()), settings);
         let (inner, journal) = (Arc::clone(&storing.0), journal.clone());
-        storing.thread("store", move || filling::run(&inner, &journal, &cursor))?;
+        storing.thread("store", move || filling::run(&inner, &journal, cursor))?;
         let inner = Arc::clone(&storing.0);
         storing.thread("store-upkeep", move || upkeep::run(&inner))?;
         Ok(storing)

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use parquet::errors::ParquetError;
+
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -66,8 +68,8 @@ impl From<arrow_schema::ArrowError> for StoreError {
     }
 }
 
-impl From<parquet::errors::ParquetError> for StoreError {
-    fn from(error: parquet::errors::ParquetError) -> Self {
+impl From<ParquetError> for StoreError {
+    fn from(error: ParquetError) -> Self {
         Self::Columns(error.to_string())
     }
 }
@@ -75,6 +77,21 @@ impl From<parquet::errors::ParquetError> for StoreError {
 /// Names the file in an error of the disk.
 pub(crate) trait At<T> {
     fn at(self, path: &std::path::Path) -> Result<T, StoreError>;
+}
+
+impl<T> At<T> for Result<T, ParquetError> {
+    fn at(self, path: &std::path::Path) -> Result<T, StoreError> {
+        self.map_err(|error| match error {
+            ParquetError::External(cause) => match cause.downcast::<io::Error>() {
+                Ok(source) => StoreError::Io {
+                    path: path.to_owned(),
+                    source: *source,
+                },
+                Err(other) => StoreError::Columns(other.to_string()),
+            },
+            other => other.into(),
+        })
+    }
 }
 
 impl<T> At<T> for io::Result<T> {

@@ -237,7 +237,10 @@ impl Manifest {
             file.write_all(&bytes)?;
             file.sync_all()
         });
-        written.at(&temporary)?;
+        if let Err(error) = written {
+            drop(std::fs::remove_file(&temporary));
+            return Err(error).at(&temporary);
+        }
         // A link fails where the name is taken, on every file system and without a window.
         match std::fs::hard_link(&temporary, &path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -247,7 +250,11 @@ impl Manifest {
             }
             linked => linked.at(&path)?,
         }
-        sync_folder(&folder(root))?;
+        if let Err(error) = sync_folder(&folder(root)) {
+            // Not committed, so that it is tried again; after a crash now it is there or not, and right either way.
+            drop(std::fs::remove_file(&path));
+            return Err(error);
+        }
         self.own = Hash::of(&bytes);
         // What stays is removed at the next opening.
         drop(std::fs::remove_file(&temporary));

@@ -22,7 +22,7 @@ use crate::schema::{self, Col, Form, GROUP_ROWS};
 
 /// A file that is being written under a temporary name.
 pub(crate) struct PartWriter {
-    temporary: PathBuf,
+    temporary: Temporary,
     writer: SerializedFileWriter<Hashed>,
     columns: ArrowRowGroupWriterFactory,
     groups: usize,
@@ -33,8 +33,19 @@ pub(crate) struct PartWriter {
 /// A file that is written and synced, under its temporary name.
 #[derive(Debug)]
 pub(crate) struct WrittenPart {
-    temporary: PathBuf,
+    temporary: Temporary,
     pub(crate) part: Part,
+}
+
+/// A file that goes when nobody wants it any more and it got no other name.
+#[derive(Debug)]
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed at the next opening.
+        drop(std::fs::remove_file(&self.0));
+    }
 }
 
 /// Hashes what it writes.
@@ -69,14 +80,15 @@ impl PartWriter {
         if let Some(folder) = place.parent() {
             make_folders(root, folder)?;
         }
-        let file = File::create(&temporary).at(&temporary)?;
+        let temporary = Temporary(temporary);
+        let file = File::create(&temporary.0).at(&temporary.0)?;
         let sink = Hashed {
             file: BufWriter::with_capacity(1 << 20, file),
             hash: blake3::Hasher::new(),
         };
         let properties = schema::properties(form, GROUP_ROWS)?;
-        let writer = ArrowWriter::try_new(sink, schema::schema(), Some(properties))?;
-        let (writer, columns) = writer.into_serialized_writer()?;
+        let writer = ArrowWriter::try_new(sink, schema::schema(), Some(properties)).at(&temporary.0)?;
+        let (writer, columns) = writer.into_serialized_writer().at(&temporary.0)?;
         Ok(Self {
             temporary,
             writer,
@@ -94,9 +106,9 @@ impl PartWriter {
         let chunks = encode(batch, writers, self.threads)?;
         let mut group = self.writer.next_row_group()?;
         for chunk in chunks {
-            chunk.append_to_row_group(&mut group)?;
+            chunk.append_to_row_group(&mut group).at(&self.temporary.0)?;
         }
-        group.close()?;
+        group.close().at(&self.temporary.0)?;
         self.groups += 1;
         Ok(())
     }
@@ -108,11 +120,11 @@ impl PartWriter {
 
     /// Ends the file and makes it durable under its temporary name.
     pub(crate) fn finish(mut self) -> Result<WrittenPart, StoreError> {
-        self.writer.finish()?;
+        self.writer.finish().at(&self.temporary.0)?;
         let bytes = self.bytes();
         let sink = self.writer.inner_mut();
-        sink.file.flush().at(&self.temporary)?;
-        sink.file.get_ref().sync_all().at(&self.temporary)?;
+        sink.file.flush().at(&self.temporary.0)?;
+        sink.file.get_ref().sync_all().at(&self.temporary.0)?;
         let mut part = self.part;
         part.bytes = bytes;
         part.hash = Hash::new(&sink.hash.finalize());
@@ -127,7 +139,7 @@ impl WrittenPart {
     /// Gives the file its name, durably.
     pub(crate) fn publish(&self, root: &Path) -> Result<(), StoreError> {
         let place = root.join(&self.part.path);
-        std::fs::rename(&self.temporary, &place).at(&place)?;
+        std::fs::rename(&self.temporary.0, &place).at(&place)?;
         match place.parent() {
             Some(folder) => sync_folder(folder),
             None => Ok(()),

@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::SystemTime;
 
 use kaudit_journal::{Cursor, Hold, Journal, Seq};
 
@@ -101,7 +102,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Locked`] while another process writes; [`StoreError::Io`]; [`StoreError::Damaged`].
+    /// [`StoreError::Locked`] while another process writes; [`StoreError::Io`]; [`StoreError::Damaged`], also
+    /// where there are files of events but no manifest that says which of them count.
     pub fn open(root: &Path, options: Options) -> Result<Self, StoreError> {
         let folder = manifest::folder(root);
         make_folders(root, &folder)?;
@@ -117,7 +119,11 @@ impl Store {
             Err(std::fs::TryLockError::WouldBlock) => return Err(StoreError::Locked { path }),
             Err(std::fs::TryLockError::Error(error)) => return Err(error).at(&path),
         }
+        let made = lock.metadata().and_then(|file| file.modified()).at(&path)?;
         let store = Self::with(root, options, Access::Write(lock))?;
+        if store.manifest().version == 0 {
+            store.begin(made)?;
+        }
         store.remove_strays()?;
         Ok(store)
     }
@@ -296,11 +302,35 @@ impl Store {
         Ok(())
     }
 
+    /// Commits a first version without files, so that a store that lost its manifest is not taken for a new
+    /// one, whose stray files may go.
+    fn begin(&self, made: SystemTime) -> Result<(), StoreError> {
+        let files = self.files()?;
+        if files.iter().any(|path| path.ends_with(".parquet")) {
+            return Err(StoreError::Damaged {
+                path: manifest::folder(&self.root),
+                reason: "no version of the manifest is there, but files of events are: restore it from a backup, or \
+                         move the files elsewhere"
+                    .to_owned(),
+            });
+        }
+        let age = made.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(age.as_micros()).unwrap_or_default();
+        self.commit(now, |_| {}, |_| {}).map(drop)
+    }
+
     /// Removes Parquet files that no manifest names.
     fn remove_strays(&self) -> Result<(), StoreError> {
         let manifest = self.manifest();
         let known: HashSet<&str> = manifest.parts.iter().map(|part| part.path.as_str()).collect();
-        let mut strays = Vec::new();
+        let files = self.files()?;
+        let strays = files.iter().map(String::as_str);
+        self.remove_files(strays.filter(|path| !known.contains(path)))
+    }
+
+    /// All files of events, whole or not, below the root.
+    fn files(&self) -> Result<Vec<String>, StoreError> {
+        let mut files = Vec::new();
         let mut folders = vec![self.root.clone()];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(&folder).at(&folder)? {
@@ -314,12 +344,12 @@ impl Store {
                 let name = entry.file_name();
                 let name = name.to_string_lossy();
                 let is_ours = name.ends_with(".parquet") || name.ends_with(".tmp");
-                if let Some(below) = below.filter(|below| is_ours && !known.contains(below)) {
-                    strays.push(below.to_owned());
+                if let Some(below) = below.filter(|_| is_ours) {
+                    files.push(below.to_owned());
                 }
             }
         }
-        self.remove_files(strays.iter().map(String::as_str))
+        Ok(files)
     }
 }
 

@@ -67,6 +67,9 @@ impl Store {
     /// [`StoreError::Journal`] when a segment cannot be read; what was read before stays.
     pub fn catch_up(&self, journal: &Journal) -> Result<CaughtUp, StoreError> {
         let _work = self.tail_work()?;
+        if self.state().tail_bytes() >= self.options.tail_bytes {
+            return Ok(CaughtUp::Full);
+        }
         let mut reader = journal.reader(Seq::new(self.state().read_to()));
         let mut round = read_round(&mut reader)?;
         loop {

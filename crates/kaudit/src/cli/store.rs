@@ -339,7 +339,8 @@ fn going(expiring: &[Expiring], output: Output) -> String {
     .concat()
 }
 
-fn instant(micros: i64) -> String {
+/// A time to the second.
+pub(super) fn instant(micros: i64) -> String {
     Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |time| format!("{time:.0}"))
 }
 

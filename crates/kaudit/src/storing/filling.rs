@@ -47,7 +47,7 @@ impl Retry {
 }
 
 /// Runs until the end is to come, and then until everything is sealed.
-pub(super) fn run(inner: &Arc<Inner>, journal: &Journal, cursor: &Cursor) {
+pub(super) fn run(inner: &Arc<Inner>, journal: &Journal, mut cursor: Option<Cursor>) {
     let (mut reading, mut sealing) = (Retry::default(), Retry::default());
     // Since when there is something unsealed.
     let mut since: Option<Instant> = None;
@@ -70,7 +70,7 @@ pub(super) fn run(inner: &Arc<Inner>, journal: &Journal, cursor: &Cursor) {
             _ => is_last || age.is_some_and(|age| age >= inner.settings.seal_after),
         };
         let may_seal = since.is_some() && (is_last || sealing.left().is_zero());
-        if is_due && may_seal && seal(inner, cursor, &mut sealing).is_ok() {
+        if is_due && may_seal && seal(inner, journal, &mut cursor, &mut sealing).is_ok() {
             since = None;
             if !is_last || caught_up == Ok(CaughtUp::Full) {
                 continue;
@@ -117,11 +117,21 @@ fn read(inner: &Inner, journal: &Journal, retry: &mut Retry) -> Result<CaughtUp,
     caught_up
 }
 
-fn seal(inner: &Inner, cursor: &Cursor, retry: &mut Retry) -> Result<(), Failed> {
+fn seal(
+    inner: &Inner,
+    journal: &Journal,
+    cursor: &mut Option<Cursor>,
+    retry: &mut Retry,
+) -> Result<(), Failed> {
     let began = Instant::now();
-    let sealed = inner
-        .health
-        .attempt(Doing::Sealing, || inner.store.seal(cursor, now_micros()));
+    let sealed = inner.health.attempt(Doing::Sealing, || {
+        let cursor = match cursor {
+            Some(cursor) => cursor,
+            // On a disk that was full at the start.
+            None => cursor.insert(inner.store.cursor(journal)?),
+        };
+        inner.store.seal(cursor, now_micros())
+    });
     let took = began.elapsed();
     match sealed {
         Ok(sealed) => {

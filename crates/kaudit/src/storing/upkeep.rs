@@ -22,8 +22,14 @@ const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 /// A day is merged so long after its end: senders may be late.
 const SETTLED_AFTER: i64 = MICROS_PER_HOUR;
 
+/// How much others go before.
+const NICENESS: i32 = 10;
+
 /// Runs until the end is to come.
 pub(super) fn run(inner: &Inner) {
+    // On Linux this is of the calling thread and of those that it starts. Where it is refused the work is as
+    // important as any other.
+    rustix::process::nice(NICENESS).ok();
     let mut merged = None;
     let mut pause = FIRST;
     while inner.ending.rest(pause) == Haste::None {

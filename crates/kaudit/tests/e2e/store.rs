@@ -94,6 +94,25 @@ fn what_was_imported_is_sealed_shown_checked_and_let_go() {
     process.stop();
     assert!(sealed(&data) == lines, "other events than were imported");
 
+    let out = folder.path().join("out");
+    let out = out.to_str().unwrap();
+    let exported = json(&["export", "verb: create", "--store", dir, "-O", out]);
+    let asked = json(&["verify", out]);
+    assert_eq!(asked["manifestHash"], exported["manifestHash"]);
+    let packed = std::fs::read(format!("{out}/events.ndjson.zst")).unwrap();
+    let events = zstd::decode_all(packed.as_slice()).unwrap();
+    let events: Vec<&[u8]> = events.split_inclusive(|byte| *byte == b'\n').collect();
+    assert_eq!(exported["events"], i64::try_from(events.len()).unwrap());
+    assert!(!events.is_empty() && events.len() < lines.len());
+    for event in events {
+        assert!(lines.binary_search(&&event[..event.len() - 1]).is_ok());
+    }
+    let again = said(&["export", "--store", dir, "-O", out], 3);
+    assert!(again.contains("cannot make the folder"), "{again}");
+    std::fs::write(format!("{out}/envelopes.ndjson.zst"), "other").unwrap();
+    let found = said(&["verify", out], 6);
+    assert!(found.contains("changed  envelopes.ndjson.zst"), "{found}");
+
     let merged = json(&["store", "compact", "--data-dir", dir]);
     assert_eq!(merged["addedFiles"], 1, "a day is one file: {merged}");
     assert!(sealed(&data) == lines, "other events than before");
@@ -165,4 +184,12 @@ fn what_cannot_be_meant_is_told_before_anything_starts() {
     }
     let text = said(&["run", "--role", "store", "--metrics-listen", "127.0.0.1:0"], 2);
     assert!(text.contains("--data-dir"), "{text}");
+    // What the gateway records goes into the store, under the name of a cluster.
+    let data = folder.path().join("data");
+    let data = data.to_str().unwrap();
+    let text = said(&["run", "--role", "gateway,store", "--data-dir", data], 2);
+    assert!(
+        text.contains("events in the journal need the cluster's name"),
+        "{text}"
+    );
 }

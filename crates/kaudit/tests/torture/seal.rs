@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use crate::load::Load;
+use crate::mount::{Mount, fill};
 use crate::oracle::Stored;
 use crate::place::{PATIENCE, Place, Setting};
-use crate::scale::{Random, count, report};
+use crate::scale::{Random, count, report, until};
 
 const CONNECTIONS: u32 = 6;
 
@@ -74,4 +75,48 @@ fn a_journal_that_was_lost_is_made_anew_behind_what_is_sealed() {
     }
     // Both times the same events come, which a journal without its past cannot know.
     assert_eq!(Stored::sealed(&place.data).records, acked);
+}
+
+#[test]
+fn on_a_full_disk_sealing_waits_and_when_it_is_freed_everything_is_in_the_files_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = Mount::memory(&folder.path().join("disk"), 160 << 20) else {
+        return;
+    };
+    let data = disk.at.join("data");
+    let setting = Setting {
+        journal: "64Mi",
+        min_free: "2Mi",
+        store: Some("{tailMemory: 1Mi, sealAfter: 50ms}"),
+        ..Setting::default()
+    };
+    let place = Place::with_data(folder, data, &setting);
+    let mut process = place.start();
+    let mut random = Random::of_test("seal-full");
+    let mut load = Load::start(place.cluster(), 4, 60, random.next());
+    load.goes_to(Some(process.collector));
+    for _ in 0..2 {
+        load.wait_acked(1 + random.below(500), PATIENCE, || process.said.text());
+        let ballast = disk.at.join("ballast");
+        fill(&ballast);
+        until("it is shown that sealing fails", PATIENCE, || {
+            process.page("/readyz?verbose").contains("[-]store/sealing ")
+        });
+        assert!(process.metric("kaudit_store_errors_total", "disk_full") >= 1.0);
+        assert!(process.ended().is_none(), "it ended");
+        std::fs::remove_file(&ballast).unwrap();
+        until("it seals again", PATIENCE, || {
+            process.metric("kaudit_store_working", "sealing") > 0.5
+        });
+    }
+    load.finish();
+    process.stop();
+    let stored = Stored::sealed(&place.data);
+    stored.holds("posted", load.names());
+    assert_eq!(stored.records, load.acked(), "something else is stored");
+    report(
+        "full disk while sealing",
+        "events, all in files once",
+        stored.records,
+    );
 }

@@ -178,7 +178,7 @@ fn a_changed_file_and_a_changed_manifest_are_found() {
     let text = std::fs::read_to_string(&manifest).unwrap();
     std::fs::write(&manifest, text.replace("\"at\":", "\"at\": ")).unwrap();
     let verified = bed.store.snapshot().verify().unwrap();
-    assert_eq!((verified.files, verified.versions), (3, 3));
+    assert_eq!((verified.files, verified.versions), (3, 4));
     assert!(
         matches!(&verified.findings[..], [Finding::Changed { path, .. }, Finding::BrokenChain { version: 3 }] if *path == part.path),
         "{:?}",
@@ -304,4 +304,21 @@ fn volumes_and_forecast_follow_from_what_is_stored() {
     let stats = snapshot.stats();
     assert_eq!((stats.files, stats.sealed.events, stats.days.len()), (4, 12, 2));
     assert_eq!(stats.forecast(10), Some(stats.days[0].stored_bytes * 10));
+}
+
+#[test]
+fn a_store_that_lost_its_manifest_is_not_taken_for_a_new_one() {
+    let bed = two_days();
+    let folder = bed.dir.path().join("store/manifest");
+    let part = bed
+        .dir
+        .path()
+        .join("store")
+        .join(&bed.store.manifest().parts[0].path);
+    let Bed { store, dir, .. } = bed;
+    drop(store);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let error = Store::open(&dir.path().join("store"), options()).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(part.exists(), "nothing is removed");
 }
