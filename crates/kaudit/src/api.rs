@@ -4,6 +4,7 @@ mod check;
 mod counts;
 mod events;
 mod import;
+mod objects;
 mod own;
 mod problem;
 mod scans;
@@ -59,6 +60,7 @@ pub(crate) fn router(
         events::router(scans.clone())
             .merge(counts::router(scans.clone()))
             .merge(check::router(scans.clone()))
+            .merge(objects::router(scans.clone()))
             .merge(tail::router(scans))
     });
     let all = sinks

@@ -1,16 +1,16 @@
 //! The command line.
 
-mod actor;
+pub(crate) mod actor;
 mod ask;
-mod blame;
+pub(crate) mod blame;
 mod compare;
 mod config;
 mod dev;
 mod event;
 mod export;
-mod history;
+pub(crate) mod history;
 mod import;
-mod object;
+pub(crate) mod object;
 mod policy;
 mod query;
 mod run;

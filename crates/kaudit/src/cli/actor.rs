@@ -57,55 +57,86 @@ struct Request {
     by: Option<String>,
 }
 
-struct Gathering {
+/// Gathers what is asked about an actor.
+pub(crate) struct Gathering {
     user: String,
     requests: Vec<Request>,
     groups: BTreeSet<String>,
     left_out: u64,
 }
 
+impl Gathering {
+    pub(crate) fn new(user: &str) -> Self {
+        Self {
+            user: user.to_owned(),
+            requests: Vec::new(),
+            groups: BTreeSet::new(),
+            left_out: 0,
+        }
+    }
+
+    /// What an event has to satisfy to be about the actor.
+    pub(crate) fn filter(user: &str) -> String {
+        let escaped = user.replace('\\', "\\\\").replace('"', "\\\"");
+        format!("(user.username = \"{escaped}\" or impersonatedUser.username = \"{escaped}\")")
+    }
+
+    /// How many requests were not looked at.
+    pub(crate) const fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// For programs: sessions that `gap_micros` without a request end.
+    pub(crate) fn document(mut self, gap_micros: i64) -> serde_json::Value {
+        sort(&mut self.requests);
+        document(&self.user, &self.groups, &sessions(&self.requests, gap_micros))
+    }
+
+    pub(crate) fn add(&mut self, row: &Row<'_>) {
+        let of = |column: &Column| cell(&row.value(column));
+        let Some(code) = outcome(row) else { return };
+        if self.requests.len() >= MOST {
+            self.left_out += 1;
+            return;
+        }
+        let own = of(&Column::UserUsername);
+        let is_impersonated = own != self.user;
+        let groups = if is_impersonated {
+            Column::ImpersonatedGroups
+        } else {
+            Column::UserGroups
+        };
+        if let Value::Texts(groups) = row.value(&groups) {
+            self.groups.extend(groups.iter().map(|group| show::plain(group)));
+        }
+        let parts = [of(&Column::ObjectResource), of(&Column::ObjectSubresource)];
+        let resource = match parts {
+            [resource, subresource] if subresource.is_empty() => resource,
+            [resource, subresource] => format!("{resource}/{subresource}"),
+        };
+        self.requests.push(Request {
+            micros: match row.value(&Column::StageTimestamp) {
+                Value::Time(micros) => micros,
+                _ => 0,
+            },
+            verb: of(&Column::Verb),
+            resource: if resource.is_empty() {
+                "(no resource)".to_owned()
+            } else {
+                resource
+            },
+            object: show::object(row),
+            code,
+            address: of(&Column::SourceIp),
+            client: of(&Column::Client),
+            by: is_impersonated.then_some(own),
+        });
+    }
+}
+
 impl Fold for Gathering {
     fn found(&mut self, found: Found<'_>) {
-        found.with_row(|row| {
-            let of = |column: &Column| cell(&row.value(column));
-            let Some(code) = outcome(row) else { return };
-            if self.requests.len() >= MOST {
-                self.left_out += 1;
-                return;
-            }
-            let own = of(&Column::UserUsername);
-            let is_impersonated = own != self.user;
-            let groups = if is_impersonated {
-                Column::ImpersonatedGroups
-            } else {
-                Column::UserGroups
-            };
-            if let Value::Texts(groups) = row.value(&groups) {
-                self.groups.extend(groups.iter().map(|group| show::plain(group)));
-            }
-            let parts = [of(&Column::ObjectResource), of(&Column::ObjectSubresource)];
-            let resource = match parts {
-                [resource, subresource] if subresource.is_empty() => resource,
-                [resource, subresource] => format!("{resource}/{subresource}"),
-            };
-            self.requests.push(Request {
-                micros: match row.value(&Column::StageTimestamp) {
-                    Value::Time(micros) => micros,
-                    _ => 0,
-                },
-                verb: of(&Column::Verb),
-                resource: if resource.is_empty() {
-                    "(no resource)".to_owned()
-                } else {
-                    resource
-                },
-                object: show::object(row),
-                code,
-                address: of(&Column::SourceIp),
-                client: of(&Column::Client),
-                by: is_impersonated.then_some(own),
-            });
-        });
+        found.with_row(|row| self.add(row));
     }
 }
 
@@ -141,14 +172,10 @@ struct Session {
 }
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
-    let escaped = flags.user.replace('\\', "\\\\").replace('"', "\\\"");
-    let text = format!("user.username = \"{escaped}\" or impersonatedUser.username = \"{escaped}\"");
+    let text = Gathering::filter(&flags.user);
     let filter: Filter = flags.times.narrow(ask::parse_now(&text)?, ask::now())?;
-    let (folds, scanned) = asking::scan(flags.from.place()?, &Question::new(filter), || Gathering {
-        user: flags.user.clone(),
-        requests: Vec::new(),
-        groups: BTreeSet::new(),
-        left_out: 0,
+    let (folds, scanned) = asking::scan(flags.from.place()?, &Question::new(filter), || {
+        Gathering::new(&flags.user)
     })?;
     let mut requests = Vec::new();
     let mut groups = BTreeSet::new();
@@ -158,7 +185,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
         groups.extend(fold.groups);
         left_out += fold.left_out;
     }
-    requests.sort_by(|one, two| (one.micros, &one.verb).cmp(&(two.micros, &two.verb)));
+    sort(&mut requests);
     let sessions = sessions(&requests, i64::from(flags.gap) * 60_000_000);
     match flags.output {
         Output::Text => print(text_of(&flags.user, &groups, &requests, &sessions).as_bytes())?,
@@ -175,6 +202,10 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
         return Ok(Exit::Partial);
     }
     Ok(ask::whole(&scanned, Exit::Done))
+}
+
+fn sort(requests: &mut [Request]) {
+    requests.sort_by(|one, two| (one.micros, &one.verb).cmp(&(two.micros, &two.verb)));
 }
 
 /// The requests, which are in order of time, cut where there is a gap.

@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use clap::Args;
-use kaudit_history::{Author, Blame, BlameLine, History, Noise, Path};
+use kaudit_history::{Author, Blame, BlameLine, History, Mask, Noise, Path};
 use kaudit_query::micros;
 use serde_json::json;
 
@@ -57,10 +57,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     }
     match flags.output {
         Output::Text => print(text(&history, &lines).as_bytes())?,
-        Output::Json => {
-            let lines: Vec<_> = lines.iter().map(|line| document(&history, line)).collect();
-            print(format!("{:#}\n", json!({ "lines": lines })).as_bytes())?
-        }
+        Output::Json => print(format!("{:#}\n", lines_document(&history, &lines)).as_bytes())?,
     };
     if history.versions().len() > index + 1 {
         let later = history.versions().len() - index - 1;
@@ -70,6 +67,20 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
         ));
     }
     Ok(exit)
+}
+
+/// The lines of the newest version that is known, for programs; `None` where none is.
+pub(crate) fn document_of(history: &History, field: Option<&Path>, mask: &Mask) -> Option<serde_json::Value> {
+    let index = history.newest_known(None)?;
+    let blame = Blame::of(history, index)?;
+    let resource = object::resource(history.target());
+    let lines = blame.lines(field, Noise::Folded, mask, resource);
+    Some(lines_document(history, &lines))
+}
+
+fn lines_document(history: &History, lines: &[BlameLine]) -> serde_json::Value {
+    let lines: Vec<_> = lines.iter().map(|line| document(history, line)).collect();
+    json!({ "lines": lines })
 }
 
 /// Who, when, and how well that is known.

@@ -41,15 +41,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     match flags.output {
         Output::Text => text(flags, &rows)?,
         Output::Json => {
-            let versions: Vec<_> = rows.iter().map(|row| document(row, flags.diff)).collect();
-            let target = history.target();
-            let document = json!({
-                "object": {
-                    "group": target.group, "resource": target.resource,
-                    "namespace": target.namespace, "name": target.name,
-                },
-                "versions": versions,
-            });
+            let document = versions(&history, &rows, flags.diff);
             print(format!("{document:#}\n").as_bytes())?;
         }
     }
@@ -57,6 +49,23 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
         say(format_args!("no event here tells of {}", flags.object.named()));
     }
     Ok(exit)
+}
+
+/// Every version for programs.
+pub(crate) fn document_of(history: &History, all: bool, mask: &Mask) -> serde_json::Value {
+    versions(history, &rows(history, all, mask), true)
+}
+
+fn versions(history: &History, rows: &[Row<'_>], with_diff: bool) -> serde_json::Value {
+    let versions: Vec<_> = rows.iter().map(|row| document(row, with_diff)).collect();
+    let target = history.target();
+    json!({
+        "object": {
+            "group": target.group, "resource": target.resource,
+            "namespace": target.namespace, "name": target.name,
+        },
+        "versions": versions,
+    })
 }
 
 /// A version with what it changed.

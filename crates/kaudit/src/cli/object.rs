@@ -102,13 +102,7 @@ impl Object {
     }
 
     pub(super) fn mask(&self) -> Mask {
-        // A change of a masked value shows by the key, which nobody has after this.
-        let mut key = [0; 32];
-        let reveal = if self.reveal { Reveal::Yes } else { Reveal::No };
-        match getrandom::fill(&mut key) {
-            Ok(()) => Mask::keyed(key, reveal),
-            Err(_) => Mask::without_key(reveal),
-        }
+        mask(if self.reveal { Reveal::Yes } else { Reveal::No })
     }
 
     pub(super) fn named(&self) -> &str {
@@ -116,9 +110,18 @@ impl Object {
     }
 }
 
+/// Shows that a masked value changed by a key which nobody has after this.
+pub(crate) fn mask(reveal: Reveal) -> Mask {
+    let mut key = [0; 32];
+    match getrandom::fill(&mut key) {
+        Ok(()) => Mask::keyed(key, reveal),
+        Err(_) => Mask::without_key(reveal),
+    }
+}
+
 /// What all events that a target is concerned with satisfy, so that a server sends no others: its own, and those of
 /// several objects or of one whose name is in the body.
-fn about(target: &Target) -> String {
+pub(crate) fn about(target: &Target) -> String {
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let mut text = format!(
         "objectRef.resource = {} and (objectRef.name = {} or \
