@@ -10,6 +10,7 @@ mod problem;
 mod scans;
 mod selection;
 mod sources;
+mod store;
 mod tail;
 mod token;
 
@@ -61,6 +62,7 @@ pub(crate) fn router(
             .merge(counts::router(scans.clone()))
             .merge(check::router(scans.clone()))
             .merge(objects::router(scans.clone()))
+            .merge(store::router(scans.clone()))
             .merge(tail::router(scans))
     });
     let all = sinks

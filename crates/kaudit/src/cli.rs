@@ -19,7 +19,7 @@ mod setup;
 mod show;
 mod sink;
 mod source;
-mod store;
+pub(crate) mod store;
 mod table;
 mod tail;
 mod terminal;

@@ -195,6 +195,12 @@ impl Store {
         )
     }
 
+    /// The directory that it lies in.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The manifest as it is now.
     #[must_use]
     pub fn manifest(&self) -> Arc<Manifest> {

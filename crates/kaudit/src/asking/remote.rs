@@ -64,6 +64,9 @@ impl Parameters {
         if searches_bodies {
             all = all.with("bodies", "true");
         }
+        if question.has_hidden {
+            all = all.with("hidden", "true");
+        }
         all
     }
 }

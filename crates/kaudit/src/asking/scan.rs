@@ -52,6 +52,8 @@ pub(crate) struct Question {
     pub(crate) order: Order,
     /// A server does not mask values.
     pub(crate) is_revealed: bool,
+    /// A server sends the requests to its own API, too.
+    pub(crate) has_hidden: bool,
 }
 
 /// What a scan met.
@@ -74,11 +76,18 @@ impl Question {
             most: None,
             order: Order::Oldest,
             is_revealed: false,
+            has_hidden: false,
         }
     }
 
     pub(crate) const fn filter(&self) -> &Filter {
         &self.filter
+    }
+
+    /// The same of a server that does not leave the requests to its own API out.
+    pub(crate) const fn with_hidden(mut self, has_hidden: bool) -> Self {
+        self.has_hidden = has_hidden;
+        self
     }
 
     /// The same of a server that does not mask values.

@@ -84,6 +84,9 @@ pub(super) struct Selection {
     /// Look for free text in bodies as well
     #[arg(long)]
     bodies: bool,
+    /// Of a server: also the requests to its own API
+    #[arg(long)]
+    hidden: bool,
     #[command(flatten)]
     times: Times,
 }
@@ -127,6 +130,11 @@ impl Selection {
             return Ok(narrowed);
         }
         Ok(narrowed.and(parse("stageTimestamp >= now-24h", now())?))
+    }
+
+    /// Whether requests to the server's own API are meant, too.
+    pub(super) const fn is_hidden_meant(&self) -> bool {
+        self.hidden
     }
 
     /// Whether a time was given.

@@ -73,7 +73,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
         .collect::<Result<Vec<Column>, _>>()?;
     let (found, scanned) = match flags.from.place()? {
         Place::Server(remote) => {
-            let question = Question::new(selection);
+            let question = Question::new(selection).with_hidden(flags.selection.is_hidden_meant());
             asking::compare(&remote, &question, &baseline.to_string(), &columns, flags.limit)?
         }
         files @ Place::Files(_) => in_files(files, &selection, &baseline, columns, flags.limit)?,

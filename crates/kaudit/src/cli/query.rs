@@ -76,7 +76,9 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
         (None, Format::Wide) => Columns::wide(),
         (None, _) => Columns::usual(),
     };
-    let mut question = Question::new(filter).revealed(flags.reveal || flags.output == Format::Raw);
+    let mut question = Question::new(filter)
+        .revealed(flags.reveal || flags.output == Format::Raw)
+        .with_hidden(flags.selection.is_hidden_meant());
     if flags.count {
         return count(flags, &question);
     }

@@ -6,7 +6,10 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use jiff::civil::{Date, date};
 use jiff::{SignedDuration, Timestamp};
-use kaudit_store::{Compaction, Expiring, Mergeable, Options, Part, Stats, Store, StoreError};
+use kaudit_query::Filter;
+use kaudit_store::{
+    Compaction, Expiring, Mergeable, Options, Part, Scan, Snapshot, Stats, Store, StoreError, VolumeOf,
+};
 use serde_json::{Value, json};
 
 use super::table::table_of;
@@ -23,6 +26,9 @@ pub(super) enum Command {
     Stats {
         #[command(flatten)]
         place: Place,
+        /// Also what takes the room, by the values of this field: policyRule, user.username, objectRef.resource ...
+        #[arg(long, value_name = "FIELD")]
+        by: Option<String>,
         /// How to print
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
@@ -74,7 +80,7 @@ pub(super) struct Retain {
 
 pub(super) fn run(command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Stats { place, output } => stats(&place.data_dir, output),
+        Command::Stats { place, by, output } => stats(&place.data_dir, by.as_deref(), output),
         Command::Compact {
             place,
             dry_run,
@@ -118,28 +124,25 @@ fn cannot_open(folder: &Path, error: StoreError) -> Failure {
     Failure::unreachable(anyhow::Error::new(error).context(context))
 }
 
-fn stats(path: &Path, output: Output) -> Result<Exit, Failure> {
+fn stats(path: &Path, by: Option<&str>, output: Output) -> Result<Exit, Failure> {
     let store = open_to_read(path)?;
     let snapshot = store.snapshot();
-    let (stats, manifest) = (snapshot.stats(), snapshot.manifest());
+    let column = by.map(super::ask::column).transpose()?;
+    let volumes = column.map(|column| {
+        let scan = Scan::new(Filter::everything());
+        snapshot.volume_by(&scan, &column).map(|(volumes, _)| volumes)
+    });
+    let volumes = volumes.transpose().map_err(Failure::unreachable)?;
+    let free = free_bytes(path);
     if output == Output::Json {
-        let days: Vec<Value> = stats
-            .days
-            .iter()
-            .map(|day| {
-                json!({"day": day_text(day.day), "events": day.volume.events, "eventBytes": day.volume.event_bytes,
-                    "storedBytes": day.stored_bytes})
-            })
-            .collect();
-        let value = json!({
-            "files": stats.files, "events": stats.sealed.events, "eventBytes": stats.sealed.event_bytes,
-            "storedBytes": stats.stored_bytes, "rawEvents": stats.raw_rows, "manifestVersion": manifest.version,
-            "sealedTo": manifest.sealed_to, "counts": manifest.counts, "days": days,
-            "forecastBytes": {"90d": stats.forecast(90), "365d": stats.forecast(365)},
-        });
+        let value = document(&snapshot, free, volumes.as_deref());
         return print(format!("{value:#}\n").as_bytes());
     }
+    let (stats, manifest) = (snapshot.stats(), snapshot.manifest());
     let mut text = summary(&stats);
+    if let Some(days) = free.and_then(|free| days_to_full(&stats, free)) {
+        text += &format!("disk full     in {days} days at that pace, if nothing is removed\n");
+    }
     let counts = &manifest.counts;
     text += &format!(
         "sealed to     record {}, manifest version {}\n",
@@ -171,7 +174,79 @@ fn stats(path: &Path, output: Output) -> Result<Exit, Failure> {
         text.push('\n');
         text += &table_of(&["DAY", "EVENTS", "AS LOG LINES", "ON DISK"], &rows).concat();
     }
+    if let (Some(by), Some(volumes)) = (by, &volumes) {
+        text.push('\n');
+        text += &volume_table(by, volumes, stats.sealed.event_bytes);
+    }
     print(text.as_bytes())
+}
+
+/// The largest values are shown.
+const VALUES: usize = 30;
+
+fn volume_table(by: &str, volumes: &[VolumeOf], all: u64) -> String {
+    let rows: Vec<[String; 4]> = volumes
+        .iter()
+        .take(VALUES)
+        .map(|of| {
+            let value =
+                of.value.as_deref().map_or(
+                    "(others)",
+                    |value| {
+                        if value.is_empty() { "(none)" } else { value }
+                    },
+                );
+            [
+                of.volume.events.to_string(),
+                size(of.volume.event_bytes),
+                format!("{:.1} %", super::top::percent(of.volume.event_bytes, all)),
+                super::show::plain(value.as_bytes()),
+            ]
+        })
+        .collect();
+    let mut text = table_of(&["EVENTS", "AS LOG LINES", "SHARE", by], &rows).concat();
+    if volumes.len() > VALUES {
+        text += &format!("... {} further values\n", volumes.len() - VALUES);
+    }
+    text
+}
+
+/// Room on the disk of a path; `None` where it does not say.
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    let there = rustix::fs::statvfs(path).ok()?;
+    Some(there.f_bavail.saturating_mul(there.f_frsize))
+}
+
+/// In how many days the disk is full, at the pace of the last whole days.
+fn days_to_full(stats: &Stats, free: u64) -> Option<u64> {
+    free.checked_div(stats.forecast(1)?)
+}
+
+/// A store for programs.
+pub(crate) fn document(snapshot: &Snapshot, free: Option<u64>, volumes: Option<&[VolumeOf]>) -> Value {
+    let (stats, manifest) = (snapshot.stats(), snapshot.manifest());
+    let days: Vec<Value> = stats
+        .days
+        .iter()
+        .map(|day| {
+            json!({"day": day_text(day.day), "events": day.volume.events, "eventBytes": day.volume.event_bytes,
+                "storedBytes": day.stored_bytes})
+        })
+        .collect();
+    let mut document = json!({
+        "files": stats.files, "events": stats.sealed.events, "eventBytes": stats.sealed.event_bytes,
+        "storedBytes": stats.stored_bytes, "rawEvents": stats.raw_rows, "unsealedEvents": stats.tail_events,
+        "manifestVersion": manifest.version, "sealedTo": manifest.sealed_to, "counts": manifest.counts, "days": days,
+        "forecastBytes": {"90d": stats.forecast(90), "365d": stats.forecast(365)},
+        "freeBytes": free, "daysToFull": free.and_then(|free| days_to_full(&stats, free)),
+    });
+    if let (Some(volumes), Some(members)) = (volumes, document.as_object_mut()) {
+        let volumes = volumes.iter().map(
+            |of| json!({"value": of.value, "events": of.volume.events, "eventBytes": of.volume.event_bytes}),
+        );
+        members.insert("volumes".to_owned(), volumes.collect::<Vec<_>>().into());
+    }
+    document
 }
 
 fn summary(stats: &Stats) -> String {

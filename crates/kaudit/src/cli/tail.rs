@@ -157,15 +157,20 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     };
     print(head.as_bytes())?;
 
+    let has_hidden = flags.selection.is_hidden_meant();
     let mut after = None;
     let filter = flags.selection.filter_without_times()?;
     if flags.selection.has_times() {
-        let mut question = Question::new(flags.selection.filter()?).revealed(is_revealed);
+        let mut question = Question::new(flags.selection.filter()?)
+            .revealed(is_revealed)
+            .with_hidden(has_hidden);
         question.order = Order::Oldest;
         printing = remote.scan(&question, printing)?.0;
         after = printing.last;
     }
-    let question = Question::new(filter).revealed(is_revealed);
+    let question = Question::new(filter)
+        .revealed(is_revealed)
+        .with_hidden(has_hidden);
     let mut pause = PAUSE;
     while printing.wants_more() {
         match remote.tail(&question, after, &mut printing) {

@@ -82,7 +82,8 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     let column = ask::column(&flags.field)?;
     let (counts, scanned) = match &flags.first_seen {
         None => {
-            let question = Question::new(flags.selection.filter_of(&flags.from)?);
+            let filter = flags.selection.filter_of(&flags.from)?;
+            let question = Question::new(filter).with_hidden(flags.selection.is_hidden_meant());
             values(flags, &question, &column, flags.limit)?
         }
         Some(time) => first_seen(flags, time, &column)?,
@@ -168,9 +169,10 @@ fn values(
 fn first_seen(flags: &Flags, time: &str, column: &Column) -> Result<(Values, Scanned), Failure> {
     let filter = flags.selection.filter()?;
     let since = ask::since("--first-seen", time)?;
+    let hidden = |question: Question| question.with_hidden(flags.selection.is_hidden_meant());
     let (mut new, old, scanned) = match flags.from.place()? {
         Place::Server(remote) => {
-            let of = |filter: Filter| asking::values(&remote, &Question::new(filter), column, 0);
+            let of = |filter: Filter| asking::values(&remote, &hidden(Question::new(filter)), column, 0);
             let (new, scanned) = of(filter.clone().and(since.clone()))?;
             let before = Filter::new(Expr::Not(Box::new(since.expr().clone())));
             let (old, before) = of(filter.and(before))?;
