@@ -214,6 +214,12 @@ impl Journal {
         Reader::new(Arc::clone(&self.shared.view), from.max(Seq::FIRST))
     }
 
+    /// Whether `reader` reads this journal.
+    #[must_use]
+    pub fn is_read_by(&self, reader: &Reader) -> bool {
+        Arc::ptr_eq(&self.shared.view, reader.view())
+    }
+
     /// Takes up the cursor `name`, or makes it at the oldest record. What it holds is as said here.
     ///
     /// # Errors

@@ -80,6 +80,10 @@ impl Reader {
         }
     }
 
+    pub(crate) const fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
     /// The number of the record that is read next.
     #[must_use]
     pub const fn position(&self) -> Seq {

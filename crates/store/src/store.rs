@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::SystemTime;
 
-use kaudit_journal::{Cursor, Hold, Journal, Seq};
+use kaudit_journal::{Cursor, Hold, Journal, Reader, Seq};
 
 use crate::StoreError;
 use crate::error::At;
@@ -59,8 +59,9 @@ pub struct Store {
     pub(crate) options: Options,
     access: Access,
     state: RwLock<State>,
-    /// Held by whoever reads the journal or seals.
-    tail_work: Mutex<()>,
+    /// Held by whoever reads the journal or seals. A reader that goes on where it was need not look for its
+    /// place in a segment again.
+    tail_work: Mutex<Option<Reader>>,
     /// Held by whoever replaces files.
     upkeep: Mutex<()>,
     /// Held while a version is committed.
@@ -151,7 +152,7 @@ impl Store {
                 manifest,
                 tail: Vec::new(),
             }),
-            tail_work: Mutex::new(()),
+            tail_work: Mutex::new(None),
             upkeep: Mutex::new(()),
             committing: Mutex::new(versions),
             footers: Arc::default(),
@@ -229,7 +230,7 @@ impl Store {
     }
 
     /// For reading the journal and sealing, one at a time; fails where this process may not write.
-    pub(crate) fn tail_work(&self) -> Result<MutexGuard<'_, ()>, StoreError> {
+    pub(crate) fn tail_work(&self) -> Result<MutexGuard<'_, Option<Reader>>, StoreError> {
         self.writing(&self.tail_work)
     }
 

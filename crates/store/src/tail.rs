@@ -66,18 +66,26 @@ impl Store {
     ///
     /// [`StoreError::Journal`] when a segment cannot be read; what was read before stays.
     pub fn catch_up(&self, journal: &Journal) -> Result<CaughtUp, StoreError> {
-        let _work = self.tail_work()?;
+        let mut kept = self.tail_work()?;
         if self.state().tail_bytes() >= self.options.tail_bytes {
             return Ok(CaughtUp::Full);
         }
-        let mut reader = journal.reader(Seq::new(self.state().read_to()));
+        let read_to = Seq::new(self.state().read_to());
+        let goes_on = |reader: &Reader| reader.position() == read_to && journal.is_read_by(reader);
+        let mut reader = kept
+            .take()
+            .filter(goes_on)
+            .unwrap_or_else(|| journal.reader(read_to));
         let mut round = read_round(&mut reader)?;
         loop {
-            if self.state().tail_bytes() >= self.options.tail_bytes {
-                return Ok(CaughtUp::Full);
-            }
+            let is_full = self.state().tail_bytes() >= self.options.tail_bytes;
             if round.next == 0 {
-                return Ok(CaughtUp::End);
+                *kept = Some(reader);
+                return Ok(if is_full { CaughtUp::Full } else { CaughtUp::End });
+            }
+            if is_full {
+                // The round that was read already is read again later.
+                return Ok(CaughtUp::Full);
             }
             // The next round is read while this one is built.
             let following = std::thread::scope(|scope| {
