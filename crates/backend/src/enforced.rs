@@ -38,7 +38,8 @@ impl Sink for Enforced {
             return Outcome::Accepted;
         }
         let event = event.at_level(policy.level, policy.managed_fields);
-        self.0.submit(&Emission::owned(event), reservation)
+        let enforced = Emission::owned(event).by_rule(emission.rule());
+        self.0.submit(&enforced, reservation)
     }
 
     fn name(&self) -> String {

@@ -101,7 +101,7 @@ impl Truncate {
             event.response_object = None;
             annotate_truncated(&mut event);
             emission.mark_truncated();
-            let truncated = Emission::owned(event);
+            let truncated = Emission::owned(event).by_rule(emission.rule());
             let size = self::size(&truncated)?;
             if size <= maximum {
                 self.counters.event_truncated();

@@ -93,6 +93,7 @@ impl JournalSink {
             .map_err(|error| (Reason::Encode, error.to_string()))?;
         let about = About {
             received_micros: clock::now_micros(),
+            matched_rule: emission.rule(),
             ..About::default()
         };
         parcel

@@ -299,7 +299,7 @@ pub(crate) fn kept_line(emission: &Emission<'_>, counters: &Counters) -> Result<
     let Some((event, _)) = emission.event().without_unprintable_bodies() else {
         return Err(error.to_string());
     };
-    let kept = Emission::owned(event);
+    let kept = Emission::owned(event).by_rule(emission.rule());
     kept.line().map_err(ToString::to_string)?;
     counters.body_left_out();
     Ok(kept.keep_line())

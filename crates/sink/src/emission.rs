@@ -31,6 +31,7 @@ pub struct Emission<'a> {
     marked: OnceCell<Box<Form<'static>>>,
     annotations: Sharing,
     policy: Option<PolicyView>,
+    rule: Option<u32>,
 }
 
 /// Whether an annotation that a sink adds to its copy of the event shows in the event itself.
@@ -165,6 +166,7 @@ impl<'a> Emission<'a> {
             marked: OnceCell::new(),
             annotations,
             policy: None,
+            rule: None,
         }
     }
 
@@ -177,6 +179,7 @@ impl<'a> Emission<'a> {
             marked: OnceCell::new(),
             annotations: Sharing::Shared,
             policy: None,
+            rule: None,
         }
     }
 
@@ -193,6 +196,7 @@ impl<'a> Emission<'a> {
             marked: OnceCell::new(),
             annotations,
             policy: None,
+            rule: None,
         }
     }
 
@@ -212,6 +216,7 @@ impl<'a> Emission<'a> {
             marked: OnceCell::new(),
             annotations: Sharing::Own,
             policy: None,
+            rule: None,
         }
     }
 
@@ -226,6 +231,19 @@ impl<'a> Emission<'a> {
     pub fn for_policy(mut self, policy: Option<PolicyView>) -> Self {
         self.policy = policy;
         self
+    }
+
+    /// The same event, recorded by this rule of the policy, the first being 0.
+    #[must_use]
+    pub const fn by_rule(mut self, rule: Option<u32>) -> Self {
+        self.rule = rule;
+        self
+    }
+
+    /// The rule of the policy that recorded it, where its producer says.
+    #[must_use]
+    pub const fn rule(&self) -> Option<u32> {
+        self.rule
     }
 
     /// What the policy lets a sink see, where that is not all.
@@ -272,6 +290,7 @@ impl<'a> Emission<'a> {
             marked: OnceCell::new(),
             annotations: self.annotations,
             policy: self.policy,
+            rule: self.rule,
         }
     }
 
@@ -285,6 +304,7 @@ impl<'a> Emission<'a> {
                 marked: OnceCell::new(),
                 annotations: self.annotations,
                 policy: self.policy,
+                rule: self.rule,
             },
             None => self.keep(),
         }
@@ -311,6 +331,7 @@ impl<'a> Emission<'a> {
             marked: OnceCell::new(),
             annotations: self.annotations,
             policy: self.policy,
+            rule: self.rule,
         }
     }
 
@@ -385,6 +406,20 @@ mod tests {
         assert_eq!(item(&kept.into_kept()), expected);
         let again = emission.keep_line();
         assert_eq!(again.event().annotations, event.annotations);
+    }
+
+    #[test]
+    fn what_is_kept_or_shared_knows_its_rule() {
+        let event = annotated();
+        let emission = Emission::new(&event).by_rule(Some(3));
+        for other in [
+            emission.keep(),
+            emission.keep_line(),
+            emission.keep_line().into_kept(),
+            emission.share(),
+        ] {
+            assert_eq!(other.rule(), Some(3));
+        }
     }
 
     #[test]

@@ -528,7 +528,10 @@ impl AuditContext {
             _ => MicroTime::from((self.0.shared.clock)()).max(received),
         };
         count(&self.0.shared.metrics.events);
-        let emission = Emission::new(&record.event).for_policy(record.policy);
+        let rule = record.config.rule.and_then(|rule| u32::try_from(rule).ok());
+        let emission = Emission::new(&record.event)
+            .for_policy(record.policy)
+            .by_rule(rule);
         let outcome = self.0.shared.sink.submit(&emission, &mut record.reservation);
         let is_truncated = emission.is_marked_truncated();
         drop(emission);

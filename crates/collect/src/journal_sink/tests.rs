@@ -98,12 +98,13 @@ fn an_event_is_kept_as_the_line_of_the_gateway() {
     let world = world(small());
     let sink = world.sink(SinkMode::BlockingStrict);
     let event = conformance::event(0, 0);
-    let emission = Emission::new(&event);
+    let emission = Emission::new(&event).by_rule(Some(2));
     sink.submit(&emission, &mut Reservation::none()).wait().unwrap();
     let records = world.records();
     assert_eq!(records.len(), 1);
     let record = &records[0];
     assert_eq!(record.transport, Transport::Gateway);
+    assert_eq!(record.matched_rule, Some(2));
     assert_eq!(
         (
             record.cluster.as_str(),
