@@ -193,6 +193,9 @@ fn who_is_in_a_hurry_waits_for_nothing_and_the_journal_keeps_the_rest() {
     storing.hurry();
     journal.close();
     storing.end();
+    until("the threads have ended", || {
+        storing.0.ending.wait_for_all(Duration::ZERO)
+    });
     drop(storing);
     let journal = self::journal(folder.path());
     let storing = Storing::start(store(folder.path()), &journal, settings(LONG)).unwrap();
