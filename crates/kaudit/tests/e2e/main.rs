@@ -8,6 +8,7 @@
 )]
 #![expect(clippy::print_stdout, reason = "tests talk to the developer")]
 
+mod api;
 mod capture;
 mod collector;
 mod completeness;
