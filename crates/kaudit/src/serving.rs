@@ -199,7 +199,7 @@ impl Serving {
             let scans = serving
                 .storing
                 .clone()
-                .map(|storing| api::Scans::new(storing, serving.tasks.clone()));
+                .map(|storing| api::Scans::new(storing, serving.tasks.clone()).until(serving.last.clone()));
             let router = api::router(sinks, collection.clone(), scans, Arc::new(api.token));
             let stop = serving.last.clone();
             serving

@@ -15,6 +15,21 @@ fn kaudit(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// The same without the hashes of masked values, whose key nobody keeps.
+fn undigested(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.windows(9).position(|window| window == b"(masked: ") {
+        let end = at + rest[at..].iter().position(|byte| *byte == b')').unwrap();
+        let mark = &rest[at..end];
+        let length = mark.iter().position(|byte| *byte == b',').unwrap_or(mark.len());
+        out.extend_from_slice(&rest[..at + length]);
+        rest = &rest[end..];
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
 /// Asks both and compares what they print and how they end.
 #[track_caller]
 fn same(running: &Running, arguments: &[&str]) -> String {
@@ -30,7 +45,7 @@ fn same(running: &Running, arguments: &[&str]) -> String {
         said(&online),
         said(&offline)
     );
-    let is_same = online.stdout == offline.stdout;
+    let is_same = undigested(&online.stdout) == undigested(&offline.stdout);
     let (online, offline) = (text(&online), text(&offline));
     if !is_same {
         let mut lines = online.lines().zip(offline.lines());
@@ -161,8 +176,8 @@ fn how_a_question_ends_is_told_by_the_exit_code() {
         &["top", "verb"],
         &["compare", "verb: get"],
         &["event", "x"],
-        &["history", "deploy/x"],
-        &["blame", "deploy/x"],
+        &["history", "deploy/x", "-n", "y"],
+        &["blame", "deploy/x", "-n", "y"],
         &["actor", "x"],
         &["tail"],
     ] {
