@@ -84,6 +84,27 @@ impl Content {
     }
 }
 
+/// How long a masked value is.
+const LENGTHS: [&str; 4] = ["1-16 bytes", "17-64 bytes", "65-1024 bytes", "over 1 KiB"];
+
+/// Whether a text stands for a value: nothing but a length and a hash, which tell what they tell.
+fn is_masked(text: &str) -> bool {
+    let Some(inner) = text
+        .strip_prefix("(masked: ")
+        .and_then(|text| text.strip_suffix(')'))
+    else {
+        return false;
+    };
+    let is_hash =
+        |text: &str| text.len() == 8 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    inner == "empty"
+        || LENGTHS.iter().any(|length| {
+            inner
+                .strip_prefix(length)
+                .is_some_and(|rest| rest.is_empty() || rest.strip_prefix(", ").is_some_and(is_hash))
+        })
+}
+
 /// How deep lists may hold lists of objects: a List of SecretLists of Secrets.
 const MAX_LISTS: usize = 4;
 
@@ -153,10 +174,12 @@ impl Mask {
                 .any(|fields| path.is_under(fields) && !path.steps().is_empty())
     }
 
-    /// What stands for a value.
+    /// What stands for a value. What stands for one already stays: it may have been masked before it came here, with
+    /// a key that is not this one.
     #[must_use]
     pub fn text(&self, value: &Value) -> String {
         match value {
+            Value::String(text) if is_masked(text) => text.clone(),
             Value::String(text) => self.of_bytes(text.as_bytes()),
             value => self.of_bytes(value.to_string().as_bytes()),
         }
@@ -165,10 +188,10 @@ impl Mask {
     fn of_bytes(&self, bytes: &[u8]) -> String {
         let length = match bytes.len() {
             0 => return "(masked: empty)".to_owned(),
-            1..=16 => "1-16 bytes",
-            17..=64 => "17-64 bytes",
-            65..=1024 => "65-1024 bytes",
-            _ => "over 1 KiB",
+            1..=16 => LENGTHS[0],
+            17..=64 => LENGTHS[1],
+            65..=1024 => LENGTHS[2],
+            _ => LENGTHS[3],
         };
         match &self.key {
             None => format!("(masked: {length})"),

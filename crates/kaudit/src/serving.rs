@@ -208,10 +208,9 @@ impl Serving {
             api: api_listener.as_ref().map(Listener::local_addr),
         };
         if let (Some(listener), Some(api)) = (api_listener, api) {
-            let scans = serving
-                .storing
-                .clone()
-                .map(|storing| api::Scans::new(storing, serving.apis.clone()));
+            let scans = serving.storing.clone().map(|storing| {
+                api::Scans::new(storing, serving.apis.clone()).until(serving.stop_api.clone())
+            });
             let token = Arc::new(api.token);
             let own = match &collection {
                 Some(collection) => {

@@ -396,6 +396,12 @@ fn completion_offers_what_may_stand_there() {
         complete("ns: ", 4).value_of.as_deref(),
         Some("objectRef.namespace")
     );
+    let begun = complete("user: ali", 9);
+    assert_eq!(
+        (begun.value_of.as_deref(), &begun.replaces, begun.items.len()),
+        (Some("user.username"), &(6..9), 0),
+        "who knows the values goes on"
+    );
     assert_eq!(offered("annotat").1, ["annotations.\""]);
 }
 

@@ -145,6 +145,26 @@ fn order_stays_and_what_is_not_secret_is_left_alone() {
 }
 
 #[test]
+fn what_is_masked_stays_as_it_is_with_any_key() {
+    let body = json!({"data": {"a": "eA==", "long": "x".repeat(2000), "none": ""}, "stringData": {
+        "near": "(masked: 1-16 bytes, 0123456)", "nearer": "(masked: 1-16 bytes) ", "nearest": "(masked: 2 bytes)"}});
+    for first in [Mask::without_key(Reveal::No), masks()] {
+        let once = first.body(SECRETS, "", body.to_string().as_bytes()).into_owned();
+        let text = String::from_utf8(once.clone()).unwrap();
+        assert!(!text.contains("near\":\"(masked: 1-16 bytes, 0123456)"), "{text}");
+        for second in [
+            Mask::without_key(Reveal::No),
+            masks(),
+            Mask::keyed([8; 32], Reveal::No),
+        ] {
+            assert_eq!(second.body(SECRETS, "", &once), once);
+        }
+        assert_eq!(text.matches("(masked: ").count(), 6, "{text}");
+        assert!(!text.contains("2 bytes"), "{text}");
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_masked_as_a_whole() {
     let deep = format!("{{\"data\":{}1{}}}", "[".repeat(500), "]".repeat(500));
     for body in [&b"{\"data\":{\"p\":\"c2Vj"[..], deep.as_bytes()] {

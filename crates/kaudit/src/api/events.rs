@@ -46,12 +46,12 @@ pub(super) fn router(scans: Scans) -> Router {
 }
 
 /// What is asked for besides which events.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Wish {
     order: Order,
     limit: Option<usize>,
     after: Option<Position>,
-    reveal: Reveal,
+    mask: Mask,
 }
 
 async fn list(
@@ -80,7 +80,7 @@ async fn list(
         order,
         limit,
         after: parameters.one("cursor")?.map(cursor_of).transpose()?,
-        reveal: reveal(&parameters)?,
+        mask: mask(&parameters, &scans)?,
     };
     let mut scan = parameters.scan(super::now())?;
     if is_stream {
@@ -90,16 +90,15 @@ async fn list(
     }
     let begun = Instant::now();
     let of = scan.clone();
-    let ask =
-        move |snapshot: &Snapshot| snapshot.page(&of, wish.order, wish.limit.unwrap_or(PAGE), wish.after);
+    let (order, limit, after) = (wish.order, wish.limit.unwrap_or(PAGE), wish.after);
+    let ask = move |snapshot: &Snapshot| snapshot.page(&of, order, limit, after);
     let (page, freshness) = scans.ask(scan.cancel.clone(), ask).await?;
-    let mask = Mask::without_key(wish.reveal);
     let mut body = BytesMut::from(&br#"{"items":["#[..]);
     for (index, event) in page.events.iter().enumerate() {
         if index > 0 {
             body.put_u8(b',');
         }
-        write_item(&mut body, event, &mask);
+        write_item(&mut body, event, &wish.mask);
     }
     let next = page.next.map(cursor);
     let looked = Looked::new(&[page.stats], freshness, begun);
@@ -133,7 +132,7 @@ async fn read(
     if page.events.is_empty() {
         return Err(Problem::not_found(format!("no event is `{reference}`")));
     }
-    let mask = Mask::without_key(reveal(&parameters)?);
+    let mask = mask(&parameters, &scans)?;
     let mut body = BytesMut::from(&br#"{"items":["#[..]);
     for (index, event) in page.events.iter().enumerate() {
         if index > 0 {
@@ -156,6 +155,14 @@ fn meaning(reference: &str) -> (String, Option<u64>) {
     }
     let escaped = reference.replace('\\', "\\\\").replace('"', "\\\"");
     (format!("auditID = \"{escaped}\""), None)
+}
+
+/// How values are masked: `reveal=changes` shows which are the same.
+pub(super) fn mask(parameters: &Parameters, scans: &Scans) -> Result<Mask, Problem> {
+    match parameters.one("reveal")? {
+        Some("changes") => Ok(scans.digests.clone()),
+        _ => Ok(Mask::without_key(reveal(parameters)?)),
+    }
 }
 
 pub(super) fn reveal(parameters: &Parameters) -> Result<Reveal, Problem> {
@@ -271,7 +278,6 @@ impl Streaming {
     async fn run(&mut self, sender: &mpsc::Sender<Bytes>, freshness: Freshness) -> Bytes {
         let begun = Instant::now();
         let mut after = self.wish.after;
-        let mask = Mask::without_key(self.wish.reveal);
         self.scan.memory_budget = PIECE_BYTES;
         let budget = self.scan.time_budget;
         loop {
@@ -286,7 +292,7 @@ impl Streaming {
             };
             let mut piece = BytesMut::new();
             for event in &page.events {
-                write_item(&mut piece, event, &mask);
+                write_item(&mut piece, event, &self.wish.mask);
                 piece.put_u8(b'\n');
             }
             self.events += page.events.len();
@@ -314,6 +320,7 @@ impl Streaming {
             "events": self.events,
             "partial": partial.is_some() || error.is_some(),
             "next": next.map(cursor),
+            "seq": self.snapshot.read_to().saturating_sub(1),
         });
         if let (Some(members), Some(reason)) = (end.as_object_mut(), partial) {
             members.insert("partialReason".to_owned(), reason.into());

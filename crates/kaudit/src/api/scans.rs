@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kaudit_history::{Mask, Reveal};
 use kaudit_store::{Cancel, Completeness, ScanStats, Snapshot, StoreError};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::problem::Problem;
@@ -24,6 +26,10 @@ pub(crate) struct Scans {
     room: Arc<Semaphore>,
     /// Owns what writes the answers that come in pieces.
     pub(crate) tasks: TaskTracker,
+    /// Ends the answers that have no end of their own.
+    pub(crate) stop: CancellationToken,
+    /// Masks so that the same value looks the same, as long as this process runs.
+    pub(crate) digests: Mask,
 }
 
 /// Ends a scan when this is dropped, as the future of a request is when its client goes.
@@ -93,7 +99,15 @@ impl Scans {
             storing,
             room: Arc::new(Semaphore::new(AT_ONCE)),
             tasks,
+            stop: CancellationToken::new(),
+            digests: digests(),
         }
+    }
+
+    /// The same, whose endless answers end at `stop`.
+    pub(crate) fn until(mut self, stop: CancellationToken) -> Self {
+        self.stop = stop;
+        self
     }
 
     /// A place among those who scan, or the advice to come again.
@@ -125,6 +139,15 @@ impl Scans {
         let permit = Arc::clone(&self.room).acquire_owned().await;
         let permit = permit.map_err(|_| Problem::busy(1))?;
         run(cancel, permit, ask).await
+    }
+}
+
+/// A key that nobody else has.
+fn digests() -> Mask {
+    let mut key = [0; 32];
+    match getrandom::fill(&mut key) {
+        Ok(()) => Mask::keyed(key, Reveal::No),
+        Err(_) => Mask::without_key(Reveal::No),
     }
 }
 

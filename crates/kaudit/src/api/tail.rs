@@ -13,7 +13,7 @@ use kaudit_store::{Cancel, Order, Scan, StoredEvent};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::events::{Streamed, reveal, write_item};
+use super::events::{Streamed, mask, write_item};
 use super::problem::Problem;
 use super::scans::Scans;
 use super::selection::Parameters;
@@ -36,7 +36,7 @@ async fn tail(
 ) -> Result<Response, Problem> {
     let parameters = Parameters::parse(query.as_deref(), &["after", "reveal"], true)?;
     let scan = parameters.scan(super::now())?;
-    let mask = Mask::without_key(reveal(&parameters)?);
+    let mask = mask(&parameters, &scans)?;
     let resumed = headers
         .get("last-event-id")
         .and_then(|id| id.to_str().ok()?.parse().ok());
@@ -70,8 +70,8 @@ impl Following {
     /// Sends until nobody reads. Who reads slowly is sent the same a little later: it is all in the store.
     async fn run(mut self, sender: mpsc::Sender<Bytes>) {
         let mut grown = self.scans.storing.grown();
-        // The head goes out with the first piece.
-        let mut piece = Bytes::from_static(b": events from now on\n\n");
+        // The head goes out with the first piece, and with it what to resume after when nothing came.
+        let mut piece = self.alive("events from here on");
         loop {
             if !piece.is_empty() && sender.send(piece).await.is_err() {
                 return;
@@ -91,13 +91,19 @@ impl Following {
             }
             piece = tokio::select! {
                 () = sender.closed() => return,
+                () = self.scans.stop.cancelled() => return,
                 changed = grown.changed() => match changed {
                     Ok(()) => Bytes::new(),
                     Err(_) => return,
                 },
-                () = tokio::time::sleep(PING) => Bytes::from(format!("id: {}\n: ping\n\n", self.next.saturating_sub(1))),
+                () = tokio::time::sleep(PING) => self.alive("ping"),
             };
         }
+    }
+
+    /// What is no event, and the last record that was looked at.
+    fn alive(&self, comment: &str) -> Bytes {
+        Bytes::from(format!("id: {}\n: {comment}\n\n", self.next.saturating_sub(1)))
     }
 
     /// The events of the next records, in their order.

@@ -136,8 +136,8 @@ impl Looked {
     fn scanned(self, events: u64) -> Scanned {
         Scanned {
             events,
-            strays: 0,
             partial: self.partial.then(|| self.partial_reason.unwrap_or_default()),
+            ..Scanned::default()
         }
     }
 }
@@ -222,15 +222,11 @@ pub(crate) fn compare(
         looked: Looked,
     }
     #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
     struct One {
         field: String,
         value: Value,
         selection: u64,
         baseline: u64,
-        selection_share: f64,
-        baseline_share: f64,
-        lift: Option<f64>,
     }
     let mut parameters = Parameters::of(question)
         .with("with", baseline)
@@ -239,16 +235,19 @@ pub(crate) fn compare(
         parameters = parameters.with("field", &column.name());
     }
     let answer: Answer = read(remote, remote.document("/api/v1/compare", &parameters)?)?;
+    // The shares are made of the counts again: what is read of a fraction's digits is not always the same fraction.
     let differences = answer.differences.into_iter().map(|one| {
+        let selection_share = share(one.selection, answer.selection);
+        let baseline_share = share(one.baseline, answer.baseline);
         Ok(Difference {
             column: Column::from_name(&one.field)
                 .ok_or_else(|| odd(remote, anyhow!("`{}` is no field", one.field)))?,
             key: key(one.value),
             selection: one.selection,
             baseline: one.baseline,
-            selection_share: one.selection_share,
-            baseline_share: one.baseline_share,
-            lift: one.lift,
+            selection_share,
+            baseline_share,
+            lift: (one.baseline > 0).then(|| selection_share / baseline_share),
         })
     });
     let comparison = Comparison {
@@ -258,6 +257,12 @@ pub(crate) fn compare(
         differences: differences.collect::<Result<_, Failure>>()?,
     };
     Ok((comparison, answer.looked.scanned(answer.selection)))
+}
+
+fn share(count: u64, of: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "as the server divides them")]
+    let (count, of) = (count as f64, of.max(1) as f64);
+    count / of
 }
 
 fn read<T: serde::de::DeserializeOwned>(remote: &Remote, document: Value) -> Result<T, Failure> {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use super::found::{Found, Order, Whence};
-use super::scan::{Fold, Question, Scanned};
+use super::scan::{Fold, Masking, Question, Scanned};
 use crate::exit::Failure;
 
 /// An answer in one piece that is longer is not read.
@@ -52,6 +52,14 @@ impl Parameters {
         self.0.push('=');
         self.0.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
         self
+    }
+
+    fn masked(self, masking: Masking) -> Self {
+        match masking {
+            Masking::Lengths => self,
+            Masking::Digests => self.with("reveal", "changes"),
+            Masking::Revealed => self.with("reveal", "true"),
+        }
     }
 
     /// What a question asks for.
@@ -113,9 +121,7 @@ impl Remote {
         if let Some(most) = question.most {
             parameters = parameters.with("limit", &most.to_string());
         }
-        if question.is_revealed {
-            parameters = parameters.with("reveal", "true");
-        }
+        parameters = parameters.masked(question.masking);
         let mut scanned = Scanned::default();
         let mut block = 0;
         self.runtime.block_on(async {
@@ -144,6 +150,7 @@ impl Remote {
             if let Some(error) = end.error {
                 return Err(self.lost(anyhow!(error)));
             }
+            scanned.last = end.seq;
             scanned.partial = end.partial.then(|| end.partial_reason.unwrap_or_default());
             Ok(())
         })?;
@@ -151,26 +158,22 @@ impl Remote {
     }
 
     /// Events as they come, from after the record `after` or from now on, until the fold wants no more or the
-    /// connection ends. Answers the last one.
+    /// connection ends; `after` is then what the next time is to begin after.
     pub(crate) fn tail<F: Fold>(
         &self,
         question: &Question,
-        after: Option<u64>,
+        after: &mut Option<u64>,
         fold: &mut F,
-    ) -> Result<Option<u64>, Failure> {
-        let mut parameters = Parameters::of(question);
-        if question.is_revealed {
-            parameters = parameters.with("reveal", "true");
-        }
-        if let Some(after) = after {
+    ) -> Result<(), Failure> {
+        let mut parameters = Parameters::of(question).masked(question.masking);
+        if let Some(after) = *after {
             parameters = parameters.with("after", &after.to_string());
         }
-        let mut last = after;
         let mut block = 0;
         self.runtime.block_on(async {
             let body = self.get("/api/v1/tail", &parameters, "text/event-stream").await?;
             let mut lines = Lines::new(body);
-            let (mut data, mut is_error) = (BytesMut::new(), false);
+            let (mut data, mut is_error, mut id) = (BytesMut::new(), false, None);
             while let Some(line) = lines.next(self).await? {
                 if line.is_empty() {
                     if is_error {
@@ -179,11 +182,12 @@ impl Remote {
                     }
                     let item = data.split().freeze();
                     if item.is_empty() {
+                        *after = id.take().or(*after);
                         continue;
                     }
                     if let Line::Item(item) = Line::read(&item).map_err(|error| self.lost(error))? {
-                        last = item.whence.seq.or(last);
                         fold.found(item.found());
+                        *after = id.take().or(item.whence.seq).or(*after);
                         if !fold.end_of_block(block) {
                             return Ok(());
                         }
@@ -191,13 +195,16 @@ impl Remote {
                     }
                 } else if let Some(text) = line.strip_prefix(b"data:") {
                     data.extend_from_slice(text.strip_prefix(b" ").unwrap_or(text));
+                } else if let Some(text) = line.strip_prefix(b"id:") {
+                    id = std::str::from_utf8(text)
+                        .ok()
+                        .and_then(|text| text.trim().parse().ok());
                 } else if let Some(kind) = line.strip_prefix(b"event:") {
                     is_error = kind.trim_ascii() == b"error";
                 }
             }
             Ok(())
-        })?;
-        Ok(last)
+        })
     }
 
     /// Where it is.
@@ -336,6 +343,8 @@ struct Item {
 struct End {
     partial: bool,
     partial_reason: Option<String>,
+    /// The last record that was looked at.
+    seq: Option<u64>,
     error: Option<String>,
 }
 

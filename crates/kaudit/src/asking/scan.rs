@@ -50,10 +50,22 @@ pub(crate) struct Question {
     /// are.
     pub(crate) most: Option<usize>,
     pub(crate) order: Order,
-    /// A server does not mask values.
-    pub(crate) is_revealed: bool,
     /// A server sends the requests to its own API, too.
     pub(crate) has_hidden: bool,
+    /// How a server masks values.
+    pub(crate) masking: Masking,
+}
+
+/// What a server does with values that nobody should read in passing. What it masked is not masked again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Masking {
+    /// It shows how long they are.
+    #[default]
+    Lengths,
+    /// It also shows which are the same.
+    Digests,
+    /// It does not mask them.
+    Revealed,
 }
 
 /// What a scan met.
@@ -65,6 +77,8 @@ pub(crate) struct Scanned {
     pub(crate) strays: u64,
     /// Why a server did not look at everything, if it did not.
     pub(crate) partial: Option<String>,
+    /// The last record that a server has looked at.
+    pub(crate) last: Option<u64>,
 }
 
 impl Question {
@@ -75,8 +89,8 @@ impl Question {
             filter,
             most: None,
             order: Order::Oldest,
-            is_revealed: false,
             has_hidden: false,
+            masking: Masking::Lengths,
         }
     }
 
@@ -92,7 +106,15 @@ impl Question {
 
     /// The same of a server that does not mask values.
     pub(crate) const fn revealed(mut self, is_revealed: bool) -> Self {
-        self.is_revealed = is_revealed;
+        if is_revealed {
+            self.masking = Masking::Revealed;
+        }
+        self
+    }
+
+    /// The same of a server whose masked values can be compared.
+    pub(crate) const fn comparable(mut self) -> Self {
+        self.masking = Masking::Digests;
         self
     }
 
@@ -173,6 +195,7 @@ pub(crate) fn scan<F: Fold>(
         events: shared.events.into_inner(),
         strays: shared.strays.into_inner() + progress.strays.load(Ordering::Relaxed),
         partial: None,
+        last: None,
     };
     Ok((folds, scanned))
 }

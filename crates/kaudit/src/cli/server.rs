@@ -137,7 +137,8 @@ impl Server {
             return Ok(body);
         }
         let status: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let message = status.get("message").and_then(Value::as_str);
+        let text = |name: &str| status.get(name).and_then(Value::as_str);
+        let message = text("message").or_else(|| text("detail"));
         let message = message.unwrap_or("no reason given").to_owned();
         Err(match code {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::not_allowed(anyhow!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use kaudit_history::{Mask, Reveal};
 
-use super::ask::Selection;
+use super::ask::{self, Selection};
 use super::query::write_one;
 use super::server::Server;
 use super::show::{self, Columns, Growing, TableStyle};
@@ -82,7 +82,6 @@ struct Printing {
     table: Growing,
     mask: Mask,
     left: Option<u64>,
-    last: Option<u64>,
     printed: Result<(), Failure>,
     is_open: bool,
 }
@@ -93,7 +92,6 @@ impl Fold for Printing {
             return;
         }
         let Some(hit) = found.keep() else { return };
-        self.last = Some(hit.number);
         let mut out = Vec::new();
         match self.format {
             Format::Table | Format::Wide => out.extend_from_slice(self.table.line(&hit.row()).as_bytes()),
@@ -144,7 +142,6 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
         columns,
         mask: Mask::without_key(if flags.reveal { Reveal::Yes } else { Reveal::No }),
         left: flags.limit,
-        last: None,
         printed: Ok(()),
         is_open: true,
     };
@@ -165,25 +162,23 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
             .revealed(is_revealed)
             .with_hidden(has_hidden);
         question.order = Order::Oldest;
-        printing = remote.scan(&question, printing)?.0;
-        after = printing.last;
+        let scanned;
+        (printing, scanned) = remote.scan(&question, printing)?;
+        ask::tell_strays(&scanned);
+        after = scanned.last;
     }
     let question = Question::new(filter)
         .revealed(is_revealed)
         .with_hidden(has_hidden);
     let mut pause = PAUSE;
     while printing.wants_more() {
-        match remote.tail(&question, after, &mut printing) {
-            Ok(last) => {
-                after = last;
-                pause = PAUSE;
-            }
+        match remote.tail(&question, &mut after, &mut printing) {
+            Ok(()) => pause = PAUSE,
             // What never worked will not work by itself.
-            Err(failure) if after.is_none() && printing.last.is_none() => return Err(failure),
+            Err(failure) if after.is_none() => return Err(failure),
             Err(failure) if failure.exit != Exit::Unreachable => return Err(failure),
             Err(failure) => say(format_args!("note: {failure}; trying again")),
         }
-        after = printing.last.or(after);
         if printing.wants_more() {
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);

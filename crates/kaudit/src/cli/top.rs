@@ -189,7 +189,8 @@ fn first_seen(flags: &Flags, time: &str, column: &Column) -> Result<(Values, Sca
     let known: HashSet<&Key> = old.entries.iter().map(|(key, _)| key).collect();
     new.entries.retain(|(key, _)| !known.contains(key));
     new.distinct = u64::try_from(new.entries.len()).unwrap_or(u64::MAX);
-    new.is_exact &= old.is_exact;
+    // What a server did not tell of is not known to be new.
+    new.is_exact &= old.is_exact && old.beyond == 0 && new.beyond == 0;
     if flags.limit > 0 {
         let hidden = new.entries.split_off(flags.limit.min(new.entries.len()));
         new.beyond = hidden.iter().map(|(_, count)| count).sum();

@@ -90,8 +90,9 @@ pub fn complete(text: &str, cursor: usize) -> Completions {
             found.offer(want, typed);
         }
     }
-    // Behind a whole field, its operators; they replace nothing.
-    if found.items.is_empty() || Column::from_name(typed).is_some() {
+    // Behind a whole field, its operators; they replace nothing. A value that is not known here may be begun, though.
+    let is_value = found.value_of.is_some();
+    if (found.items.is_empty() && !is_value) || Column::from_name(typed).is_some() {
         let more: Vec<_> = wants.iter().filter(|(at, _)| *at == end && start < end).collect();
         if !more.is_empty() {
             found = Completions {

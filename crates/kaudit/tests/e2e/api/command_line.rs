@@ -1,0 +1,275 @@
+//! What the command line answers from files and from a server.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use super::Running;
+
+const EVER: [&str; 2] = ["--since", "2020-01-01"];
+
+fn kaudit(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kaudit"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// The same without the hashes of masked values, whose key nobody keeps.
+fn undigested(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.windows(9).position(|window| window == b"(masked: ") {
+        let end = at + rest[at..].iter().position(|byte| *byte == b')').unwrap();
+        let mark = &rest[at..end];
+        let length = mark.iter().position(|byte| *byte == b',').unwrap_or(mark.len());
+        out.extend_from_slice(&rest[..at + length]);
+        rest = &rest[end..];
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+/// Asks both and compares what they print and how they end.
+#[track_caller]
+fn same(running: &Running, arguments: &[&str]) -> String {
+    let from = running.log.to_str().unwrap();
+    let online = running.process.ask(arguments);
+    let offline = kaudit(&[arguments, &["--from", from]].concat());
+    let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(
+        online.status.code(),
+        offline.status.code(),
+        "{arguments:?}: {} and {}",
+        said(&online),
+        said(&offline)
+    );
+    let is_same = undigested(&online.stdout) == undigested(&offline.stdout);
+    let (online, offline) = (text(&online), text(&offline));
+    if !is_same {
+        let mut lines = online.lines().zip(offline.lines());
+        let other = lines.find(|(online, offline)| online != offline);
+        panic!(
+            "{arguments:?}: {} and {} lines, first {other:?}",
+            online.lines().count(),
+            offline.lines().count()
+        );
+    }
+    offline
+}
+
+#[test]
+fn questions_have_the_same_answers_from_a_server_and_from_files() {
+    let running = Running::with("rr-all", "{sealAfter: 20ms}");
+    let asked = |arguments: &[&str]| {
+        let text = same(&running, &[arguments, &EVER[..]].concat());
+        assert!(!text.is_empty(), "{arguments:?} prints nothing");
+        text
+    };
+    for filter in [
+        "",
+        "responseStatus.code >= 400",
+        "verb: delete and objectRef.resource: secrets",
+        "not stage: RequestReceived and user.username: *@example.com",
+        "\"alice\"",
+        "objectRef.name~\"^kube-.*\"",
+    ] {
+        for output in ["ndjson", "csv", "json", "yaml", "raw", "sentence"] {
+            for order in ["newest", "oldest"] {
+                asked(&["query", filter, "--order", order, "-o", output]);
+            }
+        }
+        asked(&["query", filter, "--count"]);
+        for field in ["user.username", "responseStatus.code", "user.groups", "sourceIP"] {
+            asked(&["top", field, filter, "-o", "json"]);
+            asked(&["top", field, filter, "-o", "csv", "--limit", "3"]);
+            asked(&["top", field, filter, "--limit", "0"]);
+        }
+        asked(&["compare", filter, "-o", "json"]);
+        asked(&[
+            "compare",
+            filter,
+            "--fields",
+            "verb,user.username",
+            "--limit",
+            "5",
+        ]);
+    }
+    asked(&["query", "--limit", "5", "--columns", "time,verb,user,object"]);
+    asked(&["query", "nginx", "--bodies", "--count"]);
+    asked(&[
+        "query",
+        "--humans",
+        "-r",
+        "secrets",
+        "--verb",
+        "create,delete",
+        "-o",
+        "ndjson",
+        "--order",
+        "oldest",
+        "--reveal",
+    ]);
+    asked(&["query", "-n", "kube-system", "--code", ">=400", "-o", "markdown"]);
+    asked(&["compare", "nginx", "--bodies", "--with", "system", "-o", "json"]);
+    asked(&["actor", "alice@example.com"]);
+    asked(&[
+        "actor",
+        "system:serviceaccount:kube-system:deployment-controller",
+        "-o",
+        "json",
+    ]);
+    running.process.stop();
+}
+
+#[test]
+fn objects_and_events_are_told_alike_by_a_server_and_by_files() {
+    let running = Running::with("rr-all", "{sealAfter: 20ms}");
+    let object = |event: &Value| {
+        let text = |name: &str| event["objectRef"][name].as_str().unwrap_or_default().to_owned();
+        (text("resource"), text("namespace"), text("name"))
+    };
+    for resource in ["secrets", "deployments", "configmaps", "serviceaccounts"] {
+        let event = running.events.iter().find(|event| {
+            event["objectRef"]["resource"] == resource
+                && !object(event).2.is_empty()
+                && ["update", "patch"].contains(&event["verb"].as_str().unwrap())
+                && event["responseStatus"]["code"] == 200
+        });
+        let Some(event) = event else { continue };
+        let (_, namespace, name) = object(event);
+        let named = format!("{resource}/{name}");
+        for command in [
+            &["history", &named, "-n", &namespace][..],
+            &["history", &named, "-n", &namespace, "--diff", "--all"],
+            &["history", &named, "-n", &namespace, "-o", "json"],
+            &["blame", &named, "-n", &namespace],
+            &["blame", &named, "-n", &namespace, "-o", "json"],
+        ] {
+            let text = same(&running, &[command, &EVER[..]].concat());
+            assert!(!text.is_empty(), "{command:?}");
+        }
+        let audit_id = event["auditID"].as_str().unwrap();
+        for output in ["json", "raw"] {
+            same(&running, &["event", audit_id, "-o", output]);
+        }
+        same(&running, &["event", audit_id, "-o", "json", "--reveal"]);
+    }
+    let listed = running
+        .process
+        .ask(&["query", "verb: delete", "-o", "name", "--since", "2020-01-01"]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let shown = running
+        .process
+        .ask(&["event", listed.lines().next().unwrap(), "-o", "json"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["items"][0]["verb"], "delete");
+    assert_eq!(shown["items"].as_array().unwrap().len(), 1);
+    running.process.stop();
+}
+
+#[test]
+fn how_a_question_ends_is_told_by_the_exit_code() {
+    let running = Running::with("mixed", "{sealAfter: 1h}");
+    let code = |arguments: &[&str]| {
+        let output = running.process.ask(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code().unwrap(), said)
+    };
+    for command in [
+        &["query", "usrname: a"][..],
+        &["top", "verb", "usrname: a"],
+        &["compare", "verb: ("],
+        &["tail", "verb: ("],
+    ] {
+        assert_eq!(code(command).0, 2, "{command:?}");
+    }
+    assert_eq!(code(&["top", "usrname"]).0, 2);
+    assert_eq!(
+        code(&["query", "verb: nothing", "--since", "2020-01-01", "--exit-status"]).0,
+        1
+    );
+    assert_eq!(code(&["query", "verb: nothing", "--since", "2020-01-01"]).0, 0);
+    assert_eq!(
+        code(&["query", "verb: get", "--since", "2020-01-01", "--exit-status"]).0,
+        0
+    );
+    assert_eq!(
+        code(&["top", "verb", "verb: nothing", "--since", "2020-01-01", "-e"]).0,
+        1
+    );
+    assert_eq!(code(&["event", "00000000-0000-0000-0000-000000000000"]).0, 1);
+    let (_, said) = code(&["query", "verb: get"]);
+    assert!(said.contains("of the last 24 hours"), "{said}");
+
+    let other = running.folder.path().join("other");
+    std::fs::write(
+        &other,
+        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n",
+    )
+    .unwrap();
+    let other = other.to_str().unwrap();
+    let token = running.process.token.to_str().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}", closed.local_addr().unwrap());
+    drop(closed);
+    for command in [
+        &["query"][..],
+        &["query", "--count"],
+        &["top", "verb"],
+        &["compare", "verb: get"],
+        &["event", "x"],
+        &["history", "deploy/x", "-n", "y"],
+        &["blame", "deploy/x", "-n", "y"],
+        &["actor", "x"],
+        &["tail"],
+    ] {
+        let bad = kaudit(
+            &[
+                command,
+                &["--server", &running.process.api, "--token-file", other],
+            ]
+            .concat(),
+        );
+        assert_eq!(bad.status.code(), Some(4), "{command:?}: {bad:?}");
+        let lost = kaudit(&[command, &["--server", &nobody, "--token-file", token]].concat());
+        assert_eq!(lost.status.code(), Some(3), "{command:?}: {lost:?}");
+        let said = String::from_utf8_lossy(&lost.stderr).into_owned();
+        assert!(said.contains("no kaudit answers at"), "{said}");
+    }
+    running.process.stop();
+}
+
+#[test]
+fn a_tail_with_a_limit_ends_by_itself() {
+    let running = Running::with("mixed", "{sealAfter: 1h}");
+    let output = running
+        .process
+        .ask(&["tail", "--limit", "2", "--since", "2020-01-01", "-o", "ndjson"]);
+    assert!(output.status.success(), "{output:?}");
+    let lines: Vec<Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2);
+    let oldest = running.process.ask(&[
+        "query",
+        "--order",
+        "oldest",
+        "--limit",
+        "2",
+        "--since",
+        "2020-01-01",
+        "-o",
+        "ndjson",
+    ]);
+    let oldest: Vec<Value> = String::from_utf8(oldest.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines, oldest);
+    running.process.stop();
+}
