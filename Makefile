@@ -7,7 +7,7 @@ SOAK_SECONDS ?= 300
 TORTURE_SEEDS ?= 100000
 ARGS ?=
 
-.PHONY: help run build test lint fmt clippy doc deny bench bench-data bench-query fuzz soak torture
+.PHONY: help run build test lint fmt clippy doc deny bench bench-data bench-query fuzz soak torture interop
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,3 +58,9 @@ soak: ## an audit receiver that is down and fails in every way for SOAK_SECONDS 
 
 torture: ## the faults of docs/reliability.md at length, as root about an hour: kills, full disks, power cuts; prints a table
 	bash .ci/torture $(TORTURE_SEEDS)
+
+INTEROP_KAUDIT = $${CARGO_TARGET_DIR:-target}/debug/kaudit
+
+interop: ## the store's files read with DuckDB (from PyPI) and compared with the real logs they were made from
+	$(CARGO) build --package kaudit --bin kaudit
+	bash interop/run "$(INTEROP_KAUDIT)"
