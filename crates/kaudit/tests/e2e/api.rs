@@ -4,6 +4,7 @@ mod answers;
 mod command_line;
 mod follow;
 mod http;
+mod objects;
 
 use std::path::PathBuf;
 

@@ -188,3 +188,18 @@ pub(super) fn encoded(text: &str) -> String {
     }
     out
 }
+
+/// The code of a request to `address` that names `host` and shows `token`.
+pub(super) fn code_of(address: &str, host: &str, token: &str) -> u16 {
+    use std::io::{Read as _, Write as _};
+
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET /api/v1/count HTTP/1.0\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
