@@ -95,12 +95,13 @@ fn is_masked(text: &str) -> bool {
     else {
         return false;
     };
-    let is_hash = |text: &str| text.len() == 8 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_hash =
+        |text: &str| text.len() == 8 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     inner == "empty"
         || LENGTHS.iter().any(|length| {
-            inner.strip_prefix(length).is_some_and(|rest| {
-                rest.is_empty() || rest.strip_prefix(", ").is_some_and(is_hash)
-            })
+            inner
+                .strip_prefix(length)
+                .is_some_and(|rest| rest.is_empty() || rest.strip_prefix(", ").is_some_and(is_hash))
         })
 }
 

@@ -4,6 +4,7 @@ mod check;
 mod counts;
 mod events;
 mod import;
+mod openapi;
 mod problem;
 mod scans;
 mod selection;
@@ -61,6 +62,7 @@ pub(crate) fn router(
     sinks
         .merge(sources)
         .merge(store)
+        .merge(openapi::router())
         .fallback(async || {
             StatusError::new(
                 StatusCode::NOT_FOUND,

@@ -152,7 +152,11 @@ fn what_is_masked_stays_as_it_is_with_any_key() {
         let once = first.body(SECRETS, "", body.to_string().as_bytes()).into_owned();
         let text = String::from_utf8(once.clone()).unwrap();
         assert!(!text.contains("near\":\"(masked: 1-16 bytes, 0123456)"), "{text}");
-        for second in [Mask::without_key(Reveal::No), masks(), Mask::keyed([8; 32], Reveal::No)] {
+        for second in [
+            Mask::without_key(Reveal::No),
+            masks(),
+            Mask::keyed([8; 32], Reveal::No),
+        ] {
             assert_eq!(second.body(SECRETS, "", &once), once);
         }
         assert_eq!(text.matches("(masked: ").count(), 6, "{text}");

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kaudit_history::{Mask, Reveal};
 use kaudit_store::{Cancel, Completeness, ScanStats, Snapshot, StoreError};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use kaudit_history::{Mask, Reveal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 

@@ -193,7 +193,9 @@ impl Remote {
                 } else if let Some(text) = line.strip_prefix(b"data:") {
                     data.extend_from_slice(text.strip_prefix(b" ").unwrap_or(text));
                 } else if let Some(text) = line.strip_prefix(b"id:") {
-                    id = std::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok());
+                    id = std::str::from_utf8(text)
+                        .ok()
+                        .and_then(|text| text.trim().parse().ok());
                 } else if let Some(kind) = line.strip_prefix(b"event:") {
                     is_error = kind.trim_ascii() == b"error";
                 }

@@ -69,7 +69,9 @@ impl Object {
         })?;
         let about = Filter::parse(&about(&target), ask::now())
             .map_err(|_| Failure::usage(anyhow!("`{}` is no name of a resource", target.resource)))?;
-        let question = Question::new(self.times.narrow(about, ask::now())?).comparable().revealed(self.reveal);
+        let question = Question::new(self.times.narrow(about, ask::now())?)
+            .comparable()
+            .revealed(self.reveal);
         let make = || Keeping {
             target: &target,
             newest: Newest::new(Order::Newest, MOST, MOST_BYTES),

@@ -2,6 +2,7 @@
 
 mod answers;
 mod command_line;
+mod description;
 mod follow;
 mod http;
 
@@ -37,10 +38,7 @@ impl Running {
             .filter(|line| !line.is_empty())
             .map(<[u8]>::to_vec)
             .collect();
-        let events = lines
-            .iter()
-            .map(|line| json_of(line))
-            .collect();
+        let events = lines.iter().map(|line| json_of(line)).collect();
         let sections = format!(
             "collect:\n  files: [{{instance: cp-1, path: {}}}]\nstore: {store}\n",
             log.display()
@@ -77,9 +75,7 @@ impl Running {
     /// All items of a stream, and its end.
     #[track_caller]
     fn streamed(&self, target: &str) -> (Vec<Value>, Value) {
-        let answer = self
-            .client
-            .get(target, &[("accept", "application/x-ndjson")]);
+        let answer = self.client.get(target, &[("accept", "application/x-ndjson")]);
         assert_eq!(answer.code, 200, "{target}: {}", answer.text());
         assert_eq!(answer.kind, "application/x-ndjson");
         let text = answer.text();
@@ -122,20 +118,23 @@ const FILTERS: [(&str, IsMeant); 8] = [
     ("objectRef.resource: secrets", |event| {
         event["objectRef"]["resource"] == "secrets"
     }),
-    ("not stage: RequestReceived", |event| event["stage"] != "RequestReceived"),
+    ("not stage: RequestReceived", |event| {
+        event["stage"] != "RequestReceived"
+    }),
     ("not objectRef.namespace: *", |event| {
-        event["objectRef"]["namespace"]
-            .as_str()
-            .is_none_or(str::is_empty)
+        event["objectRef"]["namespace"].as_str().is_none_or(str::is_empty)
     }),
     ("user.username: system:*", |event| {
         let user = event["user"]["username"].as_str().unwrap_or_default();
         user.starts_with("system:")
     }),
-    ("verb: (create or update) and responseStatus.code < 300", |event| {
-        (event["verb"] == "create" || event["verb"] == "update")
-            && event["responseStatus"]["code"]
-                .as_i64()
-                .is_some_and(|code| code < 300)
-    }),
+    (
+        "verb: (create or update) and responseStatus.code < 300",
+        |event| {
+            (event["verb"] == "create" || event["verb"] == "update")
+                && event["responseStatus"]["code"]
+                    .as_i64()
+                    .is_some_and(|code| code < 300)
+        },
+    ),
 ];

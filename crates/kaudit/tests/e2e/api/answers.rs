@@ -76,10 +76,11 @@ fn what_cannot_be_answered_is_refused_with_the_reason() {
 fn a_filter_that_does_not_parse_is_told_as_the_command_line_tells_it() {
     let running = Running::with("mixed", UNSEALED);
     for filter in ["usrname: a", "verb: (get", "responseStatus.code > x", "verb:"] {
-        let answer = running
-            .client
-            .get(&target("events", &[("q", filter)]), &[]);
-        assert_eq!((answer.code, answer.kind.as_str()), (400, "application/problem+json"));
+        let answer = running.client.get(&target("events", &[("q", filter)]), &[]);
+        assert_eq!(
+            (answer.code, answer.kind.as_str()),
+            (400, "application/problem+json")
+        );
         let answer = answer.json();
         let told = answer["diagnostics"].as_array().unwrap();
         assert!(!told.is_empty(), "{answer}");
@@ -94,20 +95,30 @@ fn a_filter_that_does_not_parse_is_told_as_the_command_line_tells_it() {
         }
         let checked = running
             .client
-            .post("/api/v1/query/check", &json!({"q": filter}).to_string())
+            .send("POST", "/api/v1/query/check", &json!({"q": filter}).to_string())
             .json();
         assert_eq!(checked["valid"], false);
         assert_eq!(checked["diagnostics"], answer["diagnostics"]);
     }
     let good = running
         .client
-        .post("/api/v1/query/check", r#"{"q":"verb:get AND  stage:Panic"}"#)
+        .send(
+            "POST",
+            "/api/v1/query/check",
+            r#"{"q":"verb:get AND  stage:Panic"}"#,
+        )
         .json();
     assert_eq!(
         good,
         json!({"valid": true, "diagnostics": [], "printed": "verb: get and stage: Panic"})
     );
-    assert_eq!(running.client.post("/api/v1/query/check", "verb: get").code, 400);
+    assert_eq!(
+        running
+            .client
+            .send("POST", "/api/v1/query/check", "verb: get")
+            .code,
+        400
+    );
     running.process.stop();
 }
 
@@ -122,11 +133,7 @@ fn counts_facets_and_curves_are_what_a_walk_over_the_log_counts() {
             });
         }
         for (filter, is_meant) in FILTERS {
-            let meant: Vec<&Value> = running
-                .events
-                .iter()
-                .filter(|event| is_meant(event))
-                .collect();
+            let meant: Vec<&Value> = running.events.iter().filter(|event| is_meant(event)).collect();
             assert!(!meant.is_empty(), "{filter} tells nothing");
             counts_are(&running, filter, &meant);
         }
@@ -162,10 +169,10 @@ fn counts_are(running: &Running, filter: &str, meant: &[&Value]) {
         let mut expected: BTreeMap<String, u64> = BTreeMap::new();
         for event in meant {
             // What is empty is absent.
-                let value = Some(of(event)).filter(|value| *value != "");
-                *expected
-                    .entry(value.unwrap_or(&Value::Null).to_string())
-                    .or_default() += 1;
+            let value = Some(of(event)).filter(|value| *value != "");
+            *expected
+                .entry(value.unwrap_or(&Value::Null).to_string())
+                .or_default() += 1;
         }
         let values = facet["values"].as_array().unwrap();
         let found: BTreeMap<String, u64> = values
@@ -178,10 +185,16 @@ fn counts_are(running: &Running, filter: &str, meant: &[&Value]) {
         assert!(counts.is_sorted_by(|one, next| one >= next), "{counts:?}");
         // What a shorter list leaves out, it counts.
         let field = facet["field"].as_str().unwrap();
-        let short = running.json(&target("facets", &[("q", filter), ("field", field), ("limit", "1")]));
+        let short = running.json(&target(
+            "facets",
+            &[("q", filter), ("field", field), ("limit", "1")],
+        ));
         let short = &short["facets"][0];
         let first = short["values"][0]["events"].as_u64().unwrap();
-        assert_eq!(first + short["beyond"].as_u64().unwrap(), counts.iter().sum::<u64>());
+        assert_eq!(
+            first + short["beyond"].as_u64().unwrap(),
+            counts.iter().sum::<u64>()
+        );
     }
 
     let histogram = running.json(&target(
@@ -311,9 +324,7 @@ fn a_stream_is_the_log_byte_for_byte_where_it_is_revealed_and_masked_otherwise()
     let running = Running::with("rr-all", SEALED);
     let of = |reveal: &str| -> BTreeSet<Vec<u8>> {
         let target = format!("/api/v1/events?reveal={reveal}");
-        let answer = running
-            .client
-            .get(&target, &[("accept", "application/x-ndjson")]);
+        let answer = running.client.get(&target, &[("accept", "application/x-ndjson")]);
         let mut lines: Vec<&[u8]> = answer.body.split(|byte| *byte == b'\n').collect();
         assert_eq!(lines.pop(), Some(&b""[..]));
         let end: Value = serde_json::from_slice(lines.pop().unwrap()).unwrap();
@@ -345,7 +356,13 @@ fn a_stream_is_the_log_byte_for_byte_where_it_is_revealed_and_masked_otherwise()
         assert!(event.to_string().contains("(masked"), "{event}");
         let kind = event["objectRef"]["resource"].as_str().unwrap();
         assert!(
-            ["secrets", "serviceaccounts", "tokenreviews", "certificatesigningrequests"].contains(&kind),
+            [
+                "secrets",
+                "serviceaccounts",
+                "tokenreviews",
+                "certificatesigningrequests"
+            ]
+            .contains(&kind),
             "{kind}"
         );
     }
@@ -357,7 +374,8 @@ fn an_event_of_many_lines_is_one_line_of_a_stream() {
     let running = Running::with("mixed", UNSEALED);
     let mut event = running.events[0].clone();
     event["auditID"] = json!("11111111-2222-3333-4444-555555555555");
-    let list = json!({"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": {}, "items": [event]});
+    let list =
+        json!({"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": {}, "items": [event]});
     let path = running.folder.path().join("list.json");
     std::fs::write(&path, format!("{list:#}\n")).unwrap();
     let output = running.process.ask(&[
@@ -369,7 +387,10 @@ fn an_event_of_many_lines_is_one_line_of_a_stream() {
         path.to_str().unwrap(),
     ]);
     assert!(output.status.success(), "{output:?}");
-    let filter = target("events", &[("q", "auditID: 11111111-2222-3333-4444-555555555555")]);
+    let filter = target(
+        "events",
+        &[("q", "auditID: 11111111-2222-3333-4444-555555555555")],
+    );
     for reveal in ["&reveal=true", ""] {
         let (items, _) = running.streamed(&format!("{filter}{reveal}"));
         assert_eq!(items.len(), 1);
@@ -414,7 +435,10 @@ fn fields_operators_and_values_are_suggested() {
     assert!(users.contains(&"alice@example.com".to_owned()), "{users:?}");
     assert!(!users.contains(&"bob@example.com".to_owned()), "{users:?}");
     let verbs = texts("verb: ");
-    assert!(verbs.contains(&"get".to_owned()) && verbs.contains(&"watch".to_owned()), "{verbs:?}");
+    assert!(
+        verbs.contains(&"get".to_owned()) && verbs.contains(&"watch".to_owned()),
+        "{verbs:?}"
+    );
     running.process.stop();
 }
 

@@ -108,5 +108,8 @@ fn clients_that_leave_stop_nobody() {
     }
     // An end with an open tail is an end.
     running.process.stop();
-    assert!(tail.line().is_none_or(|line| line.is_empty() || line.starts_with(':')));
+    assert!(
+        tail.line()
+            .is_none_or(|line| line.is_empty() || line.starts_with(':'))
+    );
 }
