@@ -272,7 +272,7 @@ impl Operation {
             "responses": responses,
         });
         if let (Some((kind, schema)), Some(members)) = (self.body, operation.as_object_mut()) {
-            let content = answer("", &[(kind, schema)])["content"].take();
+            let content = content(&[(kind, schema)]);
             members.insert(
                 "requestBody".to_owned(),
                 json!({"required": true, "content": content}),
@@ -335,15 +335,17 @@ impl Operation {
     }
 }
 
-fn answer(description: &str, content: &[(&str, &str)]) -> Value {
-    let content: Map<String, Value> = content
-        .iter()
+fn answer(description: &str, of: &[(&str, &str)]) -> Value {
+    json!({"description": description, "content": content(of)})
+}
+
+fn content(of: &[(&str, &str)]) -> Map<String, Value> {
+    of.iter()
         .map(|(kind, schema)| {
             let schema = json!({"schema": {"$ref": format!("#/components/schemas/{schema}")}});
             ((*kind).to_owned(), schema)
         })
-        .collect();
-    json!({"description": description, "content": content})
+        .collect()
 }
 
 #[cfg(test)]

@@ -221,7 +221,7 @@ mod tests {
                 .unwrap();
         assert_eq!(
             scan.filter.to_string(),
-            "verb: get and stageTimestamp >= 2026-11-25T08:46:40Z and stageTimestamp < 2026-11-25T12:00:00Z"
+            "verb: get and stageTimestamp >= 2026-11-25T08:46:40.000000Z and stageTimestamp < 2026-11-25T12:00:00.000000Z"
         );
         assert_eq!(scan.clusters, Some(vec!["a".to_owned(), "b/c".to_owned()]));
         assert_eq!(scan.time_budget, Some(BUDGET));
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn own_reads_are_left_out_unless_asked_for() {
-        assert_eq!(parse("").unwrap().filter.to_string(), "not source = kaudit");
+        assert_eq!(parse("").unwrap().filter.to_string(), "not source: kaudit");
     }
 
     #[test]
