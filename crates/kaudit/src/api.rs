@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 pub(crate) use self::import::{KeptPart, Known, parameter_of};
+use self::openapi::Part;
 use self::problem::Problem;
 pub(crate) use self::scans::Scans;
 pub(crate) use self::sources::{Signal, Sources};
@@ -44,6 +45,11 @@ pub(crate) fn router(
     scans: Option<Scans>,
     token: Arc<Token>,
 ) -> Router {
+    let parts = [
+        sinks.as_ref().map(|_| Part::Sinks),
+        collection.as_ref().map(|_| Part::Sources),
+        scans.as_ref().map(|_| Part::Store),
+    ];
     let sinks = sinks.map_or_else(Router::new, |sinks| {
         Router::new()
             .route("/api/v1/sinks", get(list))
@@ -62,7 +68,7 @@ pub(crate) fn router(
     sinks
         .merge(sources)
         .merge(store)
-        .merge(openapi::router())
+        .merge(openapi::router(parts.into_iter().flatten().collect()))
         .fallback(async || {
             StatusError::new(
                 StatusCode::NOT_FOUND,
@@ -253,5 +259,19 @@ mod tests {
             404
         );
         assert_eq!(ask(&mut api, "GET", "/api/v1/nothing", secret, "").await.0, 404);
+
+        let (_, described) = ask(&mut api, "GET", "/api/v1/openapi.json", secret, "").await;
+        let paths: Vec<&String> = described["paths"].as_object().unwrap().keys().collect();
+        assert_eq!(
+            paths,
+            ["/api/v1/sinks", "/api/v1/sinks/{name}", "/api/v1/openapi.json"],
+            "only what is served"
+        );
+        let methods: Vec<&String> = described["paths"]["/api/v1/sinks/{name}"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .collect();
+        assert_eq!(methods, ["get", "put", "delete"]);
     }
 }

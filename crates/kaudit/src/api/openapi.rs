@@ -210,13 +210,27 @@ const OPERATIONS: &[Operation] = &[
     ),
 ];
 
-pub(super) fn router() -> Router {
-    Router::new().route("/api/v1/openapi.json", get(async || Json(document())))
+/// A part of the API that a process may be without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Where events are sent to.
+    Sinks,
+    /// Where they come from.
+    Sources,
+    /// Questions.
+    Store,
 }
 
-fn document() -> Value {
+/// Describes the parts that are served.
+pub(super) fn router(parts: Vec<Part>) -> Router {
+    let describe = async move || Json(document(&parts));
+    Router::new().route("/api/v1/openapi.json", get(describe))
+}
+
+fn document(parts: &[Part]) -> Value {
     let mut paths = Map::new();
-    for operation in OPERATIONS {
+    let is_served = |one: &&Operation| one.part().is_none_or(|part| parts.contains(&part));
+    for operation in OPERATIONS.iter().filter(is_served) {
         let methods = paths
             .entry(operation.path)
             .or_insert_with(|| Value::Object(Map::new()));
@@ -249,6 +263,17 @@ fn document() -> Value {
 }
 
 impl Operation {
+    /// What it belongs to, if not to the API itself.
+    fn part(&self) -> Option<Part> {
+        let below = self.path.strip_prefix("/api/v1/").unwrap_or_default();
+        match below.split('/').next() {
+            Some("openapi.json") => None,
+            Some("sinks") => Some(Part::Sinks),
+            Some("sources" | "import") => Some(Part::Sources),
+            _ => Some(Part::Store),
+        }
+    }
+
     fn document(&self) -> Value {
         let common: &[&str] = if self.is_question { &QUESTION } else { &[] };
         let parameters: Vec<Value> = common
@@ -354,6 +379,8 @@ mod tests {
 
     use super::*;
 
+    const ALL: [Part; 3] = [Part::Sinks, Part::Sources, Part::Store];
+
     /// Every path that a file of the API gives to a router.
     fn routes() -> BTreeSet<String> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api");
@@ -397,7 +424,7 @@ mod tests {
                 _ => {}
             }
         }
-        let document = document();
+        let document = document(&ALL);
         let mut found = BTreeSet::new();
         references(&document, &mut found);
         let mut known = BTreeSet::new();
@@ -416,7 +443,7 @@ mod tests {
             if let Some((_, rest)) = operation.path.split_once('{') {
                 let name = rest.trim_end_matches('}');
                 assert!(operation.parameters.contains(&name), "{}", operation.path);
-                assert_eq!(document()["components"]["parameters"][name]["in"], "path");
+                assert_eq!(document(&ALL)["components"]["parameters"][name]["in"], "path");
             }
         }
     }

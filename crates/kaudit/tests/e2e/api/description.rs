@@ -77,7 +77,6 @@ fn answers_are_as_they_are_described() {
         ("compare?q=verb%3Aget", "Comparison"),
         ("suggest?q=", "Suggestions"),
         ("suggest?q=verb%3A", "Suggestions"),
-        ("sinks", "Sinks"),
         ("sources", "Sources"),
     ] {
         is(&running.json(&format!("/api/v1/{path}")), schema);
