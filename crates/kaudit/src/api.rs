@@ -5,6 +5,7 @@ mod counts;
 mod events;
 mod import;
 mod objects;
+mod openapi;
 mod own;
 mod problem;
 mod scans;
@@ -29,6 +30,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 pub(crate) use self::import::{KeptPart, Known, parameter_of};
+use self::openapi::Part;
 pub(crate) use self::own::Own;
 use self::problem::Problem;
 pub(crate) use self::scans::Scans;
@@ -48,6 +50,11 @@ pub(crate) fn router(
     own: Option<Own>,
     token: Arc<Token>,
 ) -> Router {
+    let parts = [
+        sinks.as_ref().map(|_| Part::Sinks),
+        collection.as_ref().map(|_| Part::Sources),
+        scans.as_ref().map(|_| Part::Store),
+    ];
     let sinks = sinks.map_or_else(Router::new, |sinks| {
         Router::new()
             .route("/api/v1/sinks", get(list))
@@ -68,6 +75,7 @@ pub(crate) fn router(
     let all = sinks
         .merge(sources)
         .merge(store)
+        .merge(openapi::router(parts.into_iter().flatten().collect()))
         .fallback(async || {
             StatusError::new(
                 StatusCode::NOT_FOUND,
@@ -259,5 +267,19 @@ mod tests {
             404
         );
         assert_eq!(ask(&mut api, "GET", "/api/v1/nothing", secret, "").await.0, 404);
+
+        let (_, described) = ask(&mut api, "GET", "/api/v1/openapi.json", secret, "").await;
+        let paths: Vec<&String> = described["paths"].as_object().unwrap().keys().collect();
+        assert_eq!(
+            paths,
+            ["/api/v1/sinks", "/api/v1/sinks/{name}", "/api/v1/openapi.json"],
+            "only what is served"
+        );
+        let methods: Vec<&String> = described["paths"]["/api/v1/sinks/{name}"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .collect();
+        assert_eq!(methods, ["get", "put", "delete"]);
     }
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod command_line;
+mod description;
 mod follow;
 mod http;
 mod objects;

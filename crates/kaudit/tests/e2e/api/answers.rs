@@ -95,20 +95,30 @@ fn a_filter_that_does_not_parse_is_told_as_the_command_line_tells_it() {
         }
         let checked = running
             .client
-            .post("/api/v1/query/check", &json!({"q": filter}).to_string())
+            .send("POST", "/api/v1/query/check", &json!({"q": filter}).to_string())
             .json();
         assert_eq!(checked["valid"], false);
         assert_eq!(checked["diagnostics"], answer["diagnostics"]);
     }
     let good = running
         .client
-        .post("/api/v1/query/check", r#"{"q":"verb:get AND  stage:Panic"}"#)
+        .send(
+            "POST",
+            "/api/v1/query/check",
+            r#"{"q":"verb:get AND  stage:Panic"}"#,
+        )
         .json();
     assert_eq!(
         good,
         json!({"valid": true, "diagnostics": [], "printed": "verb: get and stage: Panic"})
     );
-    assert_eq!(running.client.post("/api/v1/query/check", "verb: get").code, 400);
+    assert_eq!(
+        running
+            .client
+            .send("POST", "/api/v1/query/check", "verb: get")
+            .code,
+        400
+    );
     running.process.stop();
 }
 

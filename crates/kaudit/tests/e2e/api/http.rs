@@ -26,6 +26,8 @@ pub(super) struct Client {
 pub(super) struct Answer {
     pub(super) code: u16,
     pub(super) kind: String,
+    /// Methods that may be used in place of one that may not.
+    pub(super) allow: String,
     pub(super) body: Bytes,
 }
 
@@ -46,6 +48,7 @@ pub(super) struct Reading<'a> {
     client: &'a Client,
     pub(super) code: u16,
     kind: String,
+    allow: String,
     body: Incoming,
     read: BytesMut,
     _connection: JoinSet<()>,
@@ -77,8 +80,8 @@ impl Client {
         self.open("GET", target, headers, "").whole()
     }
 
-    pub(super) fn post(&self, target: &str, body: &str) -> Answer {
-        self.open("POST", target, &[], body).whole()
+    pub(super) fn send(&self, method: &str, target: &str, body: &str) -> Answer {
+        self.open(method, target, &[], body).whole()
     }
 
     pub(super) fn stream(&self, target: &str, headers: &[(&str, &str)]) -> Reading<'_> {
@@ -110,11 +113,15 @@ impl Client {
             };
             let (answer, connection) = tokio::time::timeout(LONG, answer).await.unwrap();
             let (head, body) = answer.into_parts();
-            let kind = head.headers.get("content-type");
+            let header = |name: &str| {
+                let value = head.headers.get(name);
+                value.map_or_else(String::new, |value| value.to_str().unwrap().to_owned())
+            };
             Reading {
                 client: self,
                 code: head.status.as_u16(),
-                kind: kind.map_or_else(String::new, |kind| kind.to_str().unwrap().to_owned()),
+                kind: header("content-type"),
+                allow: header("allow"),
                 body,
                 read: BytesMut::new(),
                 _connection: connection,
@@ -132,6 +139,7 @@ impl Reading<'_> {
         Answer {
             code: self.code,
             kind: self.kind,
+            allow: self.allow,
             body: collected.unwrap().to_bytes(),
         }
     }
