@@ -41,7 +41,8 @@ pub struct Options {
     /// Bytes of the file `reserve`, given up when the disk is full so that cursors can still be written,
     /// and taken back before anything else when there is space again. 0 for none.
     pub reserve_bytes: u64,
-    /// No new segment is made when less than this would stay free on the disk.
+    /// No new segment is made when less than this would stay free on the disk, and no segment is left that
+    /// every holding cursor has passed.
     pub min_free_bytes: u64,
     /// The lowest number a new record may get. For a journal that replaces one that was lost: numbers its
     /// readers know are not given again.

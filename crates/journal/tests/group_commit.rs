@@ -289,6 +289,35 @@ fn a_holding_cursor_fills_the_journal_and_lets_it_go_on_when_it_moves() {
 }
 
 #[test]
+fn a_disk_that_is_full_gets_back_what_nobody_holds_any_more() {
+    for reserve in [0, 48 << 10] {
+        let disk = SimulatedDisk::new(1);
+        let mut options = options();
+        options.max_bytes = 1 << 20;
+        options.min_free_bytes = reserve;
+        let segment_bytes = options.segment_bytes;
+        let (journal, _) = Journal::open_on(disk.clone(), Path::new("/j"), options).unwrap();
+        let cursor = journal.cursor("store", Hold::Yes).unwrap();
+        let fill = || {
+            journal.append(one(&[2; 9000])).unwrap().wait().unwrap();
+            cursor.advance(journal.durable()).unwrap();
+        };
+        (0..30).for_each(|_| fill());
+        let before = journal.stats();
+        assert!(before.segments > 3 && before.released_records == 0, "{before:?}");
+        // The next segment has no room but that of the oldest.
+        disk.set_capacity(Some(disk.used() + segment_bytes / 2));
+        (0..60).for_each(|_| fill());
+        let after = journal.stats();
+        assert!(matches!(journal.state(), State::Ready));
+        assert!(
+            after.released_records > 0 && after.expired_records == 0,
+            "{after:?}"
+        );
+    }
+}
+
+#[test]
 fn the_oldest_go_when_nobody_holds_them_or_nobody_is_asked() {
     for (when_full, hold) in [(WhenFull::Refuse, Hold::No), (WhenFull::DropOldest, Hold::Yes)] {
         let mut options = options();

@@ -205,16 +205,14 @@ impl Core {
             self.make_room(size)?;
             self.have_spare(size)?;
         }
+        let shrunk = self.tail.as_ref().filter(|tail| tail.is_shrunk);
+        if let Some(lacking) = shrunk.map(|tail| tail.size.saturating_sub(tail.durable))
+            && !self.free_for(lacking)?
+        {
+            return Err(Failure::DiskFull { error: None });
+        }
         if let Some(tail) = self.tail.as_mut().filter(|tail| tail.is_shrunk) {
             let size = tail.size;
-            let lacking = size.saturating_sub(tail.durable);
-            let free = self
-                .fs
-                .available(&self.dir)
-                .map_err(|error| Failure::write("ask for free space", error))?;
-            if free.saturating_sub(lacking) < self.options.min_free_bytes {
-                return Err(Failure::DiskFull { error: None });
-            }
             tail.file
                 .allocate(size)
                 .map_err(|error| Failure::write("take space for a segment", error))?;

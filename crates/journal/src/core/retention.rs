@@ -43,15 +43,36 @@ impl Core {
     ///
     /// The file system's.
     pub(crate) fn release(&mut self) -> Result<(), Failure> {
-        loop {
-            {
-                let kept = self.view.lock();
-                let is_released = matches!(self.verdict(&kept, WhenFull::Refuse), Verdict::Released);
-                if kept.segments.len() <= 1 || !is_released {
-                    return Ok(());
-                }
-            }
+        while self.let_one_go()? {}
+        Ok(())
+    }
+
+    /// Lets the oldest segment go if every holding cursor has passed it.
+    pub(super) fn let_one_go(&mut self) -> Result<bool, Failure> {
+        let may_go = {
+            let kept = self.view.lock();
+            let is_released = matches!(self.verdict(&kept, WhenFull::Refuse), Verdict::Released);
+            kept.segments.len() > 1 && is_released
+        };
+        if may_go {
             self.let_go(WhenFull::Refuse)?;
+        }
+        Ok(may_go)
+    }
+
+    /// Gives released segments back to a disk that lacks `lacking` bytes beyond what has to stay free.
+    pub(super) fn free_for(&mut self, lacking: u64) -> Result<bool, Failure> {
+        loop {
+            let free = self
+                .fs
+                .available(&self.dir)
+                .map_err(|error| Failure::write("ask for free space", error))?;
+            if free.saturating_sub(lacking) >= self.options.min_free_bytes {
+                return Ok(true);
+            }
+            if !self.let_one_go()? {
+                return Ok(false);
+            }
         }
     }
 

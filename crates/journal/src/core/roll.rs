@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use super::{COMMIT, Core, FOOTER, Failure, Spare, Tail};
+use crate::error::is_full;
 use crate::format::{self, COPY_AT, DATA_AT, Kind, SegmentHeader};
 use crate::segment::{self, Segment, write_all};
 
@@ -29,15 +30,11 @@ impl Core {
         if there == size {
             return Ok(());
         }
-        if size > there {
-            let free = self
-                .fs
-                .available(&self.dir)
-                .map_err(|error| Failure::write("ask for free space", error))?;
-            if free.saturating_sub(size - there) < self.options.min_free_bytes {
-                return Err(Failure::DiskFull { error: None });
-            }
+        if size > there && !self.free_for(size - there)? {
+            return Err(Failure::DiskFull { error: None });
         }
+        // What was let go may be the spare now.
+        let there = self.spare.as_ref().map_or(0, |spare| spare.size);
         let (file, is_recycled) = match self.spare.take() {
             Some(spare) => (spare.file, spare.is_recycled),
             None => {
@@ -56,6 +53,9 @@ impl Core {
         if let Err(error) = sized {
             drop(file);
             self.give_up_spare();
+            if is_full(&error) && self.let_one_go()? {
+                return self.have_spare(size);
+            }
             return Err(Failure::write("take space for a segment", error));
         }
         self.spare = Some(Spare {

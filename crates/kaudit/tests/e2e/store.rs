@@ -158,6 +158,38 @@ fn what_was_imported_is_sealed_shown_checked_and_let_go() {
 }
 
 #[test]
+fn what_is_sealed_is_recognised_when_it_comes_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let packed = std::fs::read(format!("{REAL}mixed.audit.jsonl.zst")).unwrap();
+    let text = zstd::decode_all(packed.as_slice()).unwrap();
+    let count = i64::try_from(text.split(|byte| *byte == b'\n').count() - 1).unwrap();
+    // Segments of a mebibyte, which the log is larger than.
+    let sections = |file: &str| {
+        let path = folder.path().join(file);
+        std::fs::write(&path, &text).unwrap();
+        let path = path.display();
+        format!(
+            "journal: {{maxSize: 8Mi}}\nstore: {{sealAfter: 20ms}}\ncollect:\n  files: [{{instance: cp-1, path: {path}}}]\n"
+        )
+    };
+    let process = Collector::start_as("collect,store", folder.path(), &sections("one.log"));
+    process.until("everything is sealed", |process| {
+        process.metric("kaudit_store_sealed_events_total")[""] == count
+    });
+    process.stop();
+    let again = Collector::start_as("collect,store", folder.path(), &sections("two.log"));
+    again.until("all of it was read again", |process| {
+        let found = process.metric("kaudit_source_duplicates_total");
+        found.values().sum::<i64>() == count
+    });
+    again.stop();
+    assert_eq!(
+        sealed(&folder.path().join("data")).len(),
+        usize::try_from(count).unwrap()
+    );
+}
+
+#[test]
 fn what_cannot_be_meant_is_told_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("kaudit.yaml");

@@ -97,7 +97,7 @@ fn questions_have_the_same_answers_from_a_server_and_from_files() {
             "5",
         ]);
     }
-    for output in ["yaml", "sentence", "wide"] {
+    for output in ["yaml", "sentence"] {
         asked(&["query", "verb: delete", "-o", output]);
     }
     asked(&["query", "--limit", "5", "--columns", "time,verb,user,object"]);
