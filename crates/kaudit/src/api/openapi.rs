@@ -16,7 +16,7 @@ struct Operation {
     summary: &'static str,
     /// Whether it takes the common parameters.
     is_question: bool,
-    /// Names of [`PARAMETERS`].
+    /// Names of parameters in the document.
     parameters: &'static [&'static str],
     body: Option<(&'static str, &'static str)>,
     /// Media types and schemas of a good answer.

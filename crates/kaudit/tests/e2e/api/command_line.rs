@@ -1,10 +1,11 @@
 //! What the command line answers from files and from a server.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
 use super::Running;
+use super::follow::append;
 
 const EVER: [&str; 2] = ["--since", "2020-01-01"];
 
@@ -275,5 +276,34 @@ fn a_tail_with_a_limit_ends_by_itself() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(lines, oldest);
+    running.process.stop();
+}
+
+#[test]
+fn a_tail_from_a_time_on_shows_every_event_once() {
+    let running = Running::with("mixed", "{sealAfter: 1h}");
+    let limit = (running.lines.len() + 1).to_string();
+    let tail = Command::new(env!("CARGO_BIN_EXE_kaudit"))
+        .args(["tail", "--since", "2020-01-01", "-o", "raw", "--limit", &limit])
+        .args(["--server", &running.process.api, "--token-file"])
+        .arg(&running.process.token)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Whether it is there before the tail looks back or comes later. Its time is older than most.
+    let event = append(&running, "new");
+    let output = tail.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let mut shown: Vec<&[u8]> = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .collect();
+    shown.sort_unstable();
+    let event = event.to_string();
+    let mut expected: Vec<&[u8]> = running.lines.iter().map(Vec::as_slice).collect();
+    expected.push(event.as_bytes());
+    expected.sort_unstable();
+    assert!(shown == expected, "{} of {limit} lines", shown.len());
     running.process.stop();
 }
