@@ -7,7 +7,7 @@ SOAK_SECONDS ?= 300
 TORTURE_SEEDS ?= 100000
 ARGS ?=
 
-.PHONY: help run build test lint fmt clippy doc deny bench bench-data bench-query fuzz soak torture interop
+.PHONY: help run build test lint fmt clippy doc deny bench bench-data bench-query bench-store fuzz soak torture interop
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ bench/data/audit.log:
 bench-query: build bench-data ## questions over that log beside jq and grep
 	bash bench/query target/release/kaudit bench/data/audit.log
 
+bench-store: bench-data ## ten questions to the store's files of that log, warm and cold, beside DuckDB (from PyPI)
+	bash bench/store bench/data/audit.log
+
 fuzz: ## every fuzz target for FUZZ_SECONDS (60) seconds
 	bash fuzz/run $(FUZZ_SECONDS)
 
@@ -59,8 +62,6 @@ soak: ## an audit receiver that is down and fails in every way for SOAK_SECONDS 
 torture: ## the faults of docs/reliability.md at length, as root about an hour: kills, full disks, power cuts; prints a table
 	bash .ci/torture $(TORTURE_SEEDS)
 
-INTEROP_KAUDIT = $${CARGO_TARGET_DIR:-target}/debug/kaudit
-
 interop: ## the store's files read with DuckDB (from PyPI) and compared with the real logs they were made from
 	$(CARGO) build --package kaudit --bin kaudit
-	bash interop/run "$(INTEROP_KAUDIT)"
+	bash interop/python interop/duckdb_reads.py "$${CARGO_TARGET_DIR:-target}/debug/kaudit" testdata/real/*.jsonl.zst

@@ -25,6 +25,7 @@
 //! most lines without decoding them.
 
 pub mod accumulate;
+mod body;
 mod column;
 pub mod derived;
 mod diagnostic;
@@ -41,6 +42,7 @@ mod reference;
 mod row;
 mod test;
 
+pub use body::BodyTest;
 pub use column::{COLUMNS, Column, ColumnInfo, ColumnType, Origin};
 pub use diagnostic::{CODES, CodeInfo, Diagnostic, Fix, Label, Severity};
 pub use expr::{Bodies, Case, Comparison, Expr, Leaf, Literal, Op, Regex, RegexError, Test, TextTest};

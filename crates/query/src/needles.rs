@@ -73,7 +73,7 @@ impl Needles {
 }
 
 /// Whether a character that a needle may hold is escaped somewhere.
-fn has_needless_escape(line: &[u8]) -> bool {
+pub(crate) fn has_needless_escape(line: &[u8]) -> bool {
     memchr::memchr_iter(b'\\', line).any(|at| match line.get(at + 1..) {
         Some([b'/', ..]) => true,
         Some([b'u', b'0', b'0', high, low, ..]) => {
@@ -88,7 +88,7 @@ fn has_needless_escape(line: &[u8]) -> bool {
 }
 
 /// Whether Go's encoder writes the byte as itself, and nothing else by it.
-const fn has_one_spelling(byte: u8) -> bool {
+pub(crate) const fn has_one_spelling(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'/')
 }
 

@@ -93,7 +93,7 @@ impl Test {
         }
     }
 
-    fn holds_json_value(&self, value: &[u8]) -> bool {
+    pub(crate) fn holds_json_value(&self, value: &[u8]) -> bool {
         let is_object = value.first() == Some(&b'{');
         match &self.op {
             Op::Exists => true,

@@ -10,7 +10,7 @@ use arrow_array::{
     TimestampMicrosecondArray,
 };
 use arrow_buffer::BooleanBuffer;
-use kaudit_query::{Column, ColumnType, Expr, Path, Test, TextTest, Value, derived};
+use kaudit_query::{Column, ColumnType, Expr, Test, TextTest, Value, derived};
 
 use crate::rebuild::{list_texts, map_texts};
 use crate::schema::{COLUMN_COUNT, Col};
@@ -339,26 +339,20 @@ impl<'a> Batch<'a> {
                 _ => texts.select(self.rows, |text| test.holds_text(text)),
             };
         }
-        if let Column::RequestObject(path) | Column::ResponseObject(path) = column {
-            return self.select_body(test, path);
+        if let Column::RequestObject(_) | Column::ResponseObject(_) = column {
+            return self.select_body(test);
         }
         BooleanBuffer::collect_bool(self.rows, |row| self.holds(test, row))
     }
 
-    /// Looks into bodies. The last name of the path stands in every body that has it, or the body has
-    /// escapes; the others need no second look.
-    fn select_body(&self, test: &Test, path: &Path) -> BooleanBuffer {
+    fn select_body(&self, test: &Test) -> BooleanBuffer {
         let column = match &test.column {
             Column::RequestObject(_) => Col::RequestObject,
             _ => Col::ResponseObject,
         };
-        let name = path.segments().last().map(String::as_bytes).unwrap_or_default();
-        let finder = memchr::memmem::Finder::new(name);
+        let test = test.of_bodies();
         BooleanBuffer::collect_bool(self.rows, |row| {
-            self.bytes(column, row).is_some_and(|body| {
-                let may_hold = finder.find(body).is_some() || memchr::memchr(b'\\', body).is_some();
-                may_hold && test.holds_json(Some(body))
-            })
+            self.bytes(column, row).is_some_and(|body| test.holds(body))
         })
     }
 
