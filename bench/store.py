@@ -36,7 +36,7 @@ QUESTIONS = {
     ),
     "q7": ("`privileged` in request bodies, by its path", f"SELECT count(*) FROM events WHERE {PRIVILEGED}"),
     "q8": ("the newest 100 events, whole", "SELECT * FROM events ORDER BY ts DESC LIMIT 100"),
-    "q9": ("by minute", "SELECT date_trunc('minute', ts), count(*) FROM events GROUP BY 1"),
+    "q9": ("by minute", "SELECT epoch_us(ts) // 60000000, count(*) FROM events GROUP BY 1"),
     "q10": (
         "addresses of a service account",
         """SELECT DISTINCT unnest(source_ips) FROM events

@@ -162,6 +162,8 @@ pub(crate) fn odd_lines() -> Vec<Vec<u8>> {
         format!(r#"{head},{stage},"user":{{"username":"u"}},"futureField":{{"a":[1,2]}},{times}}}"#),
         format!(r#"{head}, {stage}, "user": {{"username": "spaced"}}, {times} }}"#),
         format!(r#"{head},{stage},"user":{{"username":"u"}},"requestObject":null,"responseObject":[1],{times}}}"#),
+        format!(r#"{head},{stage},"user":{{"username":"u"}},"requestObject":{{"metadata":{{"n\u0061me":"\u0061"}},"spec":{{"replicas":[null,7]}}}},{times}}}"#),
+        format!(r#"{head},{stage},"user":{{"username":"u"}},"requestObject":{{"spec.replicas" : 7,"x":"\"name\":\"a\""}},{times}}}"#),
         format!(r#"{head},{stage},"user":{{"username":"u"}},{times},"annotations":{{"a":"","b":"x\ufffd"}}}}"#),
         format!(r#"{head},{stage},"user":{{"username":"u"}},"responseStatus":{{"metadata":{{}},"code":99999999999}},{times}}}"#),
         r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Odd","auditID":"","stage":"Other","requestURI":"","verb":"","user":{},"requestReceivedTimestamp":"2026-02-30T10:00:00.000001Z","stageTimestamp":"2026-02-30T10:00:00.000001Z"}"#.to_owned(),
