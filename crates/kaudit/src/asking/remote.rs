@@ -221,6 +221,7 @@ impl Remote {
         let mut request = Request::builder()
             .uri(format!("{path}{}", parameters.0))
             .header(header::ACCEPT, accept)
+            .header(header::USER_AGENT, concat!("kaudit/", env!("CARGO_PKG_VERSION")))
             .body(
                 Full::new(Bytes::new())
                     .map_err(|never| match never {})
