@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::problem::Problem;
 use super::scans::Scans;
-use super::selection::Parameters;
+use super::selection::{Parameters, visible};
 
 /// Whoever types does not wait longer for values.
 const BUDGET: Duration = Duration::from_millis(200);
@@ -70,7 +70,7 @@ async fn suggest(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Resul
 
 /// The most frequent values of a field that begin so.
 async fn values(scans: &Scans, column: &Column, begun: &str) -> Result<Vec<Value>, Problem> {
-    let scan = Scan::new(Filter::everything()).within(BUDGET);
+    let scan = Scan::new(visible()).within(BUDGET);
     let (of, column) = (scan.clone(), column.clone());
     let ask = move |snapshot: &Snapshot| snapshot.top(&of, &column, Limits::default());
     let ((top, _), _) = scans.ask(scan.cancel, ask).await?;

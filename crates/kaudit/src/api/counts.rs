@@ -100,13 +100,28 @@ async fn facets(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result
     ))
 }
 
+/// The scan with what is left of its time.
+fn left(scan: &Scan, begun: Instant) -> Scan {
+    let mut scan = scan.clone();
+    scan.time_budget = scan
+        .time_budget
+        .map(|budget| budget.saturating_sub(begun.elapsed()));
+    scan
+}
+
 /// The values of several columns, in one scan.
 fn tops(snapshot: &Snapshot, scan: &Scan, columns: &[Column]) -> Result<(Vec<Top>, ScanStats), StoreError> {
     if let [column] = columns {
         let (top, stats) = snapshot.top(scan, column, Limits::default())?;
         return Ok((vec![top], stats));
     }
-    let new = || vec![Top::new(Limits::default()); columns.len()];
+    // Many take less each, so that all together are bounded.
+    let all = Limits::default();
+    let limits = Limits {
+        bytes: all.bytes / columns.len().div_ceil(4),
+        ..all
+    };
+    let new = || vec![Top::new(limits); columns.len()];
     let (folds, stats) = snapshot.fold(scan, columns, new, |tops, hit| {
         for (at, top) in tops.iter_mut().enumerate() {
             top.add(&hit.value(at));
@@ -194,6 +209,7 @@ fn curves(
     most: usize,
     by: Option<&Column>,
 ) -> Result<(Curves, Vec<ScanStats>), StoreError> {
+    let begun = Instant::now();
     let (folds, stats) = snapshot.fold(
         scan,
         &[],
@@ -208,7 +224,7 @@ fn curves(
     let Some(by) = by else {
         return Ok((curves, vec![stats]));
     };
-    let (top, top_stats) = snapshot.top(scan, by, Limits::default())?;
+    let (top, top_stats) = snapshot.top(&left(scan, begun), by, Limits::default())?;
     let counts = curves.all.finish();
     let first = counts.buckets.first().map_or(0, |bucket| bucket.start_micros);
     let last = counts.buckets.last().map_or(0, |bucket| bucket.start_micros);
@@ -227,7 +243,7 @@ fn curves(
             }
         });
     };
-    let (folds, fold_stats) = snapshot.fold(scan, std::slice::from_ref(by), new, add)?;
+    let (folds, fold_stats) = snapshot.fold(&left(scan, begun), std::slice::from_ref(by), new, add)?;
     curves.by = new();
     for fold in &folds {
         for ((_, own), (_, other)) in curves.by.iter_mut().zip(fold) {
@@ -270,8 +286,9 @@ fn compared(
     columns: &[Column],
 ) -> Result<(Compare, Vec<ScanStats>), StoreError> {
     let mut compare = Compare::new(columns.iter().cloned(), Limits::default());
+    let begun = Instant::now();
     let (selected, selected_stats) = tops(snapshot, selection, columns)?;
-    let (compared, compared_stats) = tops(snapshot, baseline, columns)?;
+    let (compared, compared_stats) = tops(snapshot, &left(baseline, begun), columns)?;
     let merge = |facets: &mut Facets, tops: &[Top]| {
         for (column, top) in columns.iter().zip(tops) {
             if let Some(own) = facets.column_mut(column) {

@@ -14,13 +14,13 @@ use http::{HeaderMap, HeaderValue, header};
 use http_body::Frame;
 use kaudit_event::DecodedEvent;
 use kaudit_history::{Mask, Reveal};
-use kaudit_store::{Cancel, Order, Page, Position, Scan, Snapshot, StoredEvent};
+use kaudit_store::{Cancel, Completeness, Order, Page, Position, Scan, ScanStats, Snapshot, StoredEvent};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::problem::Problem;
 use super::scans::{CancelOnDrop, Looked, Scans};
-use super::selection::{Parameters, cursor, cursor_of};
+use super::selection::{BUDGET, Parameters, cursor, cursor_of};
 use crate::asking::masked;
 use crate::storing::Freshness;
 
@@ -28,8 +28,9 @@ use crate::storing::Freshness;
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 
-/// Events that are read for a stream at once, and how many bytes of them.
-const PIECE: usize = 500;
+/// Events that are read for a stream at first and then at once, and how many bytes of them.
+const FIRST_PIECE: usize = 500;
+const PIECE: usize = 20_000;
 const PIECE_BYTES: usize = 8 << 20;
 
 /// Pieces of a stream that wait for its reader.
@@ -89,26 +90,43 @@ async fn list(
         return Ok(stream(scans, scan, wish).await);
     }
     let begun = Instant::now();
-    let of = scan.clone();
-    let (order, limit, after) = (wish.order, wish.limit.unwrap_or(PAGE), wish.after);
-    let ask = move |snapshot: &Snapshot| snapshot.page(&of, order, limit, after);
-    let (page, freshness) = scans.ask(scan.cancel.clone(), ask).await?;
+    let cancel = scan.cancel.clone();
+    let ask = move |snapshot: &Snapshot| {
+        let page = snapshot.page(&scan, wish.order, wish.limit.unwrap_or(PAGE), wish.after)?;
+        // Of a page that is not whole others may be missing before its last event: nothing follows it.
+        let next = page.next.filter(|_| is_whole(&page));
+        Ok((items(&page.events, &wish.mask), next, page.stats))
+    };
+    let ((mut body, next, stats), freshness) = scans.ask(cancel, ask).await?;
+    let looked = Looked::new(&[stats], freshness, begun);
+    Ok(with_looked(&mut body, &looked, Some(next)))
+}
+
+fn is_whole(page: &Page) -> bool {
+    page.stats.completeness == Completeness::Whole
+}
+
+/// A document that begins with the items of some events, and is open.
+fn items(events: &[StoredEvent], mask: &Mask) -> BytesMut {
     let mut body = BytesMut::from(&br#"{"items":["#[..]);
-    for (index, event) in page.events.iter().enumerate() {
+    for (index, event) in events.iter().enumerate() {
         if index > 0 {
             body.put_u8(b',');
         }
-        write_item(&mut body, event, &wish.mask);
-    }
-    let next = page.next.map(cursor);
-    let looked = Looked::new(&[page.stats], freshness, begun);
-    let mut rest = serde_json::to_value(looked).unwrap_or_default();
-    if let Some(members) = rest.as_object_mut() {
-        members.insert("next".to_owned(), json!(next));
+        write_item(&mut body, event, mask);
     }
     body.put_slice(b"],");
+    body
+}
+
+/// The rest of it.
+fn with_looked(body: &mut BytesMut, looked: &Looked, next: Option<Option<Position>>) -> Response {
+    let mut rest = serde_json::to_value(looked).unwrap_or_default();
+    if let (Some(members), Some(next)) = (rest.as_object_mut(), next) {
+        members.insert("next".to_owned(), json!(next.map(cursor)));
+    }
     body.put_slice(rest.to_string().get(1..).unwrap_or_default().as_bytes());
-    Ok(document(body.freeze()))
+    document(body.split().freeze())
 }
 
 /// All events of a reference or an auditID, the oldest first.
@@ -126,22 +144,20 @@ async fn read(
     if let Some(seq) = seq {
         scan = scan.of_seqs(seq..seq.saturating_add(1));
     }
-    let of = scan.clone();
-    let ask = move |snapshot: &Snapshot| snapshot.page(&of, Order::OldestFirst, MOST_OF_ONE, None);
-    let (page, _) = scans.ask(scan.cancel.clone(), ask).await?;
-    if page.events.is_empty() {
+    scan.time_budget = Some(BUDGET);
+    let mask = mask(&parameters, &scans)?;
+    let begun = Instant::now();
+    let cancel = scan.cancel.clone();
+    let ask = move |snapshot: &Snapshot| {
+        let page = snapshot.page(&scan, Order::OldestFirst, MOST_OF_ONE, None)?;
+        Ok((items(&page.events, &mask), page.events.is_empty(), page.stats))
+    };
+    let ((mut body, is_empty, stats), freshness) = scans.ask(cancel, ask).await?;
+    let looked = Looked::new(&[stats], freshness, begun);
+    if is_empty && !looked.partial {
         return Err(Problem::not_found(format!("no event is `{reference}`")));
     }
-    let mask = mask(&parameters, &scans)?;
-    let mut body = BytesMut::from(&br#"{"items":["#[..]);
-    for (index, event) in page.events.iter().enumerate() {
-        if index > 0 {
-            body.put_u8(b',');
-        }
-        write_item(&mut body, event, &mask);
-    }
-    body.put_slice(b"]}");
-    Ok(document(body.freeze()))
+    Ok(with_looked(&mut body, &looked, None))
 }
 
 /// The filter, and the number, that a reference stands for.
@@ -266,6 +282,15 @@ async fn stream(scans: Scans, scan: Scan, wish: Wish) -> Response {
     body.response("application/x-ndjson")
 }
 
+/// A piece of a stream.
+struct Read {
+    piece: Bytes,
+    events: usize,
+    is_whole: bool,
+    next: Option<Position>,
+    stats: ScanStats,
+}
+
 struct Streaming {
     scans: Scans,
     snapshot: Snapshot,
@@ -285,33 +310,49 @@ impl Streaming {
                 .wish
                 .limit
                 .map_or(PIECE, |limit| limit.saturating_sub(self.events));
+            // The first goes out early; of later ones each costs a look at all that may be in it.
+            let most = if self.events == 0 { FIRST_PIECE } else { PIECE };
             self.scan.time_budget = budget.map(|budget| budget.saturating_sub(begun.elapsed()));
-            let page = match self.page(left.min(PIECE), after).await {
-                Ok(page) => page,
+            let read = match self.read(left.min(most), after).await {
+                Ok(read) => read,
                 Err(problem) => return self.end(None, None, Some(problem.detail())),
             };
-            let mut piece = BytesMut::new();
-            for event in &page.events {
-                write_item(&mut piece, event, &self.wish.mask);
-                piece.put_u8(b'\n');
+            let looked = Looked::new(&[read.stats], freshness, begun);
+            if !read.is_whole {
+                // Others may be missing between these events: whoever goes on begins before them.
+                return self.end(after, looked.partial_reason, None);
             }
-            self.events += page.events.len();
-            if !piece.is_empty() && sender.send(piece.freeze()).await.is_err() {
+            self.events += read.events;
+            if !read.piece.is_empty() && sender.send(read.piece).await.is_err() {
                 return Bytes::new();
             }
-            let looked = Looked::new(&[page.stats], freshness, begun);
-            let is_short = looked.partial_reason.is_some_and(|reason| reason != "behind");
             let is_enough = self.wish.limit.is_some_and(|limit| self.events >= limit);
-            match page.next {
-                Some(next) if !is_short && !is_enough => after = Some(next),
+            match read.next {
+                Some(next) if !is_enough => after = Some(next),
                 next => return self.end(next, looked.partial_reason, None),
             }
         }
     }
 
-    async fn page(&self, limit: usize, after: Option<Position>) -> Result<Page, Problem> {
-        let (snapshot, scan, order) = (self.snapshot.clone(), self.scan.clone(), self.wish.order);
-        let ask = move || snapshot.page(&scan, order, limit, after);
+    /// The lines of the events behind `after`.
+    async fn read(&self, limit: usize, after: Option<Position>) -> Result<Read, Problem> {
+        let (snapshot, scan) = (self.snapshot.clone(), self.scan.clone());
+        let (order, mask) = (self.wish.order, self.wish.mask.clone());
+        let ask = move || {
+            let page = snapshot.page(&scan, order, limit, after)?;
+            let mut piece = BytesMut::new();
+            for event in &page.events {
+                write_item(&mut piece, event, &mask);
+                piece.put_u8(b'\n');
+            }
+            Ok(Read {
+                piece: piece.freeze(),
+                events: page.events.len(),
+                is_whole: is_whole(&page),
+                next: page.next,
+                stats: page.stats,
+            })
+        };
         self.scans.ask_of(Cancel::default(), ask).await
     }
 

@@ -172,7 +172,7 @@ impl Parameters {
 }
 
 /// Not what kaudit's own reads left.
-fn visible() -> Filter {
+pub(super) fn visible() -> Filter {
     // The text is always a filter.
     Filter::parse(&format!("not source = \"{OWN}\""), MicroTime::default())
         .unwrap_or_else(|_| Filter::everything())

@@ -347,7 +347,7 @@ pub(super) fn schemas() -> Value {
         "Events",
         looked([("items", list(of("Item"))), ("next", or_null(string()))]),
     );
-    add("Found", object([("items", list(of("Item")))]));
+    add("Found", looked([("items", list(of("Item")))]));
     add(
         "Versions",
         looked([
