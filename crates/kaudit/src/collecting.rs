@@ -70,12 +70,7 @@ impl Receiving {
         })?;
         let clients = match config.tls.client_ca_file.as_deref() {
             None => ClientCertificates::NotAsked,
-            Some(file) => {
-                let pem = std::fs::read(file)
-                    .with_context(|| format!("cannot read the senders' authority `{}`", file.display()))
-                    .map_err(Failure::usage)?;
-                ClientCertificates::Asked(pem)
-            }
+            Some(file) => ClientCertificates::AskedByFile(file.to_owned()),
         };
         if matches!(clients, ClientCertificates::NotAsked)
             && let Some(source) = config

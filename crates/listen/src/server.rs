@@ -174,7 +174,6 @@ impl Listener {
             config,
         } = self;
         let make_service = Arc::new(make_service);
-        let acceptor = config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
         let room = Arc::new(Semaphore::new(config.limits.connections));
         let connections = TaskTracker::new();
         let abort = CancellationToken::new();
@@ -196,7 +195,7 @@ impl Listener {
                 remote_addr,
                 local_addr,
                 limits: config.limits,
-                acceptor: acceptor.clone(),
+                acceptor: config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config())),
                 stop: stop.clone(),
             };
             let make_service = Arc::clone(&make_service);

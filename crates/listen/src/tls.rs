@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::server::WebPkiClientVerifier;
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -53,6 +53,8 @@ pub enum ClientCertificates {
     NotAsked,
     /// They are asked, not required; one that is shown must be signed by these authorities (PEM).
     Asked(Vec<u8>),
+    /// The same, by the authorities in a PEM file, which [`ServerTls::reload`] reads again.
+    AskedByFile(PathBuf),
 }
 
 /// Where certificate and key come from.
@@ -66,23 +68,24 @@ enum Origin {
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     origin: Origin,
-    current: Arc<Current>,
+    clients: ClientCertificates,
+    current: Arc<RwLock<Current>>,
+}
+
+/// What is in force.
+#[derive(Debug)]
+struct Current {
+    content: Content,
     config: Arc<ServerConfig>,
 }
 
-/// The key in use, and the bytes it was made from.
-#[derive(Debug)]
-struct Current {
-    key: RwLock<Arc<CertifiedKey>>,
-    content: RwLock<(Vec<u8>, Vec<u8>)>,
-}
-
-impl rustls::server::ResolvesServerCert for Current {
-    fn resolve(&self, _hello: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(
-            &self.key.read().unwrap_or_else(PoisonError::into_inner),
-        ))
-    }
+/// The PEM texts that a configuration is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Content {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    /// Of those who sign clients' certificates, where clients are asked for them.
+    authorities: Option<Vec<u8>>,
 }
 
 impl ServerTls {
@@ -96,12 +99,11 @@ impl ServerTls {
         key: &Path,
         clients: &ClientCertificates,
     ) -> Result<Self, TlsError> {
-        let content = (read(certificate)?, read(key)?);
         let origin = Origin::Files {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
         };
-        Self::new(origin, content, clients)
+        Self::new(origin, read(certificate)?, read(key)?, clients)
     }
 
     /// From PEM text.
@@ -110,29 +112,86 @@ impl ServerTls {
     ///
     /// [`TlsError`] when it cannot be used.
     pub fn from_pem(certificate: &[u8], key: &[u8], clients: &ClientCertificates) -> Result<Self, TlsError> {
-        Self::new(Origin::Bytes, (certificate.to_vec(), key.to_vec()), clients)
+        Self::new(Origin::Bytes, certificate.to_vec(), key.to_vec(), clients)
     }
 
     fn new(
         origin: Origin,
-        content: (Vec<u8>, Vec<u8>),
+        certificate: Vec<u8>,
+        key: Vec<u8>,
         clients: &ClientCertificates,
     ) -> Result<Self, TlsError> {
+        let content = Content {
+            certificate,
+            key,
+            authorities: clients.read()?,
+        };
+        let config = content.config(&origin)?;
+        Ok(Self {
+            origin,
+            clients: clients.clone(),
+            current: Arc::new(RwLock::new(Current { content, config })),
+        })
+    }
+
+    /// Reads the files again; connections from now on use what they hold, and no session of before is
+    /// resumed. Returns whether anything changed. On an error what was in force stays.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] when a file cannot be read or used, for example between two writes of a rotation.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let before = {
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+            current.content.clone()
+        };
+        let (certificate, key) = match &self.origin {
+            Origin::Files { certificate, key } => (read(certificate)?, read(key)?),
+            Origin::Bytes => (before.certificate.clone(), before.key.clone()),
+        };
+        let content = Content {
+            certificate,
+            key,
+            authorities: self.clients.read()?,
+        };
+        if content == before {
+            return Ok(false);
+        }
+        let config = content.config(&self.origin)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current { content, config };
+        Ok(true)
+    }
+
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&current.config)
+    }
+}
+
+impl ClientCertificates {
+    /// The authorities now.
+    fn read(&self) -> Result<Option<Vec<u8>>, TlsError> {
+        match self {
+            Self::NotAsked => Ok(None),
+            Self::Asked(authorities) => Ok(Some(authorities.clone())),
+            Self::AskedByFile(file) => read(file).map(Some),
+        }
+    }
+}
+
+impl Content {
+    fn config(&self, origin: &Origin) -> Result<Arc<ServerConfig>, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let key = certified_key(&origin, &content)?;
-        let current = Arc::new(Current {
-            key: RwLock::new(key),
-            content: RwLock::new(content),
-        });
+        let key = certified_key(origin, &self.certificate, &self.key)?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|source| TlsError::Pair {
                 origin: origin.name(),
                 source,
             })?;
-        let builder = match clients {
-            ClientCertificates::NotAsked => builder.with_no_client_auth(),
-            ClientCertificates::Asked(authorities) => {
+        let builder = match &self.authorities {
+            None => builder.with_no_client_auth(),
+            Some(authorities) => {
                 let mut roots = RootCertStore::empty();
                 for certificate in CertificateDer::pem_slice_iter(authorities) {
                     let certificate =
@@ -148,48 +207,9 @@ impl ServerTls {
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let resolver: Arc<Current> = Arc::clone(&current);
-        let mut config = builder.with_cert_resolver(resolver);
+        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self {
-            origin,
-            current,
-            config: Arc::new(config),
-        })
-    }
-
-    /// Reads the files again; connections from now on use what they hold. Returns whether anything
-    /// changed. On an error the old certificate stays.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsError`] when a file cannot be read or used, for example between two writes of a rotation.
-    pub fn reload(&self) -> Result<bool, TlsError> {
-        let Origin::Files { certificate, key } = &self.origin else {
-            return Ok(false);
-        };
-        let content = (read(certificate)?, read(key)?);
-        if *self
-            .current
-            .content
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            == content
-        {
-            return Ok(false);
-        }
-        let key = certified_key(&self.origin, &content)?;
-        *self.current.key.write().unwrap_or_else(PoisonError::into_inner) = key;
-        *self
-            .current
-            .content
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = content;
-        Ok(true)
-    }
-
-    pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config)
+        Ok(Arc::new(config))
     }
 }
 
@@ -209,25 +229,23 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-fn certified_key(origin: &Origin, content: &(Vec<u8>, Vec<u8>)) -> Result<Arc<CertifiedKey>, TlsError> {
+fn certified_key(origin: &Origin, certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, TlsError> {
     let pem = |what, reason: String| TlsError::Pem {
         what,
         origin: origin.name(),
         reason,
     };
-    let chain = CertificateDer::pem_slice_iter(&content.0)
+    let chain = CertificateDer::pem_slice_iter(certificate)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| pem("a certificate", error.to_string()))?;
     if chain.is_empty() {
         return Err(pem("a certificate", "no CERTIFICATE block".to_owned()));
     }
-    let key = PrivateKeyDer::from_pem_slice(&content.1)
-        .map_err(|error| pem("the private key", error.to_string()))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key).map_err(|error| pem("the private key", error.to_string()))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
-    CertifiedKey::from_der(chain, key, &provider)
-        .map(Arc::new)
-        .map_err(|source| TlsError::Pair {
-            origin: origin.name(),
-            source,
-        })
+    CertifiedKey::from_der(chain, key, &provider).map_err(|source| TlsError::Pair {
+        origin: origin.name(),
+        source,
+    })
 }

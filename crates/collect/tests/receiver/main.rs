@@ -8,4 +8,5 @@
 
 mod forward;
 mod lists;
+mod senders;
 mod world;

@@ -1,7 +1,7 @@
 //! A receiver with a journal in memory, certificates, and clients.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use kaudit_collect::{
     Access, Credential, Grant, Intake, IntakeOptions, Keys, Origin, Quarantine, Receiver, ReceiverOptions,
     Way,
 };
-use kaudit_dial::{Answer, Client, Cluster, Identity, Pem, Trust};
+use kaudit_dial::{Answer, Client, ClientError, Cluster, Identity, Pem, Trust};
 use kaudit_event::record::Record;
 use kaudit_journal::filesystem::simulated::SimulatedDisk;
 use kaudit_journal::{Item, Journal, Options};
@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) const TOKEN: &str = "a-token-of-the-apiserver";
 
 /// Certificates of one authority.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(pub(crate) CertifiedIssuer<'static, KeyPair>);
 
 #[derive(Clone)]
 pub(crate) struct Pair {
@@ -64,6 +64,9 @@ pub(crate) struct Central {
     pub(crate) receiver: Receiver,
     pub(crate) access: Arc<ArcSwap<Access>>,
     pub(crate) address: SocketAddr,
+    pub(crate) tls: ServerTls,
+    /// The file of those who sign senders' certificates.
+    pub(crate) senders: PathBuf,
     folder: tempfile::TempDir,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -98,9 +101,11 @@ impl Plan {
         ])));
         let receiver = Receiver::new(intake.clone(), Arc::clone(&access), self.receiver);
         let pair = self.authority.issue("kaudit");
-        let clients = ClientCertificates::Asked(self.authority.0.pem().into_bytes());
+        let senders = folder.path().join("senders.pem");
+        std::fs::write(&senders, self.authority.0.pem()).unwrap();
+        let clients = ClientCertificates::AskedByFile(senders.clone());
         let tls = ServerTls::from_pem(pair.certificate.as_bytes(), pair.key.as_bytes(), &clients).unwrap();
-        let listener = Listener::bind(ListenConfig::https(self.address, tls))
+        let listener = Listener::bind(ListenConfig::https(self.address, tls.clone()))
             .await
             .unwrap();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -113,6 +118,8 @@ impl Plan {
             receiver,
             access,
             address,
+            tls,
+            senders,
             folder,
             stop,
             tasks,
@@ -286,6 +293,13 @@ pub(crate) async fn post(client: &Client, path: &str, headers: &[(&str, &str)], 
         request.body(body.clone()).unwrap()
     };
     client.exchange(64 << 10, prepare).await.unwrap()
+}
+
+/// The same for who may not even be heard.
+pub(crate) async fn post_to(client: &Client, path: &str, body: &[u8]) -> Result<Answer, ClientError> {
+    let body = Bytes::copy_from_slice(body);
+    let prepare = |_| Request::post(path).body(body.clone()).unwrap();
+    client.exchange(64 << 10, prepare).await
 }
 
 /// An item of an EventList.
