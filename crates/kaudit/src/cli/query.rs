@@ -4,9 +4,10 @@ use std::io::{self, Write as _};
 
 use clap::Args;
 use kaudit_history::{Mask, Reveal};
+use serde_json::Value;
 
 use super::ask::{self, From, Selection};
-use super::show::{self, Columns, Format, Rows, TableStyle};
+use super::show::{self, Chosen, Columns, Format, Rows, TableStyle};
 use super::terminal::{self, When};
 use super::{print, say};
 use crate::asking::{self, Fold, Found, Hit, Newest, Order, Place, Question, Scanned, Sequence};
@@ -31,9 +32,10 @@ pub(super) struct Flags {
     selection: Selection,
     #[command(flatten)]
     from: From,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    /// How to print: table, wide, json, yaml, ndjson, csv, markdown, sentence, name, raw, jsonpath=TEMPLATE (of each
+    /// event, as '{.user.username} {.verb}') or custom-columns=HEAD:PATH,...
+    #[arg(short, long, value_parser = show::chosen, default_value = "table", value_name = "FORMAT")]
+    output: Chosen,
     /// At most so many events; 0 for all
     #[arg(long, value_name = "COUNT")]
     limit: Option<usize>,
@@ -71,13 +73,13 @@ const EXAMPLES: &str = "Examples:
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     let filter = flags.selection.filter_of(&flags.from)?;
-    let columns = match (&flags.columns, flags.output) {
+    let columns = match (&flags.columns, flags.output.format) {
         (Some(names), _) => Columns::parse(names).map_err(Failure::usage)?,
         (None, Format::Wide) => Columns::wide(),
         (None, _) => Columns::usual(),
     };
     let mut question = Question::new(filter)
-        .revealed(flags.reveal || flags.output == Format::Raw)
+        .revealed(flags.reveal || flags.output.format == Format::Raw)
         .with_hidden(flags.selection.is_hidden_meant());
     if flags.count {
         return count(flags, &question);
@@ -85,12 +87,12 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     let most = match flags.limit {
         Some(0) => usize::MAX,
         Some(limit) => limit,
-        None if flags.output.is_for_programs() => usize::MAX,
+        None if flags.output.format.is_for_programs() => usize::MAX,
         None => TABLE_ROWS,
     };
     let streams = matches!(
-        flags.output,
-        Format::Ndjson | Format::Csv | Format::Name | Format::Raw
+        flags.output.format,
+        Format::Ndjson | Format::Csv | Format::Name | Format::Raw | Format::Jsonpath
     );
     if streams && most == usize::MAX && flags.order.is_none() {
         return stream(flags, &question, &columns);
@@ -131,27 +133,45 @@ fn counted(place: Place, question: &Question) -> Result<Scanned, Failure> {
 struct Streaming<'a> {
     sequence: &'a Sequence<io::Stdout>,
     piece: Vec<u8>,
-    format: Format,
+    chosen: &'a Chosen,
     columns: &'a Columns,
     mask: Mask,
 }
 
 impl Fold for Streaming<'_> {
     fn found(&mut self, found: Found<'_>) {
-        if self.format == Format::Raw {
+        if self.chosen.format == Format::Raw {
             self.piece.extend_from_slice(found.line);
             self.piece.push(b'\n');
             return;
         }
         // A line that is no event after all was counted as one, and is not printed.
-        if let Some(hit) = found.keep() {
-            write_one(&mut self.piece, &hit, self.format, self.columns, &self.mask);
+        let Some(hit) = found.keep() else { return };
+        match &self.chosen.template {
+            Some(template) => {
+                let line = template.line_of(&document(&hit, &self.mask));
+                self.piece.extend_from_slice(line.as_bytes());
+            }
+            None => write_one(
+                &mut self.piece,
+                &hit,
+                self.chosen.format,
+                self.columns,
+                &self.mask,
+            ),
         }
     }
 
     fn end_of_block(&mut self, number: u64) -> bool {
         self.sequence.put(number, std::mem::take(&mut self.piece))
     }
+}
+
+/// An event as a program sees it.
+fn document(hit: &Hit, mask: &Mask) -> Value {
+    let text = asking::masked(hit.event.text(), &hit.event.view(), mask);
+    // Bytes that are not UTF-8 have no place in a text.
+    serde_json::from_str(&String::from_utf8_lossy(&text)).unwrap_or_default()
 }
 
 pub(super) fn write_one(out: &mut Vec<u8>, hit: &Hit, format: Format, columns: &Columns, mask: &Mask) {
@@ -170,7 +190,7 @@ pub(super) fn write_one(out: &mut Vec<u8>, hit: &Hit, format: Format, columns: &
 
 fn stream(flags: &Flags, question: &Question, columns: &Columns) -> Result<Exit, Failure> {
     let mut stdout = io::stdout();
-    if flags.output == Format::Csv && !flags.no_headers {
+    if flags.output.format == Format::Csv && !flags.no_headers {
         // What cannot be written shows at the next write, too.
         drop(stdout.write_all(Columns::csv(columns.heads()).as_bytes()));
     }
@@ -178,7 +198,7 @@ fn stream(flags: &Flags, question: &Question, columns: &Columns) -> Result<Exit,
     let scanned = asking::scan(flags.from.place()?, question, || Streaming {
         sequence: &sequence,
         piece: Vec::new(),
-        format: flags.output,
+        chosen: &flags.output,
         columns,
         mask: flags.mask(),
     });
@@ -213,7 +233,7 @@ fn in_order(flags: &Flags, question: &Question, columns: Columns, most: usize) -
     }
     let (hits, is_short) = all.finish();
     let mut out = Vec::new();
-    match flags.output {
+    match flags.output.format {
         Format::Table | Format::Wide => {
             let rows = rows_of(columns, &hits);
             let style = TableStyle {
@@ -222,6 +242,12 @@ fn in_order(flags: &Flags, question: &Question, columns: Columns, most: usize) -
                 has_colour: flags.color.is_on(),
             };
             out.extend_from_slice(rows.table(style).as_bytes());
+        }
+        Format::Jsonpath | Format::CustomColumns => {
+            let events: Vec<Value> = hits.iter().map(|hit| document(hit, &flags.mask())).collect();
+            if let Some(template) = &flags.output.template {
+                out.extend_from_slice(template.all(&events, !flags.no_headers).as_bytes());
+            }
         }
         Format::Markdown => out.extend_from_slice(rows_of(columns, &hits).markdown().as_bytes()),
         Format::Sentence => {
@@ -236,12 +262,12 @@ fn in_order(flags: &Flags, question: &Question, columns: Columns, most: usize) -
                 out.extend_from_slice(Columns::csv(columns.heads()).as_bytes());
             }
             for hit in &hits {
-                write_one(&mut out, hit, flags.output, &columns, &flags.mask());
+                write_one(&mut out, hit, flags.output.format, &columns, &flags.mask());
             }
         }
         Format::Ndjson | Format::Name | Format::Raw => {
             for hit in &hits {
-                write_one(&mut out, hit, flags.output, &columns, &flags.mask());
+                write_one(&mut out, hit, flags.output.format, &columns, &flags.mask());
             }
         }
     }
@@ -256,7 +282,7 @@ fn in_order(flags: &Flags, question: &Question, columns: Columns, most: usize) -
         ));
         return Ok(Exit::Partial);
     }
-    if flags.from.is_server() && hits.len() == most && !flags.output.is_for_programs() {
+    if flags.from.is_server() && hits.len() == most && !flags.output.format.is_for_programs() {
         // The server sent no more than were asked for.
         scanned.events = counted(flags.from.place()?, question)?.events;
     }
@@ -267,7 +293,7 @@ fn in_order(flags: &Flags, question: &Question, columns: Columns, most: usize) -
 
 /// What there is beside the table, for people.
 fn tell(flags: &Flags, hits: &[Hit], events: u64) {
-    if flags.output.is_for_programs() {
+    if flags.output.format.is_for_programs() {
         return;
     }
     let shown = u64::try_from(hits.len()).unwrap_or(u64::MAX);
@@ -279,7 +305,7 @@ fn tell(flags: &Flags, hits: &[Hit], events: u64) {
     }
     if let Some(first) = hits
         .first()
-        .filter(|_| matches!(flags.output, Format::Table | Format::Wide))
+        .filter(|_| matches!(flags.output.format, Format::Table | Format::Wide))
     {
         let reference = show::reference(&first.row());
         say(format_args!(

@@ -2,12 +2,14 @@
 
 mod event;
 mod rows;
+mod template;
 mod value;
 
 use clap::ValueEnum;
 
 pub(super) use event::{reference, write_list, write_yaml};
 pub(super) use rows::{Columns, Growing, Rows, TableStyle, object, sentence, short_user};
+pub(super) use template::Template;
 pub(super) use value::{key_text, plain, text_of as cell, to_second};
 
 /// How events are printed.
@@ -34,6 +36,51 @@ pub(super) enum Format {
     Name,
     /// The bytes as they were received, nothing masked
     Raw,
+    /// Parts of events that a template picks, each a line
+    #[value(skip)]
+    Jsonpath,
+    /// Parts of events below heads
+    #[value(skip)]
+    CustomColumns,
+}
+
+/// A format, and what it is told besides.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chosen {
+    pub(super) format: Format,
+    pub(super) template: Option<Template>,
+}
+
+/// The format that `-o` names.
+pub(super) fn chosen(text: &str) -> Result<Chosen, String> {
+    let with = |format, template: Result<Template, String>| {
+        Ok(Chosen {
+            format,
+            template: Some(template?),
+        })
+    };
+    if let Some(template) = text.strip_prefix("jsonpath=") {
+        return with(Format::Jsonpath, Template::line(template));
+    }
+    if let Some(columns) = text.strip_prefix("custom-columns=") {
+        return with(Format::CustomColumns, Template::columns(columns));
+    }
+    match Format::from_str(text, false) {
+        Ok(format) => Ok(Chosen {
+            format,
+            template: None,
+        }),
+        Err(_) => {
+            let names: Vec<String> = Format::value_variants()
+                .iter()
+                .filter_map(|format| Some(format.to_possible_value()?.get_name().to_owned()))
+                .collect();
+            Err(format!(
+                "it is none of {}, jsonpath=TEMPLATE and custom-columns=HEAD:PATH,...",
+                names.join(", ")
+            ))
+        }
+    }
 }
 
 impl Format {
@@ -41,7 +88,7 @@ impl Format {
     pub(super) const fn is_for_programs(self) -> bool {
         matches!(
             self,
-            Self::Json | Self::Yaml | Self::Ndjson | Self::Csv | Self::Name | Self::Raw
+            Self::Json | Self::Yaml | Self::Ndjson | Self::Csv | Self::Name | Self::Raw | Self::Jsonpath
         )
     }
 }
