@@ -234,13 +234,15 @@ impl Dev {
         } else {
             "\nOther people: --context kaudit-developer, kaudit-viewer, kaudit-intern."
         };
+        let program =
+            std::env::current_exe().map_or_else(|_| "kaudit".to_owned(), |path| path.display().to_string());
         let text = format!(
             "kaudit ready: api={api} metrics=http://{metrics} sandbox={sandbox} gateway=https://{gateway} collector=https://{collector} \
              kubeconfig={data}/kubeconfig data={data}\n\n\
              Three things to try:\n  \
              export KUBECONFIG={data}/kubeconfig\n  \
              kubectl get pods -A\n  \
-             tail -f {data}/gateway-audit.log\n{people}\n\
+             {program} tail --humans --server {api} --token-file {data}/token\n{people}\n\
              The policy is {data}/policy.yaml: edit it while this runs. Ctrl-C ends everything.\n",
         );
         let mut stdout = std::io::stdout().lock();
