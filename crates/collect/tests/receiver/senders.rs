@@ -1,5 +1,7 @@
 //! Those who sign senders' certificates change.
 
+use std::sync::Arc;
+
 use kaudit_dial::{Client, Identity, Pem};
 
 use crate::world::{Authority, Central, Plan, item, list, post_to};
@@ -22,7 +24,7 @@ async fn is_believed(central: &Central, authority: &Authority) -> bool {
 #[tokio::test]
 async fn an_authority_that_replaces_another_is_in_force_for_new_connections() {
     let central = Plan::new().start().await;
-    let (old, new) = (central.authority.clone(), Authority::new());
+    let (old, new) = (Arc::clone(&central.authority), Authority::new());
     assert!(is_believed(&central, &old).await && !is_believed(&central, &new).await);
     assert!(!central.tls.reload().unwrap(), "nothing changed");
     std::fs::write(&central.senders, "half a fi").unwrap();
