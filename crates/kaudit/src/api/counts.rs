@@ -38,15 +38,6 @@ pub(super) fn router(scans: Scans) -> Router {
         .with_state(scans)
 }
 
-/// The members of an answer, with what was looked at for it.
-fn answer(mut members: Value, looked: &Looked) -> Json<Value> {
-    let looked = serde_json::to_value(looked).unwrap_or_default();
-    if let (Some(members), Value::Object(looked)) = (members.as_object_mut(), looked) {
-        members.extend(looked);
-    }
-    Json(members)
-}
-
 async fn count(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
     let scan = Parameters::parse(query.as_deref(), &[], true)?.scan(super::now())?;
     let begun = Instant::now();
@@ -54,10 +45,7 @@ async fn count(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result<
     let ((count, stats), freshness) = scans
         .ask(scan.cancel, move |snapshot: &Snapshot| snapshot.count(&of))
         .await?;
-    Ok(answer(
-        json!({ "count": count }),
-        &Looked::new(&[stats], freshness, begun),
-    ))
+    Ok(Looked::new(&[stats], freshness, begun).of(json!({ "count": count })))
 }
 
 async fn facets(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
@@ -94,10 +82,7 @@ async fn facets(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result
         })
         .collect();
     let looked = Looked::new(&[stats], freshness, begun);
-    Ok(answer(
-        json!({"events": stats.rows_matched, "facets": facets}),
-        &looked,
-    ))
+    Ok(looked.of(json!({"events": stats.rows_matched, "facets": facets})))
 }
 
 /// The scan with what is left of its time.
@@ -191,9 +176,8 @@ async fn histogram(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Res
         .map(|bucket| at(bucket.start_micros.saturating_add(width)));
     let looked = Looked::new(&stats, freshness, begun);
     let events: u64 = counts.buckets.iter().map(|bucket| bucket.count).sum();
-    Ok(answer(
+    Ok(looked.of(
         json!({"from": first, "to": last, "intervalMicros": width, "events": events, "buckets": buckets}),
-        &looked,
     ))
 }
 
@@ -276,7 +260,7 @@ async fn compare(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Resul
     let ((compare, stats), freshness): ((Compare, Vec<ScanStats>), Freshness) =
         scans.ask(cancel, ask).await?;
     let found = crate::asking::compared(&compare, most);
-    Ok(answer(found.document(), &Looked::new(&stats, freshness, begun)))
+    Ok(Looked::new(&stats, freshness, begun).of(found.document()))
 }
 
 fn compared(

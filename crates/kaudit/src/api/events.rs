@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::problem::Problem;
 use super::scans::{CancelOnDrop, Looked, Scans};
 use super::selection::{BUDGET, Parameters, cursor, cursor_of};
-use crate::asking::masked;
+use crate::asking::{masked, times};
 use crate::storing::Freshness;
 
 /// Events of a page, unless it is told otherwise; and at most.
@@ -137,7 +137,7 @@ async fn read(
 ) -> Result<Response, Problem> {
     let parameters = Parameters::parse(query.as_deref(), &["reveal"], false)?;
     let now = super::now();
-    let (text, seq) = meaning(&reference);
+    let (text, seq) = times::meaning(&reference);
     let filter =
         kaudit_query::Filter::parse(&text, now).map_err(|wrong| Problem::filter("the reference", wrong))?;
     let mut scan = Scan::new(filter);
@@ -158,19 +158,6 @@ async fn read(
         return Err(Problem::not_found(format!("no event is `{reference}`")));
     }
     Ok(with_looked(&mut body, &looked, None))
-}
-
-/// The filter, and the number, that a reference stands for.
-fn meaning(reference: &str) -> (String, Option<u64>) {
-    if let Some((time, seq)) = reference.rsplit_once('-')
-        && let Ok(seq) = seq.parse()
-        && time.len() == "2026-11-23T14:02:11.482913Z".len()
-        && time.ends_with('Z')
-    {
-        return (format!("stageTimestamp = {time}"), Some(seq));
-    }
-    let escaped = reference.replace('\\', "\\\\").replace('"', "\\\"");
-    (format!("auditID = \"{escaped}\""), None)
 }
 
 /// How values are masked: `reveal=changes` shows which are the same.

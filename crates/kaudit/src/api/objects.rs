@@ -16,6 +16,7 @@ use super::events::reveal;
 use super::problem::Problem;
 use super::scans::{Looked, Scans};
 use super::selection::Parameters;
+use crate::asking::times::quoted;
 use crate::cli::actor::Gathering;
 use crate::cli::{blame, history, object};
 
@@ -104,7 +105,7 @@ async fn over_time(
     kind: &str,
     name: &str,
     parameters: &Parameters,
-) -> Result<(History, Value), Problem> {
+) -> Result<(History, Looked), Problem> {
     let target = target(kind, name, parameters)?;
     let scan = about(&target, parameters)?;
     let begun = Instant::now();
@@ -132,14 +133,7 @@ async fn over_time(
         looked.partial = true;
         looked.partial_reason = Some("memory");
     }
-    Ok((history, serde_json::to_value(looked).unwrap_or_default()))
-}
-
-fn with(mut document: Value, looked: Value) -> Json<Value> {
-    if let (Some(members), Value::Object(looked)) = (document.as_object_mut(), looked) {
-        members.extend(looked);
-    }
-    Json(document)
+    Ok((history, looked))
 }
 
 async fn versions(
@@ -152,7 +146,7 @@ async fn versions(
     let (found, looked) = over_time(&scans, &kind, &name, &parameters).await?;
     let mask = object::mask(reveal(&parameters)?);
     let document = history::document_of(&found, parameters.is_set("all")?, &mask);
-    Ok(with(document, looked))
+    Ok(looked.of(document))
 }
 
 async fn blamed(
@@ -171,7 +165,7 @@ async fn blamed(
     let mask = object::mask(reveal(&parameters)?);
     let document = blame::document_of(&found, field.as_ref(), &mask);
     document
-        .map(|document| with(document, looked))
+        .map(|document| looked.of(document))
         .ok_or_else(|| Problem::not_found(format!("no event says what {kind}/{name} looked like")))
 }
 
@@ -194,7 +188,6 @@ async fn readers(
     let parameters = Parameters::parse(query.as_deref(), &OBJECT, false)?;
     let target = target(&kind, &name, &parameters)?;
     let now = super::now();
-    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let mut text = format!(
         "objectRef.resource = {} and stage: (ResponseComplete or ResponseStarted) and code < 400 and \
          verb: (get or list or watch) and (objectRef.name = {} or not objectRef.name: *)",
@@ -251,7 +244,7 @@ async fn readers(
     });
     let document = json!({ "readers": items.collect::<Vec<_>>() });
     let looked = Looked::new(&[stats], freshness, begun);
-    Ok(with(document, serde_json::to_value(looked).unwrap_or_default()))
+    Ok(looked.of(document))
 }
 
 fn add(readers: &mut Readers, key: (String, String, bool), events: u64, first: i64, last: i64) {
@@ -298,8 +291,5 @@ async fn actor(
     let gap_micros = i64::try_from(gap_minutes)
         .unwrap_or(i64::MAX)
         .saturating_mul(60_000_000);
-    Ok(with(
-        gathering.document(gap_micros),
-        serde_json::to_value(looked).unwrap_or_default(),
-    ))
+    Ok(looked.of(gathering.document(gap_micros)))
 }

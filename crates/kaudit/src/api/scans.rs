@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use kaudit_history::{Mask, Reveal};
 use kaudit_store::{Cancel, Completeness, ScanStats, Snapshot, StoreError};
 use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -90,6 +92,17 @@ impl Looked {
             partial_reason: reason,
             stats,
         }
+    }
+}
+
+impl Looked {
+    /// A document that says so, too.
+    pub(crate) fn of(&self, mut document: Value) -> Json<Value> {
+        let looked = serde_json::to_value(self).unwrap_or_default();
+        if let (Some(members), Value::Object(looked)) = (document.as_object_mut(), looked) {
+            members.extend(looked);
+        }
+        Json(document)
     }
 }
 

@@ -37,10 +37,6 @@ async fn read(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result<J
         let (volumes, stats) = snapshot.volume_by(&scan, by)?;
         Ok((document(snapshot, free, Some(&volumes)), vec![stats]))
     };
-    let ((mut document, stats), freshness) = scans.ask(cancel, ask).await?;
-    let looked = serde_json::to_value(Looked::new(&stats, freshness, begun)).unwrap_or_default();
-    if let (Some(members), Value::Object(looked)) = (document.as_object_mut(), looked) {
-        members.extend(looked);
-    }
-    Ok(Json(document))
+    let ((document, stats), freshness) = scans.ask(cancel, ask).await?;
+    Ok(Looked::new(&stats, freshness, begun).of(document))
 }

@@ -43,6 +43,23 @@ pub(crate) fn word(value: &str) -> String {
     if !value.is_empty() && value.chars().all(is_plain) && !is_keyword && !value.starts_with([':', '-']) {
         return value.to_owned();
     }
+    quoted(value)
+}
+
+/// A value that is nothing but itself, in the words of the filter.
+pub(crate) fn quoted(value: &str) -> String {
     let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
     format!("\"{escaped}\"")
+}
+
+/// The filter, and the record's number, that a reference or an auditID stands for.
+pub(crate) fn meaning(reference: &str) -> (String, Option<u64>) {
+    if let Some((time, number)) = reference.rsplit_once('-')
+        && let Ok(number) = number.parse()
+        && time.len() == "2026-11-23T14:02:11.482913Z".len()
+        && time.ends_with('Z')
+    {
+        return (format!("stageTimestamp = {time}"), Some(number));
+    }
+    (format!("auditID = {}", quoted(reference)), None)
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::ask::{self, From, Times};
 use super::show::{self, cell, short_user};
 use super::{Output, print, say};
-use crate::asking::{self, Fold, Found, Question};
+use crate::asking::{self, Fold, Found, Question, times};
 use crate::exit::{Exit, Failure};
 
 /// Flags of `actor`.
@@ -77,8 +77,8 @@ impl Gathering {
 
     /// What an event has to satisfy to be about the actor.
     pub(crate) fn filter(user: &str) -> String {
-        let escaped = user.replace('\\', "\\\\").replace('"', "\\\"");
-        format!("(user.username = \"{escaped}\" or impersonatedUser.username = \"{escaped}\")")
+        let user = times::quoted(user);
+        format!("(user.username = {user} or impersonatedUser.username = {user})")
     }
 
     /// How many requests were not looked at.

@@ -8,7 +8,7 @@ use kaudit_query::{COLUMNS, Column, Origin};
 use super::ask::{self, From};
 use super::show;
 use super::{print, say};
-use crate::asking::{self, Fold, Found, Hit, Newest, Order, Question};
+use crate::asking::{self, Fold, Found, Hit, Newest, Order, Question, times};
 use crate::exit::{Exit, Failure};
 
 /// Flags of `event`.
@@ -62,11 +62,12 @@ const MOST: usize = 1000;
 const MOST_BYTES: usize = 256 << 20;
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
-    let (filter, number) = meaning(&flags.reference);
+    let (filter, number) = times::meaning(&flags.reference);
     let mut hits = find(flags, &filter, number)?;
     if let (true, Some(_), Some(hit)) = (flags.stages, number, hits.first()) {
         let audit_id = hit.event.view().audit_id().into_owned();
-        hits = find(flags, &of_audit_id(&String::from_utf8_lossy(&audit_id)), None)?;
+        let audit_id = String::from_utf8_lossy(&audit_id);
+        hits = find(flags, &format!("auditID = {}", times::quoted(&audit_id)), None)?;
     }
     if hits.is_empty() {
         return Err(Failure {
@@ -98,23 +99,6 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
         say(format_args!("{} events have this auditID", hits.len()));
     }
     Ok(Exit::Done)
-}
-
-fn of_audit_id(audit_id: &str) -> String {
-    let escaped = audit_id.replace('\\', "\\\\").replace('"', "\\\"");
-    format!("auditID = \"{escaped}\"")
-}
-
-/// The filter, and the number, that a reference stands for.
-fn meaning(reference: &str) -> (String, Option<u64>) {
-    if let Some((time, number)) = reference.rsplit_once('-')
-        && let Ok(number) = number.parse()
-        && time.len() == "2026-11-23T14:02:11.482913Z".len()
-        && time.ends_with('Z')
-    {
-        return (format!("stageTimestamp = {time}"), Some(number));
-    }
-    (of_audit_id(reference), None)
 }
 
 fn find(flags: &Flags, filter: &str, number: Option<u64>) -> Result<Vec<Hit>, Failure> {

@@ -8,6 +8,7 @@ use kaudit_query::{Filter, micros};
 
 use super::ask::{self, From, Times};
 use super::say;
+use crate::asking::times::quoted;
 use crate::asking::{self, Fold, Found, Hit, Newest, Order, Question};
 use crate::exit::{Exit, Failure};
 
@@ -124,7 +125,6 @@ pub(crate) fn mask(reveal: Reveal) -> Mask {
 /// What all events that a target is concerned with satisfy, so that a server sends no others: its own, and those of
 /// several objects or of one whose name is in the body.
 pub(crate) fn about(target: &Target) -> String {
-    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let mut text = format!(
         "objectRef.resource = {} and (objectRef.name = {} or \
          (verb: (create or deletecollection) and not objectRef.name: *))",
