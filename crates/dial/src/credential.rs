@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use crate::exec::ExecPlugin;
 
-pub use current::CredentialError;
-pub(crate) use current::{Current, CurrentCredential, fixed_tls};
+pub use current::{CredentialError, CurrentCredential};
+pub(crate) use current::{Current, fixed_tls};
 
 /// What is shown with each request.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -16,7 +16,7 @@ mod upstream;
 
 pub use client::{Answer, Client, ClientError};
 pub use connect::ConnectError;
-pub use credential::{Credential, CredentialError, Identity, Pem};
+pub use credential::{Credential, CredentialError, CurrentCredential, Identity, Pem};
 pub use exec::{ExecError, ExecPlugin};
 pub use kubeconfig::{Cluster, KubeconfigError};
 pub use proxy::Proxy;

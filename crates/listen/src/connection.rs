@@ -14,7 +14,7 @@ pub struct ConnectionInfo {
     pub local_addr: SocketAddr,
     /// The protocol that ALPN chose, for example `h2`.
     pub alpn: Option<Vec<u8>>,
-    /// The peer's certificates, leaf first; verified against the client authority. Empty when the
-    /// peer showed none.
+    /// The peer's certificates, leaf first; verified against the client authority, unless certificates are
+    /// [`crate::ClientCertificates::Presented`]. Empty when the peer showed none.
     pub peer_certificates: Vec<CertificateDer<'static>>,
 }

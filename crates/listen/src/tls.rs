@@ -1,5 +1,7 @@
 //! Server TLS whose files may change while it serves.
 
+mod presented;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -8,6 +10,8 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use presented::Presented;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,9 @@ pub enum ClientCertificates {
     Asked(Vec<u8>),
     /// The same, by the authorities in a PEM file, which [`ServerTls::reload`] reads again.
     AskedByFile(PathBuf),
+    /// They are asked, not required, and one that is shown is taken whoever signed it: that the peer has
+    /// its key is all that is known of it, and whoever believes what it says has to verify it.
+    Presented,
 }
 
 /// Where certificate and key come from.
@@ -126,7 +133,7 @@ impl ServerTls {
             key,
             authorities: clients.read()?,
         };
-        let config = content.config(&origin)?;
+        let config = content.config(&origin, clients)?;
         Ok(Self {
             origin,
             clients: clients.clone(),
@@ -157,7 +164,7 @@ impl ServerTls {
         if content == before {
             return Ok(false);
         }
-        let config = content.config(&self.origin)?;
+        let config = content.config(&self.origin, &self.clients)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current { content, config };
         Ok(true)
     }
@@ -172,7 +179,7 @@ impl ClientCertificates {
     /// The authorities now.
     fn read(&self) -> Result<Option<Vec<u8>>, TlsError> {
         match self {
-            Self::NotAsked => Ok(None),
+            Self::NotAsked | Self::Presented => Ok(None),
             Self::Asked(authorities) => Ok(Some(authorities.clone())),
             Self::AskedByFile(file) => read(file).map(Some),
         }
@@ -180,7 +187,7 @@ impl ClientCertificates {
 }
 
 impl Content {
-    fn config(&self, origin: &Origin) -> Result<Arc<ServerConfig>, TlsError> {
+    fn config(&self, origin: &Origin, clients: &ClientCertificates) -> Result<Arc<ServerConfig>, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let key = certified_key(origin, &self.certificate, &self.key)?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -190,6 +197,9 @@ impl Content {
                 source,
             })?;
         let builder = match &self.authorities {
+            None if matches!(clients, ClientCertificates::Presented) => {
+                builder.with_client_cert_verifier(Arc::new(Presented(provider)))
+            }
             None => builder.with_no_client_auth(),
             Some(authorities) => {
                 let mut roots = RootCertStore::empty();

@@ -224,15 +224,6 @@ pub(crate) fn extra(key: &str, value: String) -> (Text, Option<Vec<Text>>) {
     )
 }
 
-/// The extra fact that names a client certificate.
-pub(crate) fn certificate_id(der: &[u8]) -> (Text, Option<Vec<Text>>) {
-    let mut out = String::from("X509SHA256=");
-    for byte in sha256(der) {
-        out.push_str(&format!("{byte:02x}"));
-    }
-    extra(CREDENTIAL_ID, out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

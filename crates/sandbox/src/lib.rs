@@ -45,5 +45,5 @@ mod tokens;
 mod validation;
 mod websocket;
 
-pub use authn::AuthorityError;
+pub use kaudit_tower::AuthorityError;
 pub use sandbox::{Body, Builder, Sandbox, SandboxService};

@@ -15,15 +15,16 @@ use kaudit_event::UserInfo;
 use kaudit_listen::{ConnectionInfo, Listener};
 use kaudit_sink::{Emission, Outcome, Reservation, Reserve, Sink};
 use kaudit_tower::{
-    Audit, AuditService, Authenticator, BoxError, BoxFuture, ClientCertificates, Impersonation,
-    MetricsSnapshot, PolicyHandle, RemoteAddr,
+    Audit, AuditService, Authenticator, AuthorityError, BoxError, BoxFuture, ClientAuthority,
+    ClientCertificates, FrontProxy, FrontProxyHeaders, Impersonation, MetricsSnapshot, PolicyHandle,
+    RemoteAddr,
 };
 use tokio_util::sync::CancellationToken;
 use tower_layer::Layer as _;
 use tower_service::Service;
 
 use crate::access::StoreAuthorizer;
-use crate::authn::{Authority, AuthorityError, FrontProxy, Identities};
+use crate::authn::Identities;
 use crate::credentials::Credentials;
 use crate::response;
 use crate::state::{Clock, State};
@@ -40,7 +41,7 @@ pub struct Builder {
     sink: Arc<dyn Sink>,
     authenticator: Option<Arc<dyn Authenticator>>,
     tokens: Vec<(String, UserInfo)>,
-    client_authority: Option<Authority>,
+    client_authority: Option<ClientAuthority>,
     front_proxy: Option<FrontProxy>,
 }
 
@@ -90,7 +91,7 @@ impl Builder {
     ///
     /// [`AuthorityError`] for a text without usable certificates.
     pub fn client_authority(mut self, pem: &[u8]) -> Result<Self, AuthorityError> {
-        self.client_authority = Some(Authority::from_pem(pem)?);
+        self.client_authority = Some(ClientAuthority::from_pem(pem)?);
         Ok(self)
     }
 
@@ -102,8 +103,9 @@ impl Builder {
     /// [`AuthorityError`] for a text without usable certificates.
     pub fn front_proxy(mut self, pem: &[u8], names: &[&str]) -> Result<Self, AuthorityError> {
         self.front_proxy = Some(FrontProxy {
-            authority: Authority::from_pem(pem)?,
+            authority: ClientAuthority::from_pem(pem)?,
             names: names.iter().map(|&name| name.to_owned()).collect(),
+            headers: FrontProxyHeaders::default(),
         });
         Ok(self)
     }

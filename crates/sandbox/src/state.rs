@@ -200,7 +200,7 @@ impl State {
         match given.or_else(|| self.issued_token(token, wanted)) {
             Some((user, audiences)) => serde_json::json!({
                 "authenticated": true,
-                "user": crate::reviews::user_value(&crate::authn::with_group(user)),
+                "user": crate::reviews::user_value(&kaudit_tower::with_authenticated_group(user)),
                 "audiences": audiences,
             }),
             None => serde_json::json!({"user": {}}),

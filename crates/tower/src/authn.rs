@@ -1,5 +1,10 @@
 //! Who asks.
 
+#[cfg(feature = "x509")]
+pub(crate) mod certificate;
+#[cfg(feature = "x509")]
+pub(crate) mod front_proxy;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -68,6 +73,24 @@ impl Anonymous {
     }
 }
 
+const AUTHENTICATED: &str = "system:authenticated";
+const UNAUTHENTICATED: &str = "system:unauthenticated";
+
+/// Adds the group of everybody who is known; the anonymous user and who is in it already stay as they are.
+///
+/// Source: k8s.io/apiserver pkg/authentication/group/authenticated_group_adder.go.
+#[must_use]
+pub fn with_authenticated_group(mut user: UserInfo) -> UserInfo {
+    let groups = user.groups.get_or_insert_default();
+    let is_known = groups
+        .iter()
+        .any(|group| *group == AUTHENTICATED || *group == UNAUTHENTICATED);
+    if user.username != "system:anonymous" && !is_known {
+        groups.push(Text::from_static(AUTHENTICATED));
+    }
+    user
+}
+
 impl Authenticator for Anonymous {
     fn authenticate_now(&self, _: &Parts, _: &AuditContext) -> Option<Authentication> {
         static ANONYMOUS: LazyLock<Arc<UserInfo>> = LazyLock::new(|| Arc::new(Anonymous::user()));
@@ -118,5 +141,22 @@ pub(crate) fn failure_message(parts: &Parts) -> String {
         "Authentication failed, no credentials provided".to_owned()
     } else {
         format!("Authentication failed, attempted: {}", methods.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_known_are_in_the_group_of_the_known_once() {
+        let user = with_authenticated_group(UserInfo {
+            username: Text::from_static("ann"),
+            ..UserInfo::default()
+        });
+        assert_eq!(user.groups, Some(vec![Text::from_static(AUTHENTICATED)]));
+        assert_eq!(with_authenticated_group(user.clone()), user);
+        let anonymous = Anonymous::user();
+        assert_eq!(with_authenticated_group(anonymous.clone()), anonymous);
     }
 }

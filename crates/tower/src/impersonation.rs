@@ -7,7 +7,7 @@ use http::HeaderMap;
 use kaudit_event::{Text, UserInfo};
 use kaudit_policy::Attributes;
 
-use crate::authz::{Authorization, AuthorizationRequest, Authorizer, Decision, Refusal};
+use crate::authz::{Authorization, AuthorizationRequest, Authorizer, Decision};
 use crate::status::StatusError;
 
 /// What the chain does with `Impersonate-*` headers.
@@ -30,9 +30,9 @@ const EXTRA: &str = "impersonate-extra-";
 const AUTHENTICATED: &str = "system:authenticated";
 const UNAUTHENTICATED: &str = "system:unauthenticated";
 
-/// What the headers ask for.
+/// What `Impersonate-*` headers ask for.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub struct Request {
     user: Text,
     service_account: Option<(String, String)>,
     groups: Vec<Text>,
@@ -41,8 +41,12 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// `None` without such headers. An error is a 400: parts of an identity without a user.
-    pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, StatusError> {
+    /// Reads the headers; `None` without any.
+    ///
+    /// # Errors
+    ///
+    /// 400 for parts of an identity without a user.
+    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, StatusError> {
         let text = |value: &http::HeaderValue| Text::copy_from_slice(value.as_bytes());
         let user = headers.get(USER).map(text).unwrap_or_default();
         let groups: Vec<Text> = headers.get_all(GROUP).iter().map(text).collect();
@@ -96,7 +100,8 @@ impl Request {
     }
 
     /// The user after the groups that every user has were added.
-    pub(crate) fn user(&self) -> UserInfo {
+    #[must_use]
+    pub fn user(&self) -> UserInfo {
         let mut groups = self.groups.clone();
         if groups.is_empty()
             && let Some((namespace, _)) = &self.service_account
@@ -124,12 +129,12 @@ impl Request {
         }
     }
 
-    /// Asks for each part whether `user` may impersonate it.
-    pub(crate) async fn authorize(
-        &self,
-        user: &UserInfo,
-        authorizer: &dyn Authorizer,
-    ) -> Result<(), Refusal> {
+    /// Asks for each part whether `user` may impersonate it, by the verb `impersonate`.
+    ///
+    /// # Errors
+    ///
+    /// 403 with the first part that is refused, or about which there is no answer.
+    pub async fn authorize(&self, user: &UserInfo, authorizer: &dyn Authorizer) -> Result<(), StatusError> {
         match &self.service_account {
             Some((namespace, name)) => {
                 self.may(user, authorizer, ["", "serviceaccounts", "", namespace, name])
@@ -172,7 +177,7 @@ impl Request {
         user: &UserInfo,
         authorizer: &dyn Authorizer,
         [group, resource, subresource, namespace, name]: [&str; 5],
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), StatusError> {
         let attributes = Attributes {
             user: Some(user),
             verb: b"impersonate",
@@ -226,14 +231,12 @@ impl Request {
         } else {
             format!("{message}: {reason}")
         };
-        Err(Refusal::Forbidden(StatusError::forbidden(
-            name, group, resource, message,
-        )))
+        Err(StatusError::forbidden(name, group, resource, message))
     }
 }
 
 /// The key of an extra header: lower-case already, percent escapes decoded where they are valid.
-fn unescape(key: &str) -> Text {
+pub(crate) fn unescape(key: &str) -> Text {
     let mut out = Vec::with_capacity(key.len());
     let mut rest = key.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

@@ -29,14 +29,21 @@ mod metrics;
 mod policy;
 mod status;
 
-pub use authn::{Anonymous, Authentication, Authenticator, BoxFuture, ClientCertificates, RemoteAddr};
+#[cfg(feature = "x509")]
+pub use authn::certificate::{AuthorityError, ClientAuthority, certificate_user};
+#[cfg(feature = "x509")]
+pub use authn::front_proxy::{FrontProxy, FrontProxyFound, FrontProxyHeaders};
+pub use authn::{
+    Anonymous, Authentication, Authenticator, BoxFuture, ClientCertificates, RemoteAddr,
+    with_authenticated_group,
+};
 pub use authz::{AlwaysAllow, Authorization, AuthorizationRequest, Authorizer, Decision, forbidden_reason};
 pub use bodies::{ObjectMeta, parse_status};
 pub use body::{BoxError, RequestBody, ResponseBody};
 pub use capture::{Bodies, Capture};
 pub use chain::{Audit, AuditBuilder, AuditFuture, AuditLayer, AuditService};
 pub use context::{AuditContext, SessionGuard};
-pub use impersonation::Impersonation;
+pub use impersonation::{Impersonation, Request as ImpersonationRequest};
 pub use metrics::{Metrics, MetricsSnapshot};
 pub use policy::PolicyHandle;
 pub use status::{StatusError, status_response, text_response};

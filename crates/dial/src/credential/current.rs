@@ -50,7 +50,7 @@ pub(crate) struct Current {
 
 /// Keeps credentials current.
 #[derive(Debug)]
-pub(crate) struct CurrentCredential {
+pub struct CurrentCredential {
     credential: Credential,
     identity: Option<Identity>,
     trust: Trust,
@@ -91,7 +91,11 @@ impl std::fmt::Debug for Pair {
 impl CurrentCredential {
     /// Credentials of `cluster`; none at all where it is not https. What can be checked without running
     /// anything is checked now.
-    pub(crate) fn new(cluster: &Cluster, clock: fn() -> SystemTime) -> Result<Self, CredentialError> {
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError`] for certificates that cannot be used.
+    pub fn new(cluster: &Cluster, clock: fn() -> SystemTime) -> Result<Self, CredentialError> {
         let is_https = cluster.server.is_https;
         let (credential, identity) = if is_https {
             (cluster.credential.clone(), cluster.identity.clone())
@@ -145,8 +149,17 @@ impl CurrentCredential {
         })
     }
 
+    /// The `Authorization` header that holds now; `None` where credentials are a certificate, or none.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError`] when a file cannot be read or a plugin fails.
+    pub async fn header(&self) -> Result<Option<HeaderValue>, CredentialError> {
+        self.current().await.map(|current| current.authorization)
+    }
+
     /// The server did not know who this is: what is remembered is not believed again.
-    pub(crate) async fn refused(&self) {
+    pub async fn refused(&self) {
         let mut state = self.state.lock().await;
         state.read = None;
         state.printed = None;

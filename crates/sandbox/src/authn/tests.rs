@@ -2,6 +2,8 @@
 
 use http::Request;
 use jiff::Timestamp;
+use kaudit_event::Text;
+use kaudit_tower::FrontProxyHeaders;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, Issuer, KeyPair};
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +27,8 @@ impl Signer {
         }
     }
 
-    fn authority(&self) -> Authority {
-        Authority::from_pem(self.pem.as_bytes()).unwrap()
+    fn authority(&self) -> ClientAuthority {
+        ClientAuthority::from_pem(self.pem.as_bytes()).unwrap()
     }
 
     fn sign(&self, name: &str, organization: &str) -> Bytes {
@@ -63,6 +65,7 @@ fn identities(clients: Option<&Signer>, proxy: Option<(&Signer, &[&str])>) -> Id
         front_proxy: proxy.map(|(signer, names)| FrontProxy {
             authority: signer.authority(),
             names: names.iter().map(|&name| name.to_owned()).collect(),
+            headers: FrontProxyHeaders::default(),
         }),
     }
 }
@@ -188,22 +191,4 @@ fn nobody_but_the_front_proxy_tells_who_asks() {
         "Bad"
     );
     assert_eq!(name(find(&identities, &[], &[proxy.sign("front", "")])), "Bad");
-}
-
-#[test]
-fn the_known_are_in_the_group_of_the_known_once() {
-    let user = with_group(UserInfo {
-        username: Text::from_static("ann"),
-        ..UserInfo::default()
-    });
-    assert_eq!(user.groups, Some(vec![Text::from_static(AUTHENTICATED)]));
-    assert_eq!(with_group(user.clone()), user);
-}
-
-#[test]
-fn a_text_without_certificates_is_no_authority() {
-    assert!(matches!(
-        Authority::from_pem(b""),
-        Err(AuthorityError::Verifier(_))
-    ));
 }

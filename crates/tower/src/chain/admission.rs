@@ -20,7 +20,7 @@ use kaudit_sink::{Outcome, Receipt, Refusals, Reservation, Reserve};
 use super::Chain;
 use super::answers::{OwnResponse, answer, refused};
 use crate::authn::{Authentication, BoxFuture, RemoteAddr, failure_message};
-use crate::authz::{Authorization, AuthorizationRequest, conclude};
+use crate::authz::{Authorization, AuthorizationRequest, Refusal, conclude};
 use crate::body::{Guard, RequestBody};
 use crate::capture::{Bodies, Wanted};
 use crate::context::{AuditContext, RequestShape};
@@ -332,9 +332,9 @@ impl<B> Walk<B> {
             let user = self.audit.acting_user();
             let started = Instant::now();
             if let Some(authorizer) = &chain.authorizer
-                && let Err(refusal) = asked.authorize(&user, authorizer.as_ref()).await
+                && let Err(error) = asked.authorize(&user, authorizer.as_ref()).await
             {
-                return Err(refused(&self.parts, &self.audit, refusal));
+                return Err(refused(&self.parts, &self.audit, Refusal::Forbidden(error)));
             }
             self.audit
                 .track(|trackers| trackers.impersonation += started.elapsed());
