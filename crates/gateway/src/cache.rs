@@ -79,6 +79,13 @@ impl<V: Clone + Send + Sync> Cache<V> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The answer that is there and still holds.
+    pub(crate) fn known(&self, key: Key) -> Option<V> {
+        let entries = self.entries();
+        let (answer, until) = entries.get(&key)?.answer.get()?;
+        (*until > Instant::now()).then(|| answer.clone())
+    }
+
     /// The answer to `key`; `ask` gives it and how long it holds. Cancel-safe: when the asker goes away,
     /// the next one that waits asks.
     pub(crate) async fn answer<F>(&self, key: Key, ask: impl FnOnce() -> F + Send) -> (V, Found)
@@ -143,9 +150,11 @@ mod tests {
         let key = Hasher::new().unwrap().key([&b"a"[..]]);
         let (first, second) = tokio::join!(cache.answer(key, ask), cache.answer(key, ask));
         assert_eq!((first.0, second.0), (0, 0));
+        assert_eq!(cache.known(key), Some(0));
         tokio::time::advance(Duration::from_secs(9)).await;
         assert_eq!(cache.answer(key, ask).await, (0, Found::Known));
         tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(cache.known(key), None);
         assert_eq!(cache.answer(key, ask).await, (1, Found::Asked));
     }
 

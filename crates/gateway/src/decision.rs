@@ -1,21 +1,26 @@
-//! What the cluster's authorizer said: asked by a SelfSubjectAccessReview while the request is under way,
-//! or read from the refusal itself.
+//! What the cluster's authorizer said: asked by an access review while the request is under way, or read
+//! from the refusal itself.
+
+mod budget;
+mod review;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode};
-use kaudit_event::{Status, UserInfo};
-use kaudit_policy::RequestInfo;
-use kaudit_tower::{AuditContext, forbidden_reason};
-use serde::{Deserialize, Serialize};
+use kaudit_event::{Level, Status, UserInfo};
+use kaudit_policy::{Attributes, Policy, RequestInfo};
+use kaudit_tower::{
+    AuditContext, Authorization, AuthorizationRequest, Authorizer, BoxFuture, Decision, forbidden_reason,
+};
 use tracing::debug;
 
 use crate::cache::{Cache, Found, Hasher, Key};
 use crate::metrics::{Metrics, count};
+use crate::own::OwnCredential;
 use crate::review::{Credentials, Reviewer};
-
-const PATH: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+use budget::Budget;
+use review::{Review, Reviewed, SELF_SUBJECT, SUBJECT};
 
 const DECISION: &str = "authorization.k8s.io/decision";
 const REASON: &str = "authorization.k8s.io/reason";
@@ -26,10 +31,46 @@ const KNOWN: Duration = Duration::from_secs(10);
 
 const UNAVAILABLE: Duration = Duration::from_secs(1);
 
+/// Which decisions the cluster is asked about.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DecisionReviews {
+    /// Whether it is asked at all.
+    pub asked: Asked,
+    /// About requests that this policy gives the level None it is not asked.
+    pub policy: Option<Arc<Policy>>,
+    /// Reviews per second and user, over ten seconds; what is known already is free.
+    pub per_user: u32,
+}
+
+/// Whether the cluster is asked for the reasons of its decisions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "asked or not")]
+pub enum Asked {
+    /// It is asked, at the cost of one more request whose answer holds for ten seconds.
+    #[default]
+    Yes,
+    /// It is not: events tell refusals with their reason, and that others were allowed.
+    No,
+}
+
+impl Default for DecisionReviews {
+    /// All, 50 a second.
+    fn default() -> Self {
+        Self {
+            asked: Asked::default(),
+            policy: None,
+            per_user: 50,
+        }
+    }
+}
+
 /// Asks for decisions and remembers them for moments.
 #[derive(Debug)]
 pub(crate) struct Decisions {
     reviewer: Reviewer,
+    reviews: DecisionReviews,
+    budget: Budget,
     cache: Cache<Option<Answer>>,
     hasher: Hasher,
     metrics: Arc<Metrics>,
@@ -42,58 +83,118 @@ pub(crate) struct Answer {
     reason: Arc<str>,
 }
 
+/// With whose credentials the cluster is asked.
+#[derive(Debug)]
+pub(crate) enum Asker<'a> {
+    /// With those among the request's headers, over connections of the client's kind.
+    Client(&'a HeaderMap),
+    /// With those among the request's headers, which are the gateway's with the user it impersonates.
+    Impersonating(&'a HeaderMap, &'a OwnCredential),
+    /// With the gateway's, about this user.
+    Gateway(&'a UserInfo, &'a OwnCredential),
+}
+
 /// One question, free of the request that it is about.
 #[derive(Debug)]
 pub(crate) struct Question {
-    credentials: HeaderMap,
     key: Key,
+    user: Key,
     review: Review,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Headers(HeaderMap),
+    HeadersOver(HeaderMap, OwnCredential),
+    Own(OwnCredential),
 }
 
 impl Decisions {
-    pub(crate) fn new(reviewer: Reviewer, hasher: Hasher, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        reviewer: Reviewer,
+        reviews: DecisionReviews,
+        hasher: Hasher,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             reviewer,
+            budget: Budget::new(reviews.per_user),
+            reviews,
             cache: Cache::new(),
             hasher,
             metrics,
         }
     }
 
-    /// What to ask about a request; `headers` are those that go to the cluster.
-    pub(crate) fn question(&self, headers: &HeaderMap, info: &RequestInfo) -> Question {
-        let credentials = Credentials::of(headers);
-        let mut sent = credentials.headers();
-        let impersonation = headers
-            .iter()
-            .filter(|(name, _)| name.as_str().starts_with("impersonate-"));
-        for (name, value) in impersonation {
-            sent.append(HeaderName::clone(name), value.clone());
-        }
-        let review = Review::of(info);
-        let named = sent
-            .iter()
-            .flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
-        let attributes = review.spec.parts();
+    /// Whether the cluster is asked about requests like this one.
+    pub(crate) fn is_asked(&self, user: Option<&UserInfo>, info: &RequestInfo) -> bool {
+        let is_skipped = |policy: &Arc<Policy>| {
+            let level = policy.evaluate(&Attributes::new(user, info)).level;
+            level == Level::None
+        };
+        self.reviews.asked == Asked::Yes && !self.reviews.policy.as_ref().is_some_and(is_skipped)
+    }
+
+    /// What to ask about a request; the headers of `asker` are those that go to the cluster.
+    pub(crate) fn question(&self, asker: &Asker<'_>, attributes: &Attributes<'_>) -> Question {
+        let (subject, way) = match asker {
+            Asker::Client(headers) => (None, Way::Headers(identity(headers))),
+            Asker::Impersonating(headers, own) => (None, Way::HeadersOver(identity(headers), (*own).clone())),
+            Asker::Gateway(user, own) => (Some(*user), Way::Own((*own).clone())),
+        };
+        let review = Review::of(attributes, subject);
+        let named: Vec<&[u8]> = match &way {
+            Way::Headers(sent) | Way::HeadersOver(sent, _) => sent
+                .iter()
+                .flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()])
+                .collect(),
+            Way::Own(_) => review.subject(),
+        };
+        let user = self.hasher.key(named.iter().copied());
+        let what = review.attributes();
         let key = self
             .hasher
-            .key(named.chain(attributes.iter().map(|part| part.as_bytes())));
+            .key(std::iter::once(user.as_slice()).chain(what.iter().map(|part| part.as_bytes())));
         Question {
-            credentials: sent,
             key,
+            user,
             review,
+            way,
         }
     }
 
-    /// The cluster's answer; `None` when it gives none.
+    /// The cluster's answer; `None` when it gives none, or was asked too much for this user.
     pub(crate) async fn ask(&self, question: Question) -> Option<Answer> {
-        let Question {
-            credentials,
-            key,
-            review,
-        } = question;
+        if let Some(answer) = self.cache.known(question.key) {
+            count(&self.metrics.decision_hits);
+            return answer;
+        }
+        if !self.budget.take(&question.user) {
+            count(&self.metrics.decision_over_budget);
+            return None;
+        }
+        self.ask_anyway(question).await
+    }
+
+    async fn ask_anyway(&self, question: Question) -> Option<Answer> {
+        let Question { key, review, way, .. } = question;
         let ask = || async {
-            match self.reviewer.ask::<Reviewed>(PATH, credentials, &review).await {
+            let asked = match way {
+                Way::Headers(headers) => {
+                    self.reviewer
+                        .ask::<Reviewed>(SELF_SUBJECT, headers, &review)
+                        .await
+                }
+                Way::HeadersOver(headers, own) => {
+                    let upstream = own.upstream();
+                    self.reviewer
+                        .ask_over::<Reviewed>(upstream, SELF_SUBJECT, headers, &review)
+                        .await
+                }
+                Way::Own(own) => self.reviewer.ask_as::<Reviewed>(&own, SUBJECT, &review).await,
+            };
+            match asked {
                 Ok(Reviewed { status }) => {
                     let answer = Answer {
                         is_allowed: status.allowed,
@@ -114,6 +215,48 @@ impl Decisions {
             Found::Asked => &self.metrics.decision_reviews,
         });
         answer
+    }
+}
+
+/// The headers that say who asks and for whom.
+fn identity(headers: &HeaderMap) -> HeaderMap {
+    let mut sent = Credentials::of(headers).headers();
+    let impersonation = headers
+        .iter()
+        .filter(|(name, _)| name.as_str().starts_with("impersonate-"));
+    for (name, value) in impersonation {
+        sent.append(HeaderName::clone(name), value.clone());
+    }
+    sent
+}
+
+/// Decides who may impersonate whom: the cluster does, asked with the gateway's credential.
+#[derive(Debug)]
+pub(crate) struct ImpersonationAuthorizer<'a> {
+    pub(crate) decisions: &'a Decisions,
+    pub(crate) own: &'a OwnCredential,
+}
+
+impl Authorizer for ImpersonationAuthorizer<'_> {
+    fn authorize<'a>(
+        &'a self,
+        request: AuthorizationRequest<'a>,
+    ) -> BoxFuture<'a, Result<Authorization, String>> {
+        Box::pin(async move {
+            let asker = Asker::Gateway(request.user, self.own);
+            let question = self.decisions.question(&asker, &request.attributes);
+            match self.decisions.ask_anyway(question).await {
+                Some(answer) => Ok(Authorization {
+                    decision: if answer.is_allowed {
+                        Decision::Allow
+                    } else {
+                        Decision::Deny
+                    },
+                    reason: answer.reason.to_string(),
+                }),
+                None => Err("the gateway cannot learn whether this is allowed".to_owned()),
+            }
+        })
     }
 }
 
@@ -174,104 +317,12 @@ pub(crate) fn annotate(audit: &AuditContext, evidence: Evidence, answer: Option<
             ("allow", Some(answer.reason.to_string()), "review")
         }
         (Evidence::Handled, _) => ("allow", None, "none"),
-        (Evidence::Unknown, _) => return,
+        // Nobody but the cluster knows, and the event says so.
+        (Evidence::Unknown, _) => return audit.annotate(SOURCE, "unknown"),
     };
     audit.annotate(DECISION, decision);
     if let Some(reason) = reason {
         audit.annotate(REASON, reason);
     }
     audit.annotate(SOURCE, source);
-}
-
-/// `authorization.k8s.io/v1` SelfSubjectAccessReview.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Review {
-    kind: &'static str,
-    api_version: &'static str,
-    spec: Spec,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-enum Spec {
-    ResourceAttributes {
-        namespace: String,
-        verb: String,
-        group: String,
-        version: String,
-        resource: String,
-        subresource: String,
-        name: String,
-    },
-    NonResourceAttributes {
-        path: String,
-        verb: String,
-    },
-}
-
-impl Review {
-    fn of(info: &RequestInfo) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let spec = if info.is_resource_request() {
-            Spec::ResourceAttributes {
-                namespace: text(info.namespace()),
-                verb: text(info.verb()),
-                group: text(info.api_group()),
-                version: text(info.api_version()),
-                resource: text(info.resource()),
-                subresource: text(info.subresource()),
-                name: text(info.name()),
-            }
-        } else {
-            Spec::NonResourceAttributes {
-                path: text(info.path()),
-                verb: text(info.verb()),
-            }
-        };
-        Self {
-            kind: "SelfSubjectAccessReview",
-            api_version: "authorization.k8s.io/v1",
-            spec,
-        }
-    }
-}
-
-impl Spec {
-    fn parts(&self) -> Vec<&str> {
-        match self {
-            Self::ResourceAttributes {
-                namespace,
-                verb,
-                group,
-                version,
-                resource,
-                subresource,
-                name,
-            } => vec![
-                "resource",
-                namespace,
-                verb,
-                group,
-                version,
-                resource,
-                subresource,
-                name,
-            ],
-            Self::NonResourceAttributes { path, verb } => vec!["path", path, verb],
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Reviewed {
-    #[serde(default)]
-    status: ReviewedStatus,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ReviewedStatus {
-    allowed: bool,
-    reason: String,
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use kaudit_dial::Upstream;
 use kaudit_listen::{ConnectionInfo, Listener};
 use kaudit_sink::{Demand, Sink};
 use kaudit_tower::{
-    Audit, AuditService, Bodies, BoxFuture, Capture, Impersonation, MetricsSnapshot as AuditMetrics,
-    PolicyHandle, RemoteAddr, ResponseBody, text_response,
+    Audit, AuditService, Bodies, BoxFuture, Capture, ClientCertificates, Impersonation,
+    MetricsSnapshot as AuditMetrics, PolicyHandle, RemoteAddr, ResponseBody, text_response,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,13 +22,15 @@ use tower_layer::Layer as _;
 use tower_service::Service;
 use tracing::warn;
 
+use crate::arrival::{Arrival, Shown};
 use crate::body::Body;
 use crate::cache::{Hasher, NoRandomness};
-use crate::decision::Decisions;
-use crate::identity::Identity;
+use crate::decision::{DecisionReviews, Decisions};
+use crate::identity::{AnonymousRequests, AuthoritiesHandle, Identity, TokenUsers, Tokens};
 use crate::metrics::{Metrics, MetricsSnapshot};
+use crate::own::OwnCredential;
 use crate::path::PathMode;
-use crate::proxy::{Peer, Proxy, Shared};
+use crate::proxy::{Proxy, Shared};
 use crate::review::Reviewer;
 
 /// What a [`Gateway`] is made of.
@@ -40,9 +43,38 @@ pub struct Builder {
     demand: Demand,
     capture: Capture,
     paths: PathMode,
+    tokens: Tokens,
+    certificates: Option<(AuthoritiesHandle, OwnCredential)>,
+    anonymous: AnonymousRequests,
+    decisions: DecisionReviews,
 }
 
 impl Builder {
+    /// How bearer tokens become users.
+    pub fn tokens(mut self, tokens: Tokens) -> Self {
+        self.tokens = tokens;
+        self
+    }
+
+    /// Believes client certificates and front proxies. Whom they name the gateway impersonates with its own
+    /// credential. The listener has to ask for certificates, and need not verify them.
+    pub fn certificates(mut self, authorities: impl Into<AuthoritiesHandle>, own: OwnCredential) -> Self {
+        self.certificates = Some((authorities.into(), own));
+        self
+    }
+
+    /// What becomes of requests without credentials.
+    pub const fn anonymous(mut self, anonymous: AnonymousRequests) -> Self {
+        self.anonymous = anonymous;
+        self
+    }
+
+    /// Which decisions the cluster is asked about.
+    pub fn decisions(mut self, decisions: DecisionReviews) -> Self {
+        self.decisions = decisions;
+        self
+    }
+
     /// What sinks want to see beyond the policy.
     pub fn demand(mut self, demand: Demand) -> Self {
         self.demand = demand;
@@ -69,8 +101,23 @@ impl Builder {
     pub fn build(self) -> Result<Gateway, NoRandomness> {
         let metrics = Arc::new(Metrics::default());
         let reviewer = Reviewer::new(self.upstream.clone());
-        let identity = Identity::new(reviewer.clone(), Hasher::new()?, Arc::clone(&metrics));
-        let decisions = Decisions::new(reviewer, Hasher::new()?, Arc::clone(&metrics));
+        let (authorities, own) = self.certificates.unzip();
+        let reviewing = match &self.tokens {
+            Tokens::Reviewed(own) => Some(own.clone()),
+            Tokens::SelfSubject => None,
+        };
+        let identity = Identity::new(
+            TokenUsers::new(
+                self.tokens,
+                reviewer.clone(),
+                Hasher::new()?,
+                Arc::clone(&metrics),
+            ),
+            authorities.clone(),
+            self.anonymous,
+            Arc::clone(&metrics),
+        );
+        let decisions = Decisions::new(reviewer, self.decisions, Hasher::new()?, Arc::clone(&metrics));
         let tunnels = TaskTracker::new();
         let audit = Audit::builder(self.policy, self.sink)
             .authenticator(Arc::new(identity))
@@ -81,6 +128,9 @@ impl Builder {
             .build();
         let shared = Shared {
             upstream: self.upstream,
+            own,
+            reviewing,
+            authorities,
             decisions,
             paths: self.paths,
             metrics,
@@ -113,6 +163,10 @@ impl Gateway {
             demand: Demand::default(),
             capture: Capture::default(),
             paths: PathMode::default(),
+            tokens: Tokens::default(),
+            certificates: None,
+            anonymous: AnonymousRequests::default(),
+            decisions: DecisionReviews::default(),
         }
     }
 
@@ -122,7 +176,18 @@ impl Gateway {
         GatewayService {
             inner: self.audit.layer().layer(Proxy(Arc::clone(&self.shared))),
             peer: connection.remote_addr,
+            remote_addr: RemoteAddr::from(connection.remote_addr),
+            certificates: self.shown(connection),
         }
+    }
+
+    /// The peer's certificates, where they count.
+    fn shown(&self, connection: &ConnectionInfo) -> Option<Arc<Shown>> {
+        let chain = &connection.peer_certificates;
+        (self.shared.authorities.is_some() && !chain.is_empty()).then(|| {
+            let chain = chain.iter().map(|der| Bytes::copy_from_slice(der)).collect();
+            Arc::new(Shown::new(chain))
+        })
     }
 
     /// The audit chain's counters.
@@ -165,6 +230,9 @@ impl Gateway {
             self.shared.tunnels.wait().await;
         }
         self.shared.upstream.close().await;
+        for own in self.shared.own.iter().chain(&self.shared.reviewing) {
+            own.upstream().close().await;
+        }
     }
 }
 
@@ -173,6 +241,8 @@ impl Gateway {
 pub struct GatewayService {
     inner: AuditService<Proxy>,
     peer: SocketAddr,
+    remote_addr: RemoteAddr,
+    certificates: Option<Arc<Shown>>,
 }
 
 impl Service<Request<Incoming>> for GatewayService {
@@ -190,8 +260,11 @@ impl Service<Request<Incoming>> for GatewayService {
             return Box::pin(std::future::ready(Ok(refusal.map(ResponseBody::unaudited))));
         }
         let extensions = request.extensions_mut();
-        extensions.insert(RemoteAddr::from(self.peer));
-        extensions.insert(Peer(self.peer));
+        extensions.insert(self.remote_addr.clone());
+        if let Some(shown) = &self.certificates {
+            extensions.insert(ClientCertificates(shown.chain.clone()));
+        }
+        extensions.insert(Arc::new(Arrival::new(self.peer, self.certificates.clone())));
         Box::pin(self.inner.call(request))
     }
 }

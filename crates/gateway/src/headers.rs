@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use kaudit_event::Text;
+use kaudit_tower::FrontProxyHeaders;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -41,9 +42,24 @@ fn is_identity(name: &HeaderName) -> bool {
 }
 
 /// Whether only a front proxy that the cluster trusts may send this header.
-fn is_front_proxy(name: &HeaderName) -> bool {
-    let name = name.as_str().replace('_', "-");
-    name.starts_with("x-remote-")
+fn is_front_proxy(name: &HeaderName, ours: Option<&FrontProxyHeaders>) -> bool {
+    let is_usual = name.as_str().replace('_', "-").starts_with("x-remote-");
+    is_usual || ours.is_some_and(|ours| ours.include(name))
+}
+
+/// Whether a header asks to be somebody else, also where underscores are taken for dashes.
+pub(crate) fn is_impersonation(name: &HeaderName) -> bool {
+    name.as_str().replace('_', "-").starts_with("impersonate-")
+}
+
+/// The first header that asks to be somebody else in a way that means nothing.
+pub(crate) fn unknown_impersonation(headers: &HeaderMap) -> Option<&HeaderName> {
+    headers.keys().find(|name| {
+        let known = ["impersonate-user", "impersonate-group", "impersonate-uid"];
+        is_impersonation(name)
+            && !known.contains(&name.as_str())
+            && !name.as_str().starts_with("impersonate-extra-")
+    })
 }
 
 /// Whether a header would become an identity header where underscores are taken for dashes.
@@ -86,13 +102,24 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// What the gateway adds to a request, and whose headers it takes away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Onward<'a> {
+    pub(crate) peer: SocketAddr,
+    pub(crate) audit_id: &'a Text,
+    pub(crate) upgrade: Option<&'a HeaderValue>,
+    /// Headers that the gateway itself reads from its front proxy.
+    pub(crate) front_proxy: Option<&'a FrontProxyHeaders>,
+}
+
 /// Makes a client's headers those of the request to the cluster: strip first, add last.
-pub(crate) fn to_upstream(
-    headers: &mut HeaderMap,
-    peer: Option<SocketAddr>,
-    audit_id: &Text,
-    upgrade: Option<&HeaderValue>,
-) {
+pub(crate) fn to_upstream(headers: &mut HeaderMap, onward: Onward<'_>) {
+    let Onward {
+        peer,
+        audit_id,
+        upgrade,
+        front_proxy,
+    } = onward;
     let wants_trailers = headers
         .get_all(header::TE)
         .iter()
@@ -103,7 +130,7 @@ pub(crate) fn to_upstream(
     headers.remove(header::EXPECT);
     let foreign: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| is_front_proxy(name) || is_disguised(name))
+        .filter(|name| is_front_proxy(name, front_proxy) || is_disguised(name))
         .cloned()
         .collect();
     for name in foreign {
@@ -123,9 +150,7 @@ pub(crate) fn to_upstream(
     if let Ok(audit_id) = HeaderValue::from_bytes(audit_id.as_bytes()) {
         headers.insert(AUDIT_ID, audit_id);
     }
-    if let Some(peer) = peer {
-        forwarded_for(headers, peer);
-    }
+    forwarded_for(headers, peer);
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, protocol.clone());
@@ -176,9 +201,12 @@ mod tests {
         let mut ours = headers(lines);
         to_upstream(
             &mut ours,
-            Some("192.0.2.7:4711".parse().unwrap()),
-            &Text::from_static("id"),
-            None,
+            Onward {
+                peer: "192.0.2.7:4711".parse().unwrap(),
+                audit_id: &Text::from_static("id"),
+                upgrade: None,
+                front_proxy: None,
+            },
         );
         assert_eq!(ours.remove(AUDIT_ID).unwrap(), "id");
         let via = ours.remove(X_FORWARDED_FOR).unwrap();
@@ -249,6 +277,22 @@ mod tests {
             ],
             &[("authorization_", b"x")],
         );
+    }
+
+    #[test]
+    fn t05_ways_to_be_somebody_else_that_mean_nothing_are_found() {
+        let unknown = |name: &str| unknown_impersonation(&headers(&[(name, b"x")])).is_some();
+        for name in [
+            "impersonate-",
+            "impersonate-roles",
+            "impersonate_user",
+            "impersonate-extra_a",
+        ] {
+            assert!(unknown(name), "{name}");
+        }
+        for name in ["impersonate-user", "impersonate-extra-a", "impersonate"] {
+            assert!(!unknown(name), "{name}");
+        }
     }
 
     #[test]

@@ -1,154 +1,174 @@
-//! Who asks: learnt from the cluster by a SelfSubjectReview with the client's own credentials.
+//! Who asks: a front proxy's word, a client certificate, a bearer token, or nobody in particular.
+//!
+//! Source: kubernetes pkg/kubeapiserver/authenticator/config.go, Config.New.
+
+mod certificates;
+mod tokens;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::SystemTime;
 
-use http::StatusCode;
 use http::request::Parts;
-use kaudit_event::{Text, UserInfo};
-use kaudit_policy::RequestInfo;
-use kaudit_tower::{Anonymous, AuditContext, Authentication, Authenticator, BoxFuture, StatusError};
-use serde::Deserialize;
-use tracing::warn;
+use kaudit_tower::{
+    Anonymous, AuditContext, Authentication, Authenticator, BoxFuture, StatusError, with_authenticated_group,
+};
 
-use crate::cache::{Cache, Found, Hasher};
+use crate::arrival::{Arrival, Passage, Worth};
 use crate::metrics::{Metrics, count};
-use crate::review::{Credentials, ReviewError, Reviewer};
+use crate::review::Credentials;
+pub use certificates::{Authorities, AuthoritiesHandle};
+use tokens::Answer;
+pub(crate) use tokens::TokenUsers;
+pub use tokens::Tokens;
 
-const PATH: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
-
-/// A user stays known for as long as kube-apiserver keeps a reviewed token.
-const KNOWN: Duration = Duration::from_secs(10);
-
-/// Wrong credentials may become right at any moment.
-const REFUSED: Duration = Duration::from_secs(5);
-
-/// While the cluster does not answer, it is asked no more often.
-const UNAVAILABLE: Duration = Duration::from_secs(1);
+/// What becomes of requests without credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "forwarded or refused")]
+pub enum AnonymousRequests {
+    /// They are forwarded; the cluster decides.
+    #[default]
+    Forwarded,
+    /// They are answered 401.
+    Refused,
+}
 
 /// INVARIANT G-3: a request whose user this does not name goes no further.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    reviewer: Reviewer,
-    cache: Cache<Answer>,
-    hasher: Hasher,
+    tokens: TokenUsers,
+    authorities: Option<AuthoritiesHandle>,
+    anonymous: AnonymousRequests,
     metrics: Arc<Metrics>,
+    clock: fn() -> SystemTime,
 }
 
-#[derive(Clone, Debug)]
-enum Answer {
-    User(Arc<UserInfo>),
-    Refused,
-    Unavailable(Arc<str>),
+/// What a certificate says of a request.
+enum ByCertificate {
+    Named(Authentication),
+    /// There is none.
+    Nothing,
+    /// There is one that names nobody whom the gateway believes: only another credential helps.
+    Bad,
 }
 
 impl Identity {
-    pub(crate) fn new(reviewer: Reviewer, hasher: Hasher, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        tokens: TokenUsers,
+        authorities: Option<AuthoritiesHandle>,
+        anonymous: AnonymousRequests,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
-            reviewer,
-            cache: Cache::new(),
-            hasher,
+            tokens,
+            authorities,
+            anonymous,
             metrics,
+            clock: system_clock,
         }
     }
 
-    async fn review(&self, credentials: &Credentials) -> (Answer, Duration) {
-        let review =
-            serde_json::json!({"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"});
-        let answer = self
-            .reviewer
-            .ask::<SelfSubjectReview>(PATH, credentials.headers(), &review)
-            .await;
-        match answer {
-            Ok(review) if !review.status.user_info.username.is_empty() => {
-                (Answer::User(Arc::new(review.status.user_info.into())), KNOWN)
+    /// The first kind of credentials that is good counts, whatever else the request bears.
+    fn by_certificate(&self, parts: &Parts, arrival: &Arrival) -> ByCertificate {
+        let (Some(authorities), Some(shown)) = (&self.authorities, &arrival.certificates) else {
+            return ByCertificate::Nothing;
+        };
+        let user = match authorities.worth(shown, self.clock) {
+            Worth::FrontProxy => {
+                let headers = authorities.front_proxy_headers();
+                if let Some(user) = headers.and_then(|headers| headers.user(&parts.headers)) {
+                    count(&self.metrics.identity_front_proxy);
+                    Some(Arc::new(with_authenticated_group(user)))
+                } else {
+                    match authorities.judge_as_user(&shown.chain, (self.clock)()) {
+                        Worth::User(user) => Some(user),
+                        Worth::Nameless => return ByCertificate::Nothing,
+                        // The proxy asks for itself, and who it is only its users' authority could say.
+                        Worth::FrontProxy | Worth::Nothing => None,
+                    }
+                }
             }
-            Ok(_) => self.unavailable("the cluster's answer names no user"),
-            Err(ReviewError::Code(StatusCode::UNAUTHORIZED)) => (Answer::Refused, REFUSED),
-            // Anonymous requests may not ask who they are, but they are let in.
-            Err(ReviewError::Code(StatusCode::FORBIDDEN)) if credentials.is_none() => {
-                (Answer::User(Arc::new(Anonymous::user())), KNOWN)
+            Worth::User(user) => {
+                count(&self.metrics.identity_certificates);
+                Some(user)
             }
-            Err(ReviewError::Code(StatusCode::NOT_FOUND)) => self.unavailable(
-                "the cluster does not serve authentication.k8s.io/v1 selfsubjectreviews (Kubernetes 1.28)",
-            ),
-            Err(error) => self.unavailable(&error.to_string()),
+            Worth::Nameless => return ByCertificate::Nothing,
+            Worth::Nothing => None,
+        };
+        match user {
+            None => ByCertificate::Bad,
+            Some(user) => {
+                arrival.set_passage(Passage::Impersonating);
+                ByCertificate::Named(Authentication::User(user))
+            }
         }
     }
 
-    fn unavailable(&self, why: &str) -> (Answer, Duration) {
-        count(&self.metrics.identity_failures);
-        warn!(%why, "cannot learn who asks");
-        (Answer::Unavailable(Arc::from(why)), UNAVAILABLE)
+    /// What the cluster's word on a token, or on none, means for the request.
+    fn conclude(
+        &self,
+        answer: Answer,
+        credentials: &Credentials,
+        audit: &AuditContext,
+        arrival: &Arrival,
+    ) -> Authentication {
+        let user = match answer {
+            Answer::User(user) => user,
+            // A cluster may let nobody in anonymously but for probes and discovery: it decides.
+            Answer::Refused if credentials.is_none() && !audit.request_info().is_resource_request() => {
+                Arc::new(Anonymous::user())
+            }
+            Answer::Refused => return Authentication::Failed,
+            Answer::Unavailable(why) => {
+                return Authentication::Unavailable(StatusError::unavailable(format!(
+                    "the gateway cannot learn who asks, so the request was not forwarded: {why}"
+                )));
+            }
+        };
+        arrival.set_passage(Passage::AsItCame);
+        Authentication::User(user)
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "certificates are good for a time, and this is where it enters"
+)]
+fn system_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 impl Authenticator for Identity {
-    fn authenticate<'a>(&'a self, parts: &'a Parts, _: &'a AuditContext) -> BoxFuture<'a, Authentication> {
-        Box::pin(async move {
-            let credentials = Credentials::of(&parts.headers);
-            let key = self.hasher.key(credentials.parts());
-            let (answer, found) = self.cache.answer(key, || self.review(&credentials)).await;
-            count(match found {
-                Found::Known => &self.metrics.identity_hits,
-                Found::Asked => &self.metrics.identity_reviews,
-            });
-            match answer {
-                Answer::User(user) => Authentication::User(user),
-                // A cluster may let nobody in anonymously but for probes and discovery: it decides.
-                Answer::Refused if credentials.is_none() && is_non_resource(parts) => {
-                    Authentication::User(Arc::new(Anonymous::user()))
-                }
-                Answer::Refused => Authentication::Failed,
-                Answer::Unavailable(why) => Authentication::Unavailable(StatusError::unavailable(format!(
-                    "the gateway cannot learn who asks, so the request was not forwarded: {why}"
-                ))),
-            }
-        })
-    }
-}
-
-fn is_non_resource(parts: &Parts) -> bool {
-    parts
-        .extensions
-        .get::<Arc<RequestInfo>>()
-        .is_some_and(|info| !info.is_resource_request())
-}
-
-#[derive(Deserialize)]
-struct SelfSubjectReview {
-    #[serde(default)]
-    status: ReviewStatus,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ReviewStatus {
-    user_info: WireUser,
-}
-
-/// `authentication.k8s.io/v1` UserInfo.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct WireUser {
-    username: String,
-    uid: String,
-    groups: Option<Vec<String>>,
-    extra: std::collections::BTreeMap<String, Option<Vec<String>>>,
-}
-
-impl From<WireUser> for UserInfo {
-    fn from(user: WireUser) -> Self {
-        let texts = |values: Vec<String>| values.into_iter().map(Text::from).collect();
-        Self {
-            username: user.username.into(),
-            uid: user.uid.into(),
-            groups: user.groups.map(texts),
-            extra: user
-                .extra
-                .into_iter()
-                .map(|(key, values)| (key.into(), values.map(texts)))
-                .collect(),
+    fn authenticate_now(&self, parts: &Parts, audit: &AuditContext) -> Option<Authentication> {
+        // Without it the proxy forwards nothing, so that any answer is safe.
+        let Some(arrival) = parts.extensions.get::<Arc<Arrival>>() else {
+            return Some(Authentication::Failed);
+        };
+        let is_bad = match self.by_certificate(parts, arrival) {
+            ByCertificate::Named(user) => return Some(user),
+            ByCertificate::Bad => true,
+            ByCertificate::Nothing => false,
+        };
+        let credentials = Credentials::of(&parts.headers);
+        if credentials.is_none() && (is_bad || self.anonymous == AnonymousRequests::Refused) {
+            return Some(Authentication::Failed);
         }
+        let answer = self.tokens.known(&credentials)?;
+        Some(self.conclude(answer, &credentials, audit, arrival))
+    }
+
+    /// Asks the cluster about what [`Self::authenticate_now`] did not know.
+    fn authenticate<'a>(
+        &'a self,
+        parts: &'a Parts,
+        audit: &'a AuditContext,
+    ) -> BoxFuture<'a, Authentication> {
+        Box::pin(async move {
+            let Some(arrival) = parts.extensions.get::<Arc<Arrival>>() else {
+                return Authentication::Failed;
+            };
+            let credentials = Credentials::of(&parts.headers);
+            let answer = self.tokens.ask(&credentials).await;
+            self.conclude(answer, &credentials, audit, arrival)
+        })
     }
 }

@@ -2,20 +2,25 @@
 //! configured.
 //!
 //! A client's request goes through [`kaudit_tower`]'s chain and then, unchanged but for the headers that
-//! a proxy must touch, to the cluster, with the client's own credentials. The gateway itself has none: who
-//! asks is learnt by a SelfSubjectReview and what was decided by a SelfSubjectAccessReview, both sent with
-//! the client's token. Where identity cannot be learnt, nothing is forwarded.
+//! a proxy must touch, to the cluster. Whoever brings a token goes with it, and the gateway needs no
+//! credential: who asks is learnt by a SelfSubjectReview and what was decided by a SelfSubjectAccessReview,
+//! both sent with the client's token. Whom a client certificate or a front proxy names is impersonated
+//! with an [`OwnCredential`]. Where identity cannot be learnt, nothing is forwarded.
 //!
-//! A request runs through `gateway` (connections), `identity` (who asks), `proxy` (forwarding), `decision`
-//! (what the cluster's authorizer said), and, when it becomes a session, `tunnel`.
+//! A request runs through `gateway` (connections), `identity` (who asks), `proxy` (forwarding, as it came or
+//! by `impersonate`), `decision` (what the cluster's authorizer said), and, when it becomes a session,
+//! `tunnel`. `arrival` is what one part of this way tells another.
 
+mod arrival;
 mod body;
 mod cache;
 mod decision;
 mod gateway;
 mod headers;
 mod identity;
+mod impersonate;
 mod metrics;
+mod own;
 mod path;
 mod proxy;
 mod review;
@@ -23,6 +28,9 @@ mod tunnel;
 
 pub use body::Body;
 pub use cache::NoRandomness;
+pub use decision::{Asked, DecisionReviews};
 pub use gateway::{Builder, Gateway, GatewayService};
+pub use identity::{AnonymousRequests, Authorities, AuthoritiesHandle, Tokens};
 pub use metrics::MetricsSnapshot;
+pub use own::{OwnCredential, OwnCredentialError};
 pub use path::PathMode;

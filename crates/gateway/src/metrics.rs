@@ -11,12 +11,16 @@ pub(crate) struct Metrics {
     pub(crate) refused_paths: AtomicU64,
     pub(crate) tunnels: AtomicU64,
     pub(crate) tunnels_open: AtomicU64,
+    pub(crate) identity_certificates: AtomicU64,
+    pub(crate) identity_front_proxy: AtomicU64,
     pub(crate) identity_hits: AtomicU64,
     pub(crate) identity_reviews: AtomicU64,
     pub(crate) identity_failures: AtomicU64,
     pub(crate) decision_hits: AtomicU64,
     pub(crate) decision_reviews: AtomicU64,
     pub(crate) decision_failures: AtomicU64,
+    pub(crate) decision_over_budget: AtomicU64,
+    pub(crate) own_refused: AtomicU64,
 }
 
 /// What the gateway's counters held at one moment.
@@ -35,6 +39,10 @@ pub struct MetricsSnapshot {
     pub tunnels: u64,
     /// Tunnels that are open now.
     pub tunnels_open: u64,
+    /// Requests whose user a client certificate named.
+    pub identity_certificates: u64,
+    /// Requests whose user a front proxy named.
+    pub identity_front_proxy: u64,
     /// Identities that were known.
     pub identity_hits: u64,
     /// Identities that were asked for.
@@ -47,6 +55,11 @@ pub struct MetricsSnapshot {
     pub decision_reviews: u64,
     /// Decisions that could not be learnt; their events lack the reason.
     pub decision_failures: u64,
+    /// Decisions that were not asked for, because their user had asked for too many; their events lack the
+    /// reason.
+    pub decision_over_budget: u64,
+    /// Requests that the cluster refused because of the gateway's own credential or its rights.
+    pub own_refused: u64,
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
@@ -63,12 +76,16 @@ impl Metrics {
             refused_paths: read(&self.refused_paths),
             tunnels: read(&self.tunnels),
             tunnels_open: read(&self.tunnels_open),
+            identity_certificates: read(&self.identity_certificates),
+            identity_front_proxy: read(&self.identity_front_proxy),
             identity_hits: read(&self.identity_hits),
             identity_reviews: read(&self.identity_reviews),
             identity_failures: read(&self.identity_failures),
             decision_hits: read(&self.decision_hits),
             decision_reviews: read(&self.decision_reviews),
             decision_failures: read(&self.decision_failures),
+            decision_over_budget: read(&self.decision_over_budget),
+            own_refused: read(&self.own_refused),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Forwarding: one request to the cluster, its answer to the client.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,23 +8,30 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::response::Parts as ResponseHead;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use kaudit_dial::{OutgoingBody, SendError, Upstream, UpstreamBody};
-use kaudit_policy::RequestInfo;
-use kaudit_tower::{AuditContext, BoxFuture, RequestBody, StatusError, parse_status, status_response};
+use kaudit_event::Status;
+use kaudit_policy::{Attributes, RequestInfo};
+use kaudit_tower::{
+    AuditContext, BoxFuture, ImpersonationRequest, RequestBody, StatusError, parse_status, status_response,
+};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 use tracing::warn;
 
+use crate::arrival::{Arrival, Passage};
 use crate::body::Body;
-use crate::decision::{Answer, Decisions, Evidence, annotate};
-use crate::headers;
+use crate::decision::{Answer, Asker, Decisions, Evidence, ImpersonationAuthorizer, annotate};
+use crate::headers::{self, Onward};
+use crate::identity::AuthoritiesHandle;
+use crate::impersonate::impersonate;
 use crate::metrics::{Metrics, count};
+use crate::own::OwnCredential;
 use crate::path::{self, PathMode};
 use crate::tunnel::Tunnel;
 
@@ -35,14 +41,15 @@ const MAX_STATUS_BYTES: usize = 64 << 10;
 /// What the answer to a request waits for the reason of its decision.
 const DECISION_WAIT: Duration = Duration::from_secs(1);
 
-/// The peer's address, in the request's extensions.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
-
 /// What all requests of one gateway share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) upstream: Upstream,
+    /// With what users are impersonated whom a certificate or a front proxy names.
+    pub(crate) own: Option<OwnCredential>,
+    /// With what access is reviewed for those who bring tokens; without it they ask for themselves.
+    pub(crate) reviewing: Option<OwnCredential>,
+    pub(crate) authorities: Option<AuthoritiesHandle>,
     pub(crate) decisions: Decisions,
     pub(crate) paths: PathMode,
     pub(crate) metrics: Arc<Metrics>,
@@ -93,15 +100,47 @@ impl Shared {
         {
             return self.refuse_path(&audit, ambiguous);
         }
-        let user = audit.acting_user();
-        let is_impersonated = audit.impersonated_user().is_some();
+        // INVARIANT G-3: who found out who asks said as whom the request goes on.
+        let Some((arrival, passage)) = extensions
+            .get::<Arc<Arrival>>()
+            .and_then(|arrival| Some((Arc::clone(arrival), arrival.passage()?)))
+        else {
+            return refuse(&StatusError::unavailable("the gateway does not know who asks"));
+        };
         let upgrade = headers::upgrade(request.headers());
-        let peer = extensions.get::<Peer>().map(|peer| peer.0);
         let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-        headers::to_upstream(request.headers_mut(), peer, audit.audit_id(), upgrade.as_ref());
-        let question = audit
-            .is_enabled()
-            .then(|| self.decisions.question(request.headers(), info));
+        let front_proxy = self
+            .authorities
+            .as_ref()
+            .and_then(AuthoritiesHandle::front_proxy_headers);
+        let onward = Onward {
+            peer: arrival.peer,
+            audit_id: audit.audit_id(),
+            upgrade: upgrade.as_ref(),
+            front_proxy: front_proxy.as_ref(),
+        };
+        let own = match passage {
+            Passage::AsItCame => {
+                headers::to_upstream(request.headers_mut(), onward);
+                None
+            }
+            Passage::Impersonating => match self.impersonate(&audit, request.headers_mut(), onward).await {
+                Ok(own) => Some(own),
+                Err(refusal) => return refuse(&refusal),
+            },
+        };
+        let user = audit.acting_user();
+        let is_impersonated = own.is_some() || audit.impersonated_user().is_some();
+        let is_asked = audit.is_enabled() && self.decisions.is_asked(audit.user().map(AsRef::as_ref), info);
+        let question = is_asked.then(|| {
+            let asker = match (&own, &self.reviewing) {
+                (Some(own), _) => Asker::Impersonating(request.headers(), own),
+                (None, Some(own)) => Asker::Gateway(&user, own),
+                (None, None) => Asker::Client(request.headers()),
+            };
+            self.decisions
+                .question(&asker, &Attributes::new(Some(&user), info))
+        });
 
         let mut asked = pin!(async {
             match question {
@@ -109,7 +148,8 @@ impl Shared {
                 None => None,
             }
         });
-        let mut sent = pin!(self.send(outgoing(request), upgrade.is_some()));
+        let upstream = own.as_ref().map_or(&self.upstream, OwnCredential::upstream);
+        let mut sent = pin!(self.send(upstream, outgoing(request), upgrade.is_some()));
         let mut decision: Option<Option<Answer>> = None;
         let answered = loop {
             tokio::select! {
@@ -147,6 +187,11 @@ impl Shared {
         } else {
             (body, None)
         };
+        if let Some(own) = &own
+            && let Some(error) = self.own_refused(own, &audit, &head, status.as_ref()).await
+        {
+            return refuse(&error);
+        }
         if audit.is_enabled() {
             let evidence = Evidence::of(head.status, status.as_ref(), &user, info, is_impersonated);
             let answer = if evidence.is_complete() {
@@ -164,12 +209,86 @@ impl Shared {
         response
     }
 
-    async fn send(&self, request: Request<OutgoingBody>, is_upgrade: bool) -> Result<Answered, SendError> {
+    /// Makes the request one of the user's on the gateway's own word, and gives that.
+    ///
+    /// A user who asks to be somebody else may be that if the cluster says so, and goes on as them: there
+    /// is room for one such step only.
+    async fn impersonate(
+        &self,
+        audit: &AuditContext,
+        headers: &mut HeaderMap,
+        onward: Onward<'_>,
+    ) -> Result<OwnCredential, StatusError> {
+        let (Some(own), Some(user)) = (&self.own, audit.user()) else {
+            return Err(StatusError::unavailable(
+                "the gateway has no credential of its own",
+            ));
+        };
+        if let Some(name) = headers::unknown_impersonation(headers) {
+            let message =
+                format!("the header `{name}` means nothing to the gateway, which forwards no such header");
+            return Err(StatusError::new(StatusCode::BAD_REQUEST, "BadRequest", message));
+        }
+        if let Some(asked) = ImpersonationRequest::from_headers(headers)? {
+            let authorizer = ImpersonationAuthorizer {
+                decisions: &self.decisions,
+                own,
+            };
+            asked.authorize(user, &authorizer).await?;
+            audit.impersonated(asked.user());
+        }
+        let authorization = own.authorization().await.map_err(|error| {
+            warn!(error = %chain(&error), "the gateway has no credential to impersonate with");
+            StatusError::unavailable(format!(
+                "the gateway has no credential to impersonate with: {error}"
+            ))
+        })?;
+        headers::to_upstream(headers, onward);
+        impersonate(headers, &audit.acting_user(), authorization)
+            .map_err(|error| StatusError::new(StatusCode::FORBIDDEN, "Forbidden", error.to_string()))?;
+        Ok(own.clone())
+    }
+
+    /// What the cluster's refusal of the gateway itself means to the client; `None` if it refused the user.
+    async fn own_refused(
+        &self,
+        own: &OwnCredential,
+        audit: &AuditContext,
+        head: &ResponseHead,
+        status: Option<&Status>,
+    ) -> Option<StatusError> {
+        let message = status.map(|status| status.message.to_string_lossy().into_owned());
+        let why = match (head.status, message) {
+            (StatusCode::UNAUTHORIZED, _) => {
+                own.refused().await;
+                "the cluster does not know the gateway's own credential".to_owned()
+            }
+            (StatusCode::FORBIDDEN, Some(message)) if is_impersonation_refused(&message) => {
+                format!("the gateway may not impersonate the user: {message}")
+            }
+            _ => return None,
+        };
+        count(&self.metrics.own_refused);
+        warn!(audit_id = %audit.audit_id(), %why, "a request failed for the gateway's own credential or rights");
+        audit.annotate("kaudit.dev/refused", format!("gateway: {why}"));
+        Some(StatusError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "InternalError",
+            why,
+        ))
+    }
+
+    async fn send(
+        &self,
+        upstream: &Upstream,
+        request: Request<OutgoingBody>,
+        is_upgrade: bool,
+    ) -> Result<Answered, SendError> {
         count(&self.metrics.forwarded);
         if is_upgrade {
-            self.upstream.send_upgrade(request).await.map(Answered::Dedicated)
+            upstream.send_upgrade(request).await.map(Answered::Dedicated)
         } else {
-            self.upstream.send(request).await.map(Answered::Plain)
+            upstream.send(request).await.map(Answered::Plain)
         }
     }
 
@@ -258,6 +377,13 @@ fn outgoing(request: Request<RequestBody<Incoming>>) -> Request<OutgoingBody> {
             body.map_err(Into::into).boxed_unsync()
         }
     })
+}
+
+/// Whether the message of a 403 is about impersonation, by its old verb or by one of the new.
+fn is_impersonation_refused(message: &str) -> bool {
+    message.contains(" cannot impersonate resource ")
+        || message.contains(" cannot impersonate:")
+        || message.contains(" cannot impersonate-on:")
 }
 
 /// Whether the body can be a Status.

@@ -1,4 +1,4 @@
-//! Questions to the cluster, asked with the client's own credentials.
+//! Questions to the cluster, asked with the client's credentials or with the gateway's own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use kaudit_dial::{SendError, Upstream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
+
+use crate::own::{CredentialProblem, OwnCredential};
 
 /// An answer larger than this is not one.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -33,6 +35,10 @@ pub(crate) enum ReviewError {
     Code(StatusCode),
     #[error("the cluster's answer is not a review: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("the gateway has no credential to ask with: {0}")]
+    Credential(#[from] CredentialProblem),
+    #[error("the cluster does not know the gateway's own credential")]
+    OwnRefused,
 }
 
 /// Asks questions, so many at once.
@@ -57,49 +63,81 @@ impl Reviewer {
         credentials: HeaderMap,
         review: &(impl Serialize + Sync),
     ) -> Result<T, ReviewError> {
+        self.ask_over(&self.upstream, path, credentials, review).await
+    }
+
+    /// The same with the gateway's own credential.
+    pub(crate) async fn ask_as<T: DeserializeOwned>(
+        &self,
+        own: &OwnCredential,
+        path: &'static str,
+        review: &(impl Serialize + Sync),
+    ) -> Result<T, ReviewError> {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = own.authorization().await? {
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        match self.ask_over(own.upstream(), path, headers, review).await {
+            Err(ReviewError::Code(StatusCode::UNAUTHORIZED)) => {
+                own.refused().await;
+                Err(ReviewError::OwnRefused)
+            }
+            answer => answer,
+        }
+    }
+
+    /// The same over other connections.
+    pub(crate) async fn ask_over<T: DeserializeOwned>(
+        &self,
+        upstream: &Upstream,
+        path: &'static str,
+        credentials: HeaderMap,
+        review: &(impl Serialize + Sync),
+    ) -> Result<T, ReviewError> {
         let question = serde_json::to_vec(review)?;
         let asked = async {
             // The semaphore is never closed.
             let _room = self.in_flight.acquire().await;
-            self.exchange(path, credentials, question).await
+            // Boxed: who finds the answer known carries none of this.
+            Box::pin(exchange(upstream, path, credentials, question)).await
         };
         let answer = tokio::time::timeout(TIMEOUT, asked)
             .await
             .unwrap_or(Err(ReviewError::Timeout))?;
         Ok(serde_json::from_slice(&answer)?)
     }
+}
 
-    async fn exchange(
-        &self,
-        path: &'static str,
-        credentials: HeaderMap,
-        question: Vec<u8>,
-    ) -> Result<Bytes, ReviewError> {
-        let body = Full::new(Bytes::from(question)).map_err(|never| match never {});
-        let mut request = Request::new(body.boxed_unsync());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = http::Uri::from_static(path);
-        *request.headers_mut() = credentials;
-        let headers = request.headers_mut();
-        let json = HeaderValue::from_static("application/json");
-        headers.insert(header::CONTENT_TYPE, json.clone());
-        headers.insert(header::ACCEPT, json);
-        headers.insert(
-            header::USER_AGENT,
-            HeaderValue::from_static(concat!("kaudit-gateway/", env!("CARGO_PKG_VERSION"))),
-        );
-        let response = self.upstream.send(request).await?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER_BYTES)
-            .collect()
-            .await
-            .map_err(|error| ReviewError::Body(error.to_string()))?
-            .to_bytes();
-        if head.status.is_success() {
-            Ok(body)
-        } else {
-            Err(ReviewError::Code(head.status))
-        }
+async fn exchange(
+    upstream: &Upstream,
+    path: &'static str,
+    credentials: HeaderMap,
+    question: Vec<u8>,
+) -> Result<Bytes, ReviewError> {
+    let body = Full::new(Bytes::from(question)).map_err(|never| match never {});
+    let mut request = Request::new(body.boxed_unsync());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = http::Uri::from_static(path);
+    *request.headers_mut() = credentials;
+    let headers = request.headers_mut();
+    let json = HeaderValue::from_static("application/json");
+    headers.insert(header::CONTENT_TYPE, json.clone());
+    headers.insert(header::ACCEPT, json);
+    headers.insert(
+        header::USER_AGENT,
+        HeaderValue::from_static(concat!("kaudit-gateway/", env!("CARGO_PKG_VERSION"))),
+    );
+    let response = upstream.send(request).await?;
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, MAX_ANSWER_BYTES)
+        .collect()
+        .await
+        .map_err(|error| ReviewError::Body(error.to_string()))?
+        .to_bytes();
+    if head.status.is_success() {
+        Ok(body)
+    } else {
+        Err(ReviewError::Code(head.status))
     }
 }
 
@@ -111,8 +149,8 @@ pub(crate) struct Credentials {
     protocol: Option<HeaderValue>,
 }
 
-const SUBPROTOCOL: HeaderName = header::SEC_WEBSOCKET_PROTOCOL;
-const SUBPROTOCOL_TOKEN: &[u8] = b"base64url.bearer.authorization.k8s.io.";
+pub(crate) const SUBPROTOCOL: HeaderName = header::SEC_WEBSOCKET_PROTOCOL;
+pub(crate) const SUBPROTOCOL_TOKEN: &[u8] = b"base64url.bearer.authorization.k8s.io.";
 
 impl Credentials {
     /// The credentials among a request's headers.
@@ -141,6 +179,15 @@ impl Credentials {
     /// Whether there are none.
     pub(crate) const fn is_none(&self) -> bool {
         self.authorization.is_none() && self.protocol.is_none()
+    }
+
+    /// The bearer token.
+    ///
+    /// Source: k8s.io/apiserver pkg/authentication/request/bearertoken/bearertoken.go.
+    pub(crate) fn token(&self) -> Option<&[u8]> {
+        let value = self.authorization.as_ref().or(self.protocol.as_ref())?;
+        let token = value.as_bytes().trim_ascii().split(|byte| *byte == b' ').nth(1)?;
+        (!token.is_empty()).then_some(token)
     }
 
     /// What tells these credentials from others.

@@ -13,7 +13,7 @@ use http::request::Parts;
 use kaudit_event::UserInfo;
 use kaudit_tower::{
     Anonymous, AuditContext, Authentication, Authenticator, BoxFuture, ClientAuthority, ClientCertificates,
-    FrontProxy, FrontProxyFound, certificate_user, with_authenticated_group,
+    FrontProxy, certificate_user, with_authenticated_group,
 };
 
 use crate::state::State;
@@ -73,15 +73,13 @@ impl Identities {
     }
 
     fn front_proxy(&self, headers: &HeaderMap, chain: &[Bytes]) -> Found {
-        match self
-            .front_proxy
-            .as_ref()
-            .map(|proxy| proxy.find(chain, self.now(), headers))
-        {
-            None | Some(FrontProxyFound::Nothing) => Found::Nothing,
-            Some(FrontProxyFound::NotTheProxy) => Found::Bad,
-            Some(FrontProxyFound::User(user)) => Found::User(user),
+        let Some(proxy) = self.front_proxy.as_ref().filter(|_| !chain.is_empty()) else {
+            return Found::Nothing;
+        };
+        if !proxy.shows(chain, self.now()) {
+            return Found::Bad;
         }
+        proxy.headers.user(headers).map_or(Found::Nothing, Found::User)
     }
 
     /// Source: k8s.io/apiserver pkg/authentication/request/x509/x509.go, AuthenticateRequest.

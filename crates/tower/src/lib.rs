@@ -32,7 +32,7 @@ mod status;
 #[cfg(feature = "x509")]
 pub use authn::certificate::{AuthorityError, ClientAuthority, certificate_user};
 #[cfg(feature = "x509")]
-pub use authn::front_proxy::{FrontProxy, FrontProxyFound, FrontProxyHeaders};
+pub use authn::front_proxy::{FrontProxy, FrontProxyHeaders};
 pub use authn::{
     Anonymous, Authentication, Authenticator, BoxFuture, ClientCertificates, RemoteAddr,
     with_authenticated_group,

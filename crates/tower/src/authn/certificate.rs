@@ -146,12 +146,12 @@ pub fn certificate_user(der: &[u8]) -> Option<UserInfo> {
 }
 
 fn credential_id(der: &[u8]) -> (Text, Option<Vec<Text>>) {
-    use std::fmt::Write as _;
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
     let mut value = String::from("X509SHA256=");
     for byte in digest.as_ref() {
-        // Writing to a string cannot fail.
-        drop(write!(value, "{byte:02x}"));
+        for nibble in [byte >> 4, byte & 15] {
+            value.extend(char::from_digit(nibble.into(), 16));
+        }
     }
     (Text::from_static(CREDENTIAL_ID), Some(vec![Text::from(value)]))
 }

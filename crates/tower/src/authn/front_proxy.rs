@@ -92,8 +92,9 @@ impl FrontProxyHeaders {
                 .any(|prefix| name.get(..prefix.len()).is_some_and(|start| alike(start, prefix)))
     }
 
-    /// The user that the headers name.
-    fn user(&self, headers: &HeaderMap) -> Option<UserInfo> {
+    /// The user that the headers name, whoever sent them.
+    #[must_use]
+    pub fn user(&self, headers: &HeaderMap) -> Option<UserInfo> {
         let first = |names: &[HeaderName]| {
             names.iter().find_map(|name| {
                 let value = headers.get(name)?.as_bytes();
@@ -137,34 +138,13 @@ impl FrontProxyHeaders {
     }
 }
 
-/// What a front proxy's headers and certificate are worth.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "whoever asks must look at each")]
-pub enum FrontProxyFound {
-    /// The proxy says that this user asks.
-    User(UserInfo),
-    /// The peer shows no certificate, or the proxy names nobody.
-    Nothing,
-    /// The certificate is not the proxy's.
-    NotTheProxy,
-}
-
 impl FrontProxy {
-    /// Who asks, if the peer with this chain of certificates, leaf first, is the proxy.
+    /// Whether a chain of certificates in DER, leaf first, is the proxy's at `now`.
     #[must_use]
-    pub fn find(&self, chain: &[Bytes], now: SystemTime, headers: &HeaderMap) -> FrontProxyFound {
+    pub fn shows(&self, chain: &[Bytes], now: SystemTime) -> bool {
         let Some(leaf) = chain.first() else {
-            return FrontProxyFound::Nothing;
+            return false;
         };
-        if !self.is_proxy(leaf, chain, now) {
-            return FrontProxyFound::NotTheProxy;
-        }
-        self.headers
-            .user(headers)
-            .map_or(FrontProxyFound::Nothing, FrontProxyFound::User)
-    }
-
-    fn is_proxy(&self, leaf: &[u8], chain: &[Bytes], now: SystemTime) -> bool {
         if !self.authority.signed(chain, now) {
             return false;
         }
