@@ -131,9 +131,9 @@ impl Identity {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "certificates are good for a time, and this is where it enters"
+    reason = "certificates and credentials are good for a time, and this is where it enters"
 )]
-fn system_clock() -> SystemTime {
+pub(crate) fn system_clock() -> SystemTime {
     SystemTime::now()
 }
 

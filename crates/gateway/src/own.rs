@@ -1,10 +1,11 @@
 //! The gateway's own credential: with it tokens and access are reviewed, and users are impersonated.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::HeaderValue;
 use kaudit_dial::{ClientTlsError, Cluster, Credential, CredentialError, CurrentCredential, Upstream};
+
+use crate::identity::system_clock;
 
 /// Why the gateway has no credential.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +54,7 @@ impl OwnCredential {
     /// # Errors
     ///
     /// [`OwnCredentialError`] when there is none that can be used.
-    pub fn new(cluster: &Cluster, clock: fn() -> SystemTime) -> Result<Self, OwnCredentialError> {
+    pub fn new(cluster: &Cluster) -> Result<Self, OwnCredentialError> {
         if !cluster.server.is_https {
             return Err(OwnCredentialError::PlainHttp);
         }
@@ -62,7 +63,7 @@ impl OwnCredential {
         }
         Ok(Self(Arc::new(Inner {
             upstream: Upstream::new(cluster, true)?,
-            credential: CurrentCredential::new(cluster, clock)?,
+            credential: CurrentCredential::new(cluster, system_clock)?,
             connections_show_it: cluster.identity.is_some(),
         })))
     }

@@ -7,6 +7,7 @@ pub(crate) mod audit;
 pub(crate) mod collect;
 pub(crate) mod flags;
 pub(crate) mod go;
+pub(crate) mod identity;
 pub(crate) mod settings;
 pub(crate) mod size;
 pub(crate) mod store;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::audit::{Audit, Log, Webhook};
 use self::collect::{Collect, Forward, Journal};
+use self::identity::{Authentication, Decisions};
 use self::store::Store;
 use crate::exit::Failure;
 
@@ -80,6 +82,9 @@ pub(crate) struct Gateway {
     /// How clients are told apart.
     #[serde(default)]
     pub(crate) authentication: Authentication,
+    /// Whether the cluster is asked why it let requests in.
+    #[serde(default)]
+    pub(crate) decisions: Decisions,
 }
 
 /// A serving certificate; both files are watched and reloaded.
@@ -98,28 +103,11 @@ pub(crate) struct Tls {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Upstream {
-    /// A kubeconfig whose current context names the cluster. Its credentials are not used for
-    /// clients' requests.
+    /// A kubeconfig whose current context names the cluster. Its credential is the gateway's own: requests
+    /// that bring a token never go with it, users of client certificates and front proxies are impersonated
+    /// with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) kubeconfig: Option<PathBuf>,
-}
-
-/// How clients are told apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct Authentication {
-    /// What happens with bearer tokens.
-    #[serde(default)]
-    pub(crate) tokens: Tokens,
-}
-
-/// What happens with bearer tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Tokens {
-    /// The client's token goes upstream; identity is asked with it.
-    #[default]
-    Passthrough,
 }
 
 /// Metrics and health.

@@ -31,6 +31,7 @@ use crate::collecting::Receiving;
 use crate::config::{self, Config};
 use crate::data::DataDir;
 use crate::exit::Failure;
+use crate::identifying::Identifying;
 use crate::keeping;
 use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving, StorePlan};
 use crate::stop::Stop;
@@ -175,6 +176,7 @@ impl Dev {
         let serving = Serving::start(Plan {
             gateway: Some(GatewayPlan {
                 cluster,
+                identifying: Identifying::default(),
                 auditing,
                 listen: options.address(GATEWAY)?,
                 tls: tls(&authority, "gateway")?,

@@ -12,6 +12,7 @@ mod config;
 mod data;
 mod dev;
 mod exit;
+mod identifying;
 mod keeping;
 mod logging;
 mod metrics;

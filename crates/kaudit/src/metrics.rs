@@ -134,6 +134,14 @@ impl Sources {
                     &[("file", "certificate"), ("outcome", "failed")],
                     read(&reloads.certificate_failed),
                 ),
+                (
+                    &[("file", "authorities"), ("outcome", "ok")],
+                    read(&reloads.authorities_ok),
+                ),
+                (
+                    &[("file", "authorities"), ("outcome", "failed")],
+                    read(&reloads.authorities_failed),
+                ),
                 (&[("file", "token"), ("outcome", "ok")], read(&reloads.tokens_ok)),
                 (
                     &[("file", "token"), ("outcome", "failed")],

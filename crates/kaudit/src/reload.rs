@@ -1,4 +1,5 @@
-//! Files that change while the program runs: the policy, AuditSink objects, serving certificates, senders' tokens.
+//! Files that change while the program runs: the policy, AuditSink objects, serving certificates, authorities
+//! of client certificates, senders' tokens.
 //!
 //! Contents are compared, not times: a ConfigMap's files are links that are swapped, and editors replace
 //! files in many ways.
@@ -16,6 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::auditing::read_policy;
 use crate::collecting::WatchedAccess;
+use crate::identifying::WatchedAuthorities;
 use crate::sinks::Sinks;
 
 /// How often files are looked at.
@@ -28,11 +30,23 @@ pub(crate) struct Reloads {
     pub(crate) policy_failed: AtomicU64,
     pub(crate) certificate_ok: AtomicU64,
     pub(crate) certificate_failed: AtomicU64,
+    pub(crate) authorities_ok: AtomicU64,
+    pub(crate) authorities_failed: AtomicU64,
     pub(crate) tokens_ok: AtomicU64,
     pub(crate) tokens_failed: AtomicU64,
 }
 
 impl Reloads {
+    /// Counts what became of changed authorities of client certificates.
+    fn authorities(&self, is_good: bool) {
+        let counter = if is_good {
+            &self.authorities_ok
+        } else {
+            &self.authorities_failed
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts what became of a changed token file of a sender.
     pub(crate) fn tokens(&self, is_good: bool) {
         let counter = if is_good {
@@ -49,6 +63,7 @@ impl Reloads {
 pub(crate) struct Watched {
     pub(crate) policies: Vec<WatchedPolicy>,
     pub(crate) certificates: Vec<ServerTls>,
+    pub(crate) authorities: Option<WatchedAuthorities>,
     pub(crate) sinks: Option<Arc<Sinks>>,
     pub(crate) access: Option<WatchedAccess>,
     pub(crate) reloads: Arc<Reloads>,
@@ -143,6 +158,9 @@ impl Watched {
         }
         if let Some(access) = &mut self.access {
             access.look(&self.reloads);
+        }
+        if let Some(is_good) = self.authorities.as_mut().and_then(WatchedAuthorities::look) {
+            self.reloads.authorities(is_good);
         }
         for certificate in &self.certificates {
             match certificate.reload() {

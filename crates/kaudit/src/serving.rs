@@ -24,6 +24,7 @@ use crate::collection::Collection;
 use crate::completeness::{self, Watching};
 use crate::data::DataDir;
 use crate::exit::Failure;
+use crate::identifying::Identifying;
 use crate::metrics::{self, Sources};
 use crate::reload::{Watched, WatchedPolicy};
 use crate::storing::{self, Storing};
@@ -50,6 +51,7 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct GatewayPlan {
     pub(crate) cluster: Cluster,
+    pub(crate) identifying: Identifying,
     pub(crate) auditing: Auditing,
     pub(crate) listen: SocketAddr,
     pub(crate) tls: ServerTls,
@@ -330,6 +332,7 @@ impl BoundGateway {
     async fn bind(plan: GatewayPlan, watched: &mut Watched) -> Result<Self, Failure> {
         let GatewayPlan {
             cluster,
+            identifying,
             auditing,
             listen,
             tls,
@@ -340,9 +343,10 @@ impl BoundGateway {
             auditing.policy.clone(),
             Arc::clone(&auditing.sink),
         )
-        .demand(auditing.demand.clone())
-        .build()
-        .map_err(Failure::unreachable)?;
+        .demand(auditing.demand.clone());
+        let (gateway, authorities) = identifying.apply(gateway);
+        let gateway = gateway.build().map_err(Failure::unreachable)?;
+        watched.authorities = authorities;
         let listener = bind(ListenConfig::https(listen, tls.clone())).await?;
         watched.policies.extend(
             auditing

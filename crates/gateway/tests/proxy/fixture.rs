@@ -57,6 +57,29 @@ pub(crate) struct Events {
     refuses: bool,
 }
 
+impl Events {
+    fn so_far(&self) -> Vec<Value> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// The events once there are as many.
+    pub(crate) async fn when(&self, count: usize) -> Vec<Value> {
+        let waited = tokio::time::timeout(Duration::from_secs(10), async {
+            loop {
+                let changed = self.changed.notified();
+                let events = self.so_far();
+                if events.len() >= count {
+                    return events;
+                }
+                changed.await;
+            }
+        });
+        waited
+            .await
+            .unwrap_or_else(|_| panic!("only {:?}", self.so_far()))
+    }
+}
+
 impl Sink for Events {
     fn reserve(&self, _: u32) -> Reserve {
         Reserve::Ready(Reservation::none())
@@ -209,24 +232,12 @@ impl Fixture {
 
     /// The events so far.
     pub(crate) fn events(&self) -> Vec<Value> {
-        self.events.lines.lock().unwrap().clone()
+        self.events.so_far()
     }
 
     /// The events once there are as many.
     pub(crate) async fn events_when(&self, count: usize) -> Vec<Value> {
-        let waited = tokio::time::timeout(Duration::from_secs(10), async {
-            loop {
-                let changed = self.events.changed.notified();
-                let events = self.events();
-                if events.len() >= count {
-                    return events;
-                }
-                changed.await;
-            }
-        });
-        waited
-            .await
-            .unwrap_or_else(|_| panic!("only {:?}", self.events()))
+        self.events.when(count).await
     }
 
     /// Sends bytes and reads until the gateway closes.
@@ -258,7 +269,7 @@ impl Fixture {
     }
 }
 
-async fn respond(
+pub(crate) async fn respond(
     request: Request<Incoming>,
     identities: Identities,
     seen: &Mutex<Vec<Got>>,

@@ -6,6 +6,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod certificates;
 mod fixture;
 mod forwarding;
 mod identity;

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use kaudit_collect::{Forward, ForwardOptions, Intake};
 use kaudit_dial::Cluster;
 use kaudit_journal::{Hold, Journal};
-use kaudit_listen::{ClientCertificates, ServerTls};
+use kaudit_listen::ServerTls;
 use tracing::{info, warn};
 
 use crate::api::Token;
@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags, StoreFlags};
 use crate::data::DataDir;
 use crate::exit::{Exit, Failure};
+use crate::identifying::Identifying;
 use crate::keeping;
 use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving, StorePlan, address};
 use crate::stop::Stop;
@@ -211,14 +212,15 @@ fn gateway(config: &Config, journal: Option<JournalPlan>) -> Result<GatewayPlan,
             "gateway.upstream.kubeconfig",
         )
     })?;
-    let tls =
-        ServerTls::from_files(certificate, key, &ClientCertificates::NotAsked).map_err(Failure::usage)?;
     let cluster = Cluster::from_kubeconfig(kubeconfig).map_err(Failure::usage)?;
     for warning in &cluster.warnings {
         warn!(file = %kubeconfig.display(), "{warning}");
     }
+    let identifying = Identifying::new(&gateway.authentication, &gateway.decisions, &cluster)?;
+    let tls = ServerTls::from_files(certificate, key, &identifying.listening()).map_err(Failure::usage)?;
     Ok(GatewayPlan {
         cluster,
+        identifying,
         listen: address(listen)?,
         tls,
         auditing: Auditing::start(&config.audit, config.data_dir.as_deref(), journal)?,

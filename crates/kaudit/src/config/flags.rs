@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::identity::Tokens;
 use super::size::Size;
 use super::store::Age;
 use super::{Config, go};
@@ -160,6 +161,19 @@ pub(crate) struct GatewayFlags {
     /// Kubeconfig whose current context is the cluster behind the gateway
     #[arg(long, value_name = "FILE", env = "KAUDIT_UPSTREAM_KUBECONFIG")]
     pub(crate) upstream_kubeconfig: Option<PathBuf>,
+    /// What happens with bearer tokens, which always go upstream: identity is asked with the token itself, or
+    /// about it with the upstream kubeconfig's credential [default: passthrough]
+    #[arg(long, value_enum, value_name = "HOW", env = "KAUDIT_TOKENS")]
+    pub(crate) tokens: Option<Tokens>,
+    /// Authorities of users' client certificates, PEM; such users are impersonated
+    #[arg(long, value_name = "FILE", env = "KAUDIT_CLIENT_CA_FILE")]
+    pub(crate) client_ca_file: Option<PathBuf>,
+    /// Certificates that these authorities revoked, PEM
+    #[arg(long, value_name = "FILE", env = "KAUDIT_CLIENT_CRL_FILE")]
+    pub(crate) client_crl_file: Option<PathBuf>,
+    /// Authorities of the certificates of a front proxy that says in headers who asks, PEM
+    #[arg(long, value_name = "FILE", env = "KAUDIT_REQUESTHEADER_CLIENT_CA_FILE")]
+    pub(crate) requestheader_client_ca_file: Option<PathBuf>,
     /// Address for /metrics, /livez and /readyz [default: 127.0.0.1:7441]
     #[arg(long, value_name = "ADDRESS", env = "KAUDIT_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<String>,
@@ -363,6 +377,16 @@ impl GatewayFlags {
         over(&mut config.gateway.tls.cert_file, self.tls_cert_file);
         over(&mut config.gateway.tls.key_file, self.tls_private_key_file);
         over(&mut config.gateway.upstream.kubeconfig, self.upstream_kubeconfig);
+        let authentication = &mut config.gateway.authentication;
+        if let Some(tokens) = self.tokens {
+            authentication.tokens = tokens;
+        }
+        over(&mut authentication.client_ca_file, self.client_ca_file);
+        over(&mut authentication.client_crl_file, self.client_crl_file);
+        over(
+            &mut authentication.request_header.client_ca_file,
+            self.requestheader_client_ca_file,
+        );
         over(&mut config.metrics.listen, self.metrics_listen);
         over(&mut config.api.listen, self.api_listen);
         over(&mut config.data_dir, self.data_dir);

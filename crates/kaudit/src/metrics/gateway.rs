@@ -106,6 +106,7 @@ fn forwarding(gateway: &Gateway, upstream: &Upstream, encoder: &mut DescriptorEn
             (&[("reason", "broken")], gateway.broken),
             (&[("reason", "path")], gateway.refused_paths),
             (&[("reason", "identity")], gateway.identity_failures),
+            (&[("reason", "own_credential")], gateway.own_refused),
         ],
     )?;
     counter(
@@ -145,8 +146,17 @@ fn reviews(gateway: &Gateway, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resul
     let gateway = gateway.metrics();
     family(
         encoder,
+        "kaudit_gateway_certificate_identities",
+        "Requests whose user a client certificate or a front proxy named",
+        [
+            (&[("by", "certificate")] as &Labels, gateway.identity_certificates),
+            (&[("by", "front_proxy")], gateway.identity_front_proxy),
+        ],
+    )?;
+    family(
+        encoder,
         "kaudit_gateway_reviews",
-        "Questions about identity and decision: answered from memory, asked of the cluster, failed",
+        "Questions about identity and decision: answered from memory, asked of the cluster, failed, not asked",
         [
             (
                 &[("about", "identity"), ("result", "known")] as &Labels,
@@ -171,6 +181,10 @@ fn reviews(gateway: &Gateway, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resul
             (
                 &[("about", "decision"), ("result", "failed")],
                 gateway.decision_failures,
+            ),
+            (
+                &[("about", "decision"), ("result", "over_budget")],
+                gateway.decision_over_budget,
             ),
         ],
     )
