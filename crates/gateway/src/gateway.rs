@@ -25,6 +25,7 @@ use tracing::warn;
 use crate::arrival::{Arrival, Shown};
 use crate::body::Body;
 use crate::cache::{Hasher, NoRandomness};
+use crate::completion::{Completion, is_write};
 use crate::decision::{DecisionReviews, Decisions};
 use crate::identity::{AnonymousRequests, AuthoritiesHandle, Identity, TokenUsers, Tokens};
 use crate::metrics::{Metrics, MetricsSnapshot};
@@ -141,6 +142,7 @@ impl Builder {
         Ok(Gateway {
             audit,
             shared: Arc::new(shared),
+            completion: Completion::default(),
         })
     }
 }
@@ -150,6 +152,7 @@ impl Builder {
 pub struct Gateway {
     audit: Audit,
     shared: Arc<Shared>,
+    completion: Completion,
 }
 
 impl Gateway {
@@ -178,6 +181,7 @@ impl Gateway {
             peer: connection.remote_addr,
             remote_addr: RemoteAddr::from(connection.remote_addr),
             certificates: self.shown(connection),
+            completion: self.completion.clone(),
         }
     }
 
@@ -217,6 +221,7 @@ impl Gateway {
             grace,
         );
         let ((), deadline) = tokio::join!(serve, deadline);
+        self.completion.finish(deadline).await;
         self.shared.tunnels.close();
         if tokio::time::timeout_at(deadline, self.shared.tunnels.wait())
             .await
@@ -243,6 +248,7 @@ pub struct GatewayService {
     peer: SocketAddr,
     remote_addr: RemoteAddr,
     certificates: Option<Arc<Shown>>,
+    completion: Completion,
 }
 
 impl Service<Request<Incoming>> for GatewayService {
@@ -265,7 +271,21 @@ impl Service<Request<Incoming>> for GatewayService {
             extensions.insert(ClientCertificates(shown.chain.clone()));
         }
         extensions.insert(Arc::new(Arrival::new(self.peer, self.certificates.clone())));
-        Box::pin(self.inner.call(request))
+        let is_write = is_write(&request);
+        let answer = self.inner.call(request);
+        if !is_write {
+            return Box::pin(answer);
+        }
+        let completion = self.completion.clone();
+        Box::pin(async move {
+            let answered = completion.run(answer).await;
+            Ok(match answered {
+                Some(Ok(response)) => response,
+                // Cut off: the gateway stops, and this client's connection with it.
+                None => text_response(StatusCode::SERVICE_UNAVAILABLE, "the gateway stops".to_owned())
+                    .map(ResponseBody::unaudited),
+            })
+        })
     }
 }
 

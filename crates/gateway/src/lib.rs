@@ -14,6 +14,7 @@
 mod arrival;
 mod body;
 mod cache;
+mod completion;
 mod decision;
 mod gateway;
 mod headers;
