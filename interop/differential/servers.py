@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 
 HOST = "127.0.0.1"
-PATIENCE_S = 180
+PATIENCE_S = 60
 
 TOKENS = """\
 admin-token,admin,admin-uid,"system:masters"
@@ -81,11 +81,15 @@ class Servers:
         def openssl(*arguments):
             subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=self.folder)
 
-        for name, subject in [("client-ca", "/CN=client-ca"), ("proxy-ca", "/CN=proxy-ca")]:
+        for name, subject in [("client-ca", "/CN=client-ca"), ("proxy-ca", "/CN=proxy-ca"),
+                              ("server-ca", "/CN=server-ca")]:
             openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", subject,
                     "-keyout", f"{name}.key", "-out", f"{name}.crt")
-        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-                "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "server.key", "-out", "server.crt")
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-keyout", "server.key",
+                "-out", "server.csr")
+        pathlib.Path(self.path("server.ext")).write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+        openssl("x509", "-req", "-days", "2", "-in", "server.csr", "-CA", "server-ca.crt", "-CAkey", "server-ca.key",
+                "-CAcreateserial", "-extfile", "server.ext", "-out", "server.crt")
         openssl("genrsa", "-out", "sa.key", "2048")
         openssl("rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub")
 
@@ -126,7 +130,7 @@ class Servers:
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
             "clusters": [{"name": "c", "cluster": {
                 "server": f"https://{HOST}:{self.direct}",
-                "certificate-authority": self.path("server.crt")}}],
+                "certificate-authority": self.path("server-ca.crt")}}],
             "users": [{"name": "u", "user": {}}],
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         }
@@ -158,7 +162,7 @@ class Servers:
         for process in reversed(self.processes):
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(timeout=90)
+                process.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 process.kill()
 
