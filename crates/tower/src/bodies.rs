@@ -1,10 +1,14 @@
 //! What bodies say about the object they hold.
 
+mod deprecation;
+mod options;
 mod protobuf;
 
 use kaudit_event::{Status, StatusCause, StatusDetails, Text};
 use serde::Deserialize;
 
+pub(crate) use deprecation::Deprecation;
+pub(crate) use options::delete_options;
 pub(crate) use protobuf::Envelope;
 
 /// The parts of an object's metadata that an event refers to; as the client sent them.

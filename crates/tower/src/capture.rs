@@ -1,7 +1,10 @@
 //! Copies of bodies, bounded per body and for the process.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use flate2::bufread::GzDecoder;
 
 use crate::metrics::{Metrics, count};
 
@@ -65,6 +68,8 @@ impl Budget {
 pub(crate) enum Missing {
     OverLimit,
     OverBudget,
+    Corrupt,
+    Unreadable,
 }
 
 impl Missing {
@@ -72,6 +77,8 @@ impl Missing {
         match self {
             Self::OverLimit => "larger than the limit for one body",
             Self::OverBudget => "the process' budget for bodies was spent",
+            Self::Corrupt => "not the gzip that its header says",
+            Self::Unreadable => "neither JSON nor protobuf",
         }
     }
 }
@@ -81,6 +88,9 @@ const STATUS_BYTES: usize = 64 << 10;
 
 /// So far into a Status its kind can be read.
 const STATUS_HEAD: usize = 256;
+
+/// A compressed body is read in steps of this size.
+const CHUNK_BYTES: usize = 32 << 10;
 
 /// What a copy is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +154,32 @@ impl Copy {
         self.missing = Some(missing);
     }
 
+    /// The body was not read, for a reason that its header tells.
+    pub(crate) fn leave_out(&mut self) {
+        if matches!(self.wanted, Wanted::Object { .. }) {
+            self.give_up(Missing::Unreadable);
+        }
+    }
+
+    /// A copy of what a compressed body holds, within the same bounds.
+    pub(crate) fn gunzipped(self) -> Self {
+        let mut plain = Self::new(self.wanted, Arc::clone(&self.budget), Arc::clone(&self.metrics));
+        plain.missing = self.missing;
+        if self.bytes.is_empty() {
+            return plain;
+        }
+        let mut source = GzDecoder::new(self.bytes.as_slice());
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while plain.missing.is_none() {
+            match source.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(read) => plain.push(chunk.get(..read).unwrap_or_default()),
+                Err(_) => plain.give_up(Missing::Corrupt),
+            }
+        }
+        plain
+    }
+
     /// The whole body, or why it is not there.
     pub(crate) fn bytes(&self) -> Result<&[u8], Missing> {
         self.missing.map_or(Ok(&self.bytes), Err)
@@ -184,6 +220,27 @@ mod tests {
         assert_eq!(kept(&[b"plain text"]), Ok(0));
         assert_eq!(kept(&[b"{\"kind\":", b"\"Status\"}"]), Ok(17));
         assert_eq!(metrics.snapshot().bodies_over_limit, 0);
+    }
+
+    #[test]
+    fn a_compressed_body_is_read_within_the_bounds_of_a_plain_one() {
+        let metrics = Arc::new(Metrics::default());
+        let budget = Arc::new(Budget::new(1 << 20));
+        let read = |bytes: &[u8], limit| {
+            let wanted = Wanted::Object { limit };
+            let mut copy = Copy::new(wanted, Arc::clone(&budget), Arc::clone(&metrics));
+            copy.push(bytes);
+            copy.gunzipped().bytes().map(<[u8]>::to_vec)
+        };
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut gzip, &[b'a'; 100_000]).unwrap();
+        let gzip = gzip.finish().unwrap();
+        assert_eq!(read(&gzip, 100_000), Ok(vec![b'a'; 100_000]));
+        assert_eq!(read(&gzip, 99_999), Err(Missing::OverLimit));
+        assert_eq!(read(&gzip[..gzip.len() - 9], 200_000), Err(Missing::Corrupt));
+        assert_eq!(read(b"{}", 200_000), Err(Missing::Corrupt));
+        assert_eq!(read(b"", 200_000), Ok(Vec::new()));
+        assert_eq!(budget.0.load(Ordering::Relaxed), 1 << 20);
     }
 
     #[test]

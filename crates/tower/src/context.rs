@@ -14,7 +14,7 @@ use kaudit_policy::{RequestAuditConfig, RequestInfo, RequestTarget};
 use kaudit_sink::{Demand, Emission, Outcome, PolicyView, Reservation, Sink, annotate_truncated};
 use tracing::warn;
 
-use crate::bodies::{Envelope, ObjectMeta, parse_status};
+use crate::bodies::{Deprecation, Envelope, ObjectMeta, delete_options, parse_status};
 use crate::capture::{Budget, Copy, Wanted};
 use crate::latency::{self, Trackers};
 use crate::metrics::{Metrics, count};
@@ -92,6 +92,7 @@ struct Record {
     reservation: Reservation,
     request_copy: Option<(Copy, RequestShape)>,
     response_copy: Option<Copy>,
+    response_is_gzip: bool,
     /// Who the request asks to be, where only the answer will tell whether it was let.
     claims: Option<UserInfo>,
 }
@@ -341,6 +342,7 @@ impl AuditContext {
             reservation: Reservation::none(),
             request_copy: None,
             response_copy: None,
+            response_is_gzip: false,
             claims: None,
         }));
         count(&metrics.received);
@@ -437,6 +439,32 @@ impl AuditContext {
 
     pub(crate) fn drop_response_copy(&self) {
         self.record(|record| record.response_copy = None);
+    }
+
+    /// The response is an object in a form that is not read.
+    pub(crate) fn leave_out_response(&self) {
+        self.record(|record| {
+            if let Some(copy) = &mut record.response_copy {
+                copy.leave_out();
+            }
+        });
+    }
+
+    /// The response's copy is compressed.
+    pub(crate) fn response_is_gzip(&self) {
+        self.record(|record| record.response_is_gzip = true);
+    }
+
+    /// The response says that its version of the API is on its way out. Upstream notes it with the final event.
+    ///
+    /// Source: k8s.io/apiserver pkg/endpoints/metrics/metrics.go, MonitorRequest.
+    pub(crate) fn deprecated(&self, deprecation: Deprecation) {
+        self.record(|record| {
+            record.add("k8s.io/deprecated", Text::from_static("true"));
+            if let Some(release) = deprecation.removed_release {
+                record.add("k8s.io/removed-release", release);
+            }
+        });
     }
 
     /// The record of a request that ends now.
@@ -636,6 +664,15 @@ impl Record {
                 }
                 return;
             }
+            Ok(bytes) if matches!(info.verb(), b"delete" | b"deletecollection") => match delete_options(bytes) {
+                Some(options) => {
+                    if self.config.level >= Level::Request {
+                        self.event.request_object = Some(Unknown::json(options));
+                    }
+                    return;
+                }
+                None => format!("content type {content_type}"),
+            },
             Ok(bytes) if content_type.is_empty() || content_type.contains("json") => {
                 if let Some(meta) = ObjectMeta::from_json(bytes) {
                     self.complete_object_ref(&meta, info);
@@ -688,6 +725,7 @@ impl Record {
             return;
         };
         let wants_object = self.config.level >= Level::RequestResponse;
+        let copy = if self.response_is_gzip { copy.gunzipped() } else { copy };
         match copy.bytes() {
             Ok([]) => {}
             Ok(bytes) => {

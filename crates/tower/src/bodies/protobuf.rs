@@ -80,18 +80,22 @@ impl<'a> Envelope<'a> {
 
 /// The fields of one message, read one after another.
 #[derive(Clone, Copy, Debug)]
-struct Message<'a>(&'a [u8]);
+pub(super) struct Message<'a>(&'a [u8]);
 
 #[derive(Clone, Copy, Debug)]
-enum Value<'a> {
+pub(super) enum Value<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
     Fixed,
 }
 
 impl<'a> Message<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
     /// Ends at the first byte that is no field.
-    fn fields(self) -> impl Iterator<Item = (u64, Value<'a>)> {
+    pub(super) fn fields(self) -> impl Iterator<Item = (u64, Value<'a>)> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             let tag = varint(&mut rest)?;
@@ -115,7 +119,7 @@ impl<'a> Message<'a> {
         })
     }
 
-    fn bytes(self, number: u64) -> Option<&'a [u8]> {
+    pub(super) fn bytes(self, number: u64) -> Option<&'a [u8]> {
         self.fields().find_map(|(field, value)| match value {
             Value::Bytes(bytes) if field == number => Some(bytes),
             _ => None,

@@ -18,6 +18,7 @@ use tracing::error;
 use super::admission::{Admission, Ending};
 use super::answers::OwnResponse;
 use crate::audit_id;
+use crate::bodies::Deprecation;
 use crate::body::{BoxError, RequestBody, ResponseBody, panic_message};
 use crate::capture::Bodies;
 use crate::context::End;
@@ -200,11 +201,22 @@ impl Ending {
             return response.map(|body| ResponseBody::service(body, None, false));
         };
         let status = response.status();
-        let copies = self.copies_response && is_readable(response.headers());
-        if !copies && self.bodies == Bodies::Sniff {
-            self.audit.drop_response_copy();
+        let form = BodyForm::of(response.headers());
+        let copies = self.copies_response && matches!(form, BodyForm::Plain | BodyForm::Gzip);
+        if self.bodies == Bodies::Sniff {
+            match form {
+                BodyForm::Plain => {}
+                BodyForm::Gzip => self.audit.response_is_gzip(),
+                BodyForm::OtherObject => self.audit.leave_out_response(),
+                BodyForm::NoObject => self.audit.drop_response_copy(),
+            }
         }
         self.audit.head(status.as_u16());
+        if self.bodies == Bodies::Sniff
+            && let Some(deprecation) = Deprecation::of(response.headers(), self.audit.request_info())
+        {
+            self.audit.deprecated(deprecation);
+        }
         let has_no_body = self.is_head
             || status == StatusCode::NO_CONTENT
             || status == StatusCode::NOT_MODIFIED
@@ -229,14 +241,37 @@ fn identified<R>(
     response
 }
 
-/// Whether the body's bytes are an object in JSON or protobuf as they stand.
-fn is_readable(headers: &HeaderMap) -> bool {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let is_object = ["application/json", "application/vnd.kubernetes.protobuf"]
-        .iter()
-        .any(|kind| content_type.starts_with(kind));
-    is_object && !content_type.contains("stream=watch") && !headers.contains_key(header::CONTENT_ENCODING)
+/// What a response's header says of its body.
+enum BodyForm {
+    /// An object in JSON or protobuf.
+    Plain,
+    /// The same, compressed.
+    Gzip,
+    /// An object that is not read.
+    OtherObject,
+    /// Events of a watch, text, or anything else that upstream does not record.
+    NoObject,
+}
+
+impl BodyForm {
+    fn of(headers: &HeaderMap) -> Self {
+        let text = |name| {
+            headers
+                .get(name)
+                .and_then(|value: &HeaderValue| value.to_str().ok())
+                .unwrap_or_default()
+        };
+        let content_type = text(header::CONTENT_TYPE);
+        let is_one_of = |kinds: &[&str]| kinds.iter().any(|kind| content_type.starts_with(kind));
+        if content_type.contains("stream=watch") {
+            return Self::NoObject;
+        }
+        let is_readable = is_one_of(&["application/json", "application/vnd.kubernetes.protobuf"]);
+        match text(header::CONTENT_ENCODING) {
+            "" if is_readable => Self::Plain,
+            "gzip" if is_readable => Self::Gzip,
+            _ if is_readable || is_one_of(&["application/yaml", "application/cbor"]) => Self::OtherObject,
+            _ => Self::NoObject,
+        }
+    }
 }

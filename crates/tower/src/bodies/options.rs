@@ -1,0 +1,127 @@
+//! `DeleteOptions`, as kube-apiserver records them.
+//!
+//! Whatever version the client named, upstream decodes the options into its internal one and prints that.
+//!
+//! Source: k8s.io/apiserver pkg/endpoints/handlers/delete.go; k8s.io/apimachinery
+//! pkg/apis/meta/v1/types.go and generated.proto (DeleteOptions, Preconditions).
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::protobuf::{Envelope, Message, Value};
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+struct DeleteOptions {
+    #[serde(skip_deserializing)]
+    kind: &'static str,
+    #[serde(skip_deserializing)]
+    api_version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grace_period_seconds: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preconditions: Option<Preconditions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orphan_dependents: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    propagation_policy: Option<String>,
+    #[serde(skip_serializing_if = "is_none_or_empty")]
+    dry_run: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignore_store_read_error_with_cluster_breaking_potential: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Preconditions {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource_version: Option<String>,
+}
+
+#[expect(clippy::ref_option, reason = "serde passes the field by reference")]
+fn is_none_or_empty(list: &Option<Vec<String>>) -> bool {
+    list.as_ref().is_none_or(Vec::is_empty)
+}
+
+/// The options that a JSON or protobuf body is; `None` when it is neither.
+pub(crate) fn delete_options(body: &[u8]) -> Option<Bytes> {
+    let options = match Envelope::parse(body) {
+        Some(envelope) => from_protobuf(Message::new(envelope.raw)),
+        None => serde_json::from_slice(body).ok()?,
+    };
+    let printed = DeleteOptions {
+        kind: "DeleteOptions",
+        api_version: "meta.k8s.io/__internal",
+        ..options
+    };
+    serde_json::to_vec(&printed).ok().map(Bytes::from)
+}
+
+fn from_protobuf(message: Message<'_>) -> DeleteOptions {
+    let mut options = DeleteOptions::default();
+    for (number, value) in message.fields() {
+        match (number, value) {
+            (1, Value::Varint(seconds)) => options.grace_period_seconds = Some(seconds.cast_signed()),
+            (2, Value::Bytes(bytes)) => {
+                let message = Message::new(bytes);
+                options.preconditions = Some(Preconditions {
+                    uid: message.bytes(1).map(text),
+                    resource_version: message.bytes(2).map(text),
+                });
+            }
+            (3, Value::Varint(flag)) => options.orphan_dependents = Some(flag != 0),
+            (4, Value::Bytes(policy)) => options.propagation_policy = Some(text(policy)),
+            (5, Value::Bytes(stage)) => options.dry_run.get_or_insert_default().push(text(stage)),
+            (6, Value::Varint(flag)) => {
+                options.ignore_store_read_error_with_cluster_breaking_potential = Some(flag != 0);
+            }
+            _ => {}
+        }
+    }
+    options
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn recorded(body: &[u8], expected: &str) {
+        let found = delete_options(body).map(|json| String::from_utf8(json.to_vec()).unwrap());
+        assert_eq!(found.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn options_are_printed_in_the_internal_version() {
+        recorded(
+            br#"{"kind":"DeleteOptions","apiVersion":"v1","propagationPolicy":"Background","gracePeriodSeconds":0}"#,
+            r#"{"kind":"DeleteOptions","apiVersion":"meta.k8s.io/__internal","gracePeriodSeconds":0,"propagationPolicy":"Background"}"#,
+        );
+        recorded(
+            br#"{"preconditions":{"uid":"u"},"dryRun":[],"orphanDependents":null,"other":1}"#,
+            r#"{"kind":"DeleteOptions","apiVersion":"meta.k8s.io/__internal","preconditions":{"uid":"u"}}"#,
+        );
+    }
+
+    #[test]
+    fn options_in_protobuf_are_the_same() {
+        let body = b"k8s\0\x0a\x13\x0a\x02v1\x12\x0dDeleteOptions\x12\x11\x08\x05\x22\x06Orphan\x2a\x03All\x18\x01\x32\x00";
+        // The last field is cut off by the message's length.
+        recorded(
+            body,
+            r#"{"kind":"DeleteOptions","apiVersion":"meta.k8s.io/__internal","gracePeriodSeconds":5,"orphanDependents":true,"propagationPolicy":"Orphan","dryRun":["All"]}"#,
+        );
+    }
+
+    #[test]
+    fn anything_else_is_no_options() {
+        assert!(delete_options(b"kind: DeleteOptions").is_none());
+        assert!(delete_options(br#"{"gracePeriodSeconds":"5"}"#).is_none());
+    }
+}
