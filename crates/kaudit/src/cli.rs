@@ -10,6 +10,7 @@ mod event;
 mod export;
 pub(crate) mod history;
 mod import;
+mod kubeconfig;
 pub(crate) mod object;
 mod policy;
 mod query;
@@ -63,6 +64,8 @@ enum Command {
     Policy(policy::Command),
     /// Print what turns a cluster's audit logging on, or check what is there
     Setup(Box<setup::Flags>),
+    /// Print a kubeconfig with the gateway in the cluster's place
+    Kubeconfig(kubeconfig::Flags),
     /// Show the configuration's schema or its effective values
     #[command(subcommand)]
     Config(config::Command),
@@ -149,6 +152,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::Run(flags) => run::run(*flags),
         Command::Policy(command) => policy::run(command),
         Command::Setup(flags) => setup::run(&flags),
+        Command::Kubeconfig(flags) => kubeconfig::run(&flags),
         Command::Config(command) => config::run(command, leaf(matches)),
         Command::Sink(command) => sink::run(command),
         Command::Source(command) => source::run(command),

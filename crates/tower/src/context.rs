@@ -664,15 +664,17 @@ impl Record {
                 }
                 return;
             }
-            Ok(bytes) if matches!(info.verb(), b"delete" | b"deletecollection") => match delete_options(bytes) {
-                Some(options) => {
-                    if self.config.level >= Level::Request {
-                        self.event.request_object = Some(Unknown::json(options));
+            Ok(bytes) if matches!(info.verb(), b"delete" | b"deletecollection") => {
+                match delete_options(bytes) {
+                    Some(options) => {
+                        if self.config.level >= Level::Request {
+                            self.event.request_object = Some(Unknown::json(options));
+                        }
+                        return;
                     }
-                    return;
+                    None => format!("content type {content_type}"),
                 }
-                None => format!("content type {content_type}"),
-            },
+            }
             Ok(bytes) if content_type.is_empty() || content_type.contains("json") => {
                 if let Some(meta) = ObjectMeta::from_json(bytes) {
                     self.complete_object_ref(&meta, info);
@@ -725,7 +727,11 @@ impl Record {
             return;
         };
         let wants_object = self.config.level >= Level::RequestResponse;
-        let copy = if self.response_is_gzip { copy.gunzipped() } else { copy };
+        let copy = if self.response_is_gzip {
+            copy.gunzipped()
+        } else {
+            copy
+        };
         match copy.bytes() {
             Ok([]) => {}
             Ok(bytes) => {
