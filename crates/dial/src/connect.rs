@@ -87,7 +87,7 @@ pub enum ConnectError {
     },
     /// Another request tried, and this is what it found.
     #[error(transparent)]
-    Shared(Arc<ConnectError>),
+    Shared(Arc<Self>),
     /// The connections are being closed.
     #[error("no connection is opened any more")]
     Closing,

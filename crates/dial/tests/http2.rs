@@ -221,7 +221,7 @@ async fn t28_only_safe_requests_are_repeated_when_a_connection_is_lost() {
         async move {
             // Each second request is the last thing that its connection sees.
             while let Some(Ok((_, mut respond))) = connection.accept().await {
-                if came.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+                if came.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
                     return;
                 }
                 answer(&mut respond, "got");

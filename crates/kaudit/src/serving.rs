@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use axum::Extension;
 use kaudit_collect::{Forward, Intake, Name, Tailing};
-use kaudit_dial::{Cluster, Upstream};
+use kaudit_dial::{Cluster, Upstream, UpstreamOptions};
 use kaudit_gateway::Gateway;
 use kaudit_listen::{ConnectionInfo, ListenConfig, Listener, ServerTls};
 use kaudit_sink::Sink;
@@ -50,6 +50,7 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct GatewayPlan {
     pub(crate) cluster: Cluster,
+    pub(crate) connecting: UpstreamOptions,
     pub(crate) auditing: Auditing,
     pub(crate) listen: SocketAddr,
     pub(crate) tls: ServerTls,
@@ -330,11 +331,12 @@ impl BoundGateway {
     async fn bind(plan: GatewayPlan, watched: &mut Watched) -> Result<Self, Failure> {
         let GatewayPlan {
             cluster,
+            connecting,
             auditing,
             listen,
             tls,
         } = plan;
-        let upstream = Upstream::new(&cluster, false).map_err(Failure::usage)?;
+        let upstream = Upstream::with_options(&cluster, false, &connecting).map_err(Failure::usage)?;
         let gateway = Gateway::builder(
             upstream.clone(),
             auditing.policy.clone(),

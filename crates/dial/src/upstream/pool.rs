@@ -368,7 +368,7 @@ impl Begin for Beginning {
                     pool.retire_if_spare(&weak);
                 }
             };
-            match driver.run(weak.clone(), on_tick).await {
+            match driver.run(Weak::clone(&weak), on_tick).await {
                 Ok(()) => debug!(%server, "upstream connection ended"),
                 Err(error) => info!(%error, %server, "upstream connection broke"),
             }

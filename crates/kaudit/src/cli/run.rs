@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use kaudit_collect::{Forward, ForwardOptions, Intake};
-use kaudit_dial::Cluster;
+use kaudit_dial::{Cluster, UpstreamOptions};
 use kaudit_journal::{Hold, Journal};
 use kaudit_listen::{ClientCertificates, ServerTls};
 use tracing::{info, warn};
@@ -217,8 +217,10 @@ fn gateway(config: &Config, journal: Option<JournalPlan>) -> Result<GatewayPlan,
     for warning in &cluster.warnings {
         warn!(file = %kubeconfig.display(), "{warning}");
     }
+    let protocol = gateway.upstream.protocol.unwrap_or_default();
     Ok(GatewayPlan {
         cluster,
+        connecting: UpstreamOptions::default().protocol(protocol.into()),
         listen: address(listen)?,
         tls,
         auditing: Auditing::start(&config.audit, config.data_dir.as_deref(), journal)?,

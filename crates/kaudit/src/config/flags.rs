@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::size::Size;
 use super::store::Age;
-use super::{Config, go};
+use super::{Config, Protocol, go};
 
 /// kube-apiserver's audit flags, and `--audit-*-batch-when-full`, `--audit-webhook-spool-*`, `--audit-journal-*` and `--audit-sink-dir` of our own. A flag
 /// that is not given leaves the file's value or the default.
@@ -160,6 +160,9 @@ pub(crate) struct GatewayFlags {
     /// Kubeconfig whose current context is the cluster behind the gateway
     #[arg(long, value_name = "FILE", env = "KAUDIT_UPSTREAM_KUBECONFIG")]
     pub(crate) upstream_kubeconfig: Option<PathBuf>,
+    /// What the cluster is asked to speak [default: auto]
+    #[arg(long, value_name = "PROTOCOL", env = "KAUDIT_UPSTREAM_PROTOCOL")]
+    pub(crate) upstream_protocol: Option<Protocol>,
     /// Address for /metrics, /livez and /readyz [default: 127.0.0.1:7441]
     #[arg(long, value_name = "ADDRESS", env = "KAUDIT_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<String>,
@@ -363,6 +366,7 @@ impl GatewayFlags {
         over(&mut config.gateway.tls.cert_file, self.tls_cert_file);
         over(&mut config.gateway.tls.key_file, self.tls_private_key_file);
         over(&mut config.gateway.upstream.kubeconfig, self.upstream_kubeconfig);
+        over(&mut config.gateway.upstream.protocol, self.upstream_protocol);
         over(&mut config.metrics.listen, self.metrics_listen);
         over(&mut config.api.listen, self.api_listen);
         over(&mut config.data_dir, self.data_dir);

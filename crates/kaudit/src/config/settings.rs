@@ -144,6 +144,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("tls-cert-file", "gateway.tls.certFile", ""),
     setting("tls-private-key-file", "gateway.tls.keyFile", ""),
     setting("upstream-kubeconfig", "gateway.upstream.kubeconfig", ""),
+    setting("upstream-protocol", "gateway.upstream.protocol", "auto"),
     setting("cluster", "cluster", ""),
     setting("collect-listen", "collect.webhook.listen", ""),
     setting("collect-tls-cert-file", "collect.webhook.tls.certFile", ""),
