@@ -1,25 +1,28 @@
-//! One connection: TCP, TLS, HTTP/1.1.
+//! One connection: TCP, a proxy, TLS.
 
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_util::task::TaskTracker;
-use tracing::debug;
 
-use crate::upstream::OutgoingBody;
 use crate::{ClientTls, Proxy, Server, Trust};
 
 /// Time for TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A peer that vanished is noticed within 30 s + 15 s on connections that have nothing to say, as watches
+/// and sessions over HTTP/1.1 are for hours.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_PROBES: u32 = 3;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +71,39 @@ pub enum ConnectError {
         /// Why.
         source: hyper::Error,
     },
+    /// HTTP/2 did not begin.
+    #[error("HTTP/2 with {server} did not begin")]
+    Http2 {
+        /// The server.
+        server: String,
+        /// Why.
+        source: h2::Error,
+    },
+    /// The server does not take the only protocol that it may be asked for.
+    #[error("{server} does not speak HTTP/2: allow another protocol, or ask another server")]
+    NoHttp2 {
+        /// The server.
+        server: String,
+    },
+    /// Another request tried, and this is what it found.
+    #[error(transparent)]
+    Shared(Arc<Self>),
+    /// The connections are being closed.
+    #[error("no connection is opened any more")]
+    Closing,
+}
+
+/// Which protocols a server is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "one, the other, or either")]
+pub enum Protocol {
+    /// HTTP/2 where TLS negotiates it, HTTP/1.1 otherwise.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2; without TLS it is begun as if the server had agreed.
+    Http2,
 }
 
 /// Where connections go.
@@ -75,8 +111,18 @@ pub enum ConnectError {
 pub(crate) struct Connector {
     pub(crate) server: Server,
     pub(crate) proxy: Option<Proxy>,
-    pub(crate) tls: Option<ClientTls>,
+    pub(crate) tls: Option<Tls>,
     pub(crate) server_name: String,
+    pub(crate) protocol: Protocol,
+}
+
+/// TLS by what is asked for.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    /// For ordinary requests.
+    pub(crate) pooled: ClientTls,
+    /// For those that may become tunnels: HTTP/1.1.
+    pub(crate) dedicated: ClientTls,
 }
 
 /// A stream of bytes to a server.
@@ -84,33 +130,97 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 
+/// What takes over a stream when the protocol is known.
+pub(crate) trait Begin {
+    /// What comes of it.
+    type Output: Send;
+
+    /// HTTP/1.1.
+    fn http1<S: Stream>(self, stream: S) -> impl Future<Output = Result<Self::Output, ConnectError>> + Send;
+
+    /// HTTP/2.
+    fn http2<S: Stream>(self, stream: S) -> impl Future<Output = Result<Self::Output, ConnectError>> + Send;
+}
+
 impl Connector {
-    /// A new connection; its task belongs to `tasks`.
-    pub(crate) async fn connect(
+    /// A new connection for ordinary requests.
+    pub(crate) async fn connect<B: Begin + Send + 'static>(
         &self,
-        tasks: &TaskTracker,
-    ) -> Result<SendRequest<OutgoingBody>, ConnectError> {
-        let server = self.server.authority();
-        // Boxed: what TLS takes is not carried through every request that finds a connection.
-        within_time(&server, Box::pin(self.open(tasks))).await
+        begin: B,
+    ) -> Result<B::Output, ConnectError> {
+        self.within_time(self.protocol, self.tls.as_ref().map(|tls| &tls.pooled), begin)
+            .await
     }
 
-    async fn open(&self, tasks: &TaskTracker) -> Result<SendRequest<OutgoingBody>, ConnectError> {
+    /// A new connection that speaks HTTP/1.1.
+    pub(crate) async fn connect_dedicated<B: Begin + Send + 'static>(
+        &self,
+        begin: B,
+    ) -> Result<B::Output, ConnectError> {
+        let tls = self.tls.as_ref().map(|tls| &tls.dedicated);
+        self.within_time(Protocol::Http1, tls, begin).await
+    }
+
+    async fn within_time<B: Begin + Send + 'static>(
+        &self,
+        protocol: Protocol,
+        tls: Option<&ClientTls>,
+        begin: B,
+    ) -> Result<B::Output, ConnectError> {
+        let server = self.server.authority();
+        // Boxed: what TLS takes is not carried through every request that finds a connection.
+        let opening: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.open(protocol, tls, begin));
+        within_time(&server, opening).await
+    }
+
+    async fn open<B: Begin + Send>(
+        &self,
+        protocol: Protocol,
+        tls: Option<&ClientTls>,
+        begin: B,
+    ) -> Result<B::Output, ConnectError> {
         let server = &self.server;
         // Streams keep their types where nothing is in between: this is the gateway's path.
-        match (&self.proxy, &self.tls) {
-            (None, None) => start(tcp(server).await?, server, tasks).await,
+        match (&self.proxy, tls) {
+            (None, None) => plain(tcp(server).await?, protocol, begin).await,
             (None, Some(tls)) => {
                 let stream = tls_over(tcp(server).await?, server, tls, &self.server_name).await?;
-                start(stream, server, tasks).await
+                self.negotiated(stream, protocol, begin).await
             }
-            (Some(proxy), None) => start(tunnel(proxy, server).await?, server, tasks).await,
+            (Some(proxy), None) => plain(tunnel(proxy, server).await?, protocol, begin).await,
             (Some(proxy), Some(tls)) => {
                 let tunnel = tunnel(proxy, server).await?;
                 let stream = tls_over(tunnel, server, tls, &self.server_name).await?;
-                start(stream, server, tasks).await
+                self.negotiated(stream, protocol, begin).await
             }
         }
+    }
+
+    async fn negotiated<S: Stream, B: Begin + Send>(
+        &self,
+        stream: TlsStream<S>,
+        protocol: Protocol,
+        begin: B,
+    ) -> Result<B::Output, ConnectError> {
+        let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        match (protocol, agreed) {
+            (Protocol::Auto | Protocol::Http2, true) => begin.http2(stream).await,
+            (Protocol::Auto | Protocol::Http1, _) => begin.http1(stream).await,
+            (Protocol::Http2, false) => Err(ConnectError::NoHttp2 {
+                server: self.server.authority(),
+            }),
+        }
+    }
+}
+
+async fn plain<S: Stream, B: Begin + Send>(
+    stream: S,
+    protocol: Protocol,
+    begin: B,
+) -> Result<B::Output, ConnectError> {
+    match protocol {
+        Protocol::Http2 => begin.http2(stream).await,
+        Protocol::Auto | Protocol::Http1 => begin.http1(stream).await,
     }
 }
 
@@ -137,6 +247,13 @@ pub(crate) async fn tcp(server: &Server) -> Result<TcpStream, ConnectError> {
         .await
         .map_err(error)?;
     stream.set_nodelay(true).map_err(error)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_TIME)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    SockRef::from(&stream)
+        .set_tcp_keepalive(&keepalive)
+        .map_err(error)?;
     Ok(stream)
 }
 
@@ -173,26 +290,4 @@ pub(crate) async fn tls_over<S: Stream>(
             server: server.authority(),
             source,
         })
-}
-
-async fn start<S: Stream>(
-    stream: S,
-    server: &Server,
-    tasks: &TaskTracker,
-) -> Result<SendRequest<OutgoingBody>, ConnectError> {
-    let (sender, connection) = http1::Builder::new()
-        .max_headers(256)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|source| ConnectError::Http {
-            server: server.authority(),
-            source,
-        })?;
-    let server: Arc<str> = Arc::from(server.authority());
-    tasks.spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            debug!(%error, %server, "upstream connection ended");
-        }
-    });
-    Ok(sender)
 }

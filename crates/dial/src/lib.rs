@@ -15,11 +15,13 @@ mod tls;
 mod upstream;
 
 pub use client::{Answer, Client, ClientError};
-pub use connect::ConnectError;
+pub use connect::{ConnectError, Protocol};
 pub use credential::{Credential, CredentialError, CurrentCredential, Identity, Pem};
 pub use exec::{ExecError, ExecPlugin};
 pub use kubeconfig::{Cluster, KubeconfigError};
 pub use proxy::Proxy;
 pub use server::Server;
 pub use tls::{ClientTls, ClientTlsError, Trust};
-pub use upstream::{BoxError, OutgoingBody, SendError, Upstream, UpstreamBody, UpstreamMetrics};
+pub use upstream::{
+    BodyError, BoxError, OutgoingBody, SendError, Upstream, UpstreamBody, UpstreamMetrics, UpstreamOptions,
+};

@@ -59,6 +59,14 @@ impl ClientTls {
         Self::offering(&[b"h2", b"http/1.1"], trust, identity)
     }
 
+    /// The same for connections that speak HTTP/2 and nothing else.
+    pub(crate) fn demanding_http2(
+        trust: &Trust,
+        identity: Option<(&[u8], &[u8])>,
+    ) -> Result<Self, ClientTlsError> {
+        Self::offering(&[b"h2"], trust, identity)
+    }
+
     fn offering(
         protocols: &[&[u8]],
         trust: &Trust,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
-use kaudit_dial::{ClientTlsError, Cluster, Credential, CredentialError, CurrentCredential, Upstream};
+use kaudit_dial::{
+    ClientTlsError, Cluster, Credential, CredentialError, CurrentCredential, Upstream, UpstreamOptions,
+};
 
 use crate::identity::system_clock;
 
@@ -49,12 +51,12 @@ pub(crate) enum CredentialProblem {
 }
 
 impl OwnCredential {
-    /// The credential in a kubeconfig.
+    /// The credential in a kubeconfig, shown over connections that are made as `connecting` says.
     ///
     /// # Errors
     ///
     /// [`OwnCredentialError`] when there is none that can be used.
-    pub fn new(cluster: &Cluster) -> Result<Self, OwnCredentialError> {
+    pub fn new(cluster: &Cluster, connecting: &UpstreamOptions) -> Result<Self, OwnCredentialError> {
         if !cluster.server.is_https {
             return Err(OwnCredentialError::PlainHttp);
         }
@@ -62,7 +64,7 @@ impl OwnCredential {
             return Err(OwnCredentialError::None);
         }
         Ok(Self(Arc::new(Inner {
-            upstream: Upstream::new(cluster, true)?,
+            upstream: Upstream::with_options(cluster, true, connecting)?,
             credential: CurrentCredential::new(cluster, system_clock)?,
             connections_show_it: cluster.identity.is_some(),
         })))

@@ -108,6 +108,32 @@ pub(crate) struct Upstream {
     /// with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// What the cluster is asked to speak.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) protocol: Option<Protocol>,
+}
+
+/// What the cluster is asked to speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Protocol {
+    /// HTTP/2 where TLS negotiates it, HTTP/1.1 otherwise.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl From<Protocol> for kaudit_dial::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Auto => Self::Auto,
+            Protocol::Http1 => Self::Http1,
+            Protocol::Http2 => Self::Http2,
+        }
+    }
 }
 
 /// Metrics and health.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use kaudit_collect::{Intake, SinkMode};
-use kaudit_dial::{Cluster, Server, Trust};
+use kaudit_dial::{Cluster, Server, Trust, UpstreamOptions};
 use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
 use kaudit_sandbox::Sandbox;
 use kaudit_sink::Sink;
@@ -177,6 +177,7 @@ impl Dev {
             gateway: Some(GatewayPlan {
                 cluster,
                 identifying: Identifying::default(),
+                connecting: UpstreamOptions::default(),
                 auditing,
                 listen: options.address(GATEWAY)?,
                 tls: tls(&authority, "gateway")?,

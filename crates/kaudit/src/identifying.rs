@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use kaudit_dial::Cluster;
+use kaudit_dial::{Cluster, UpstreamOptions};
 use kaudit_gateway::{
     AnonymousRequests, Asked, Authorities, AuthoritiesHandle, Builder, DecisionReviews, OwnCredential, Tokens,
 };
@@ -31,10 +31,11 @@ impl Identifying {
         authentication: &Authentication,
         decisions: &Decisions,
         cluster: &Cluster,
+        connecting: &UpstreamOptions,
     ) -> Result<Self, Failure> {
         let files = AuthorityFiles::of(authentication)?;
         let own = if files.is_some() || authentication.tokens == identity::Tokens::Review {
-            Some(OwnCredential::new(cluster).map_err(Failure::usage)?)
+            Some(OwnCredential::new(cluster, connecting).map_err(Failure::usage)?)
         } else {
             None
         };

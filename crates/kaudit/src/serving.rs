@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use axum::Extension;
 use kaudit_collect::{Forward, Intake, Name, Tailing};
-use kaudit_dial::{Cluster, Upstream};
+use kaudit_dial::{Cluster, Upstream, UpstreamOptions};
 use kaudit_gateway::Gateway;
 use kaudit_listen::{ConnectionInfo, ListenConfig, Listener, ServerTls};
 use kaudit_sink::Sink;
@@ -52,6 +52,7 @@ pub(crate) struct Plan {
 pub(crate) struct GatewayPlan {
     pub(crate) cluster: Cluster,
     pub(crate) identifying: Identifying,
+    pub(crate) connecting: UpstreamOptions,
     pub(crate) auditing: Auditing,
     pub(crate) listen: SocketAddr,
     pub(crate) tls: ServerTls,
@@ -333,11 +334,12 @@ impl BoundGateway {
         let GatewayPlan {
             cluster,
             identifying,
+            connecting,
             auditing,
             listen,
             tls,
         } = plan;
-        let upstream = Upstream::new(&cluster, false).map_err(Failure::usage)?;
+        let upstream = Upstream::with_options(&cluster, false, &connecting).map_err(Failure::usage)?;
         let gateway = Gateway::builder(
             upstream.clone(),
             auditing.policy.clone(),

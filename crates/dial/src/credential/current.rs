@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Credential, Identity, Pem};
+use crate::connect::{Protocol, Tls};
 use crate::exec::{ExecError, Printed};
 use crate::kubeconfig::{KubeconfigError, read};
 use crate::{ClientTls, ClientTlsError, Cluster, Trust};
@@ -273,7 +274,11 @@ async fn read_in_background(file: PathBuf) -> Result<Vec<u8>, CredentialError> {
 }
 
 /// PEM pairs for connections that show one all their life.
-pub(crate) fn fixed_tls(cluster: &Cluster, with_identity: bool) -> Result<ClientTls, ClientTlsError> {
+pub(crate) fn fixed_tls(
+    cluster: &Cluster,
+    with_identity: bool,
+    protocol: Protocol,
+) -> Result<Tls, ClientTlsError> {
     let identity = cluster.identity.as_ref().filter(|_| with_identity);
     let pair = identity
         .map(read_pair)
@@ -282,5 +287,13 @@ pub(crate) fn fixed_tls(cluster: &Cluster, with_identity: bool) -> Result<Client
     let identity = pair
         .as_ref()
         .map(|Pair(certificate, key)| (&**certificate, &**key));
-    ClientTls::new(&cluster.trust, identity)
+    let dedicated = ClientTls::new(&cluster.trust, identity)?;
+    Ok(Tls {
+        pooled: match protocol {
+            Protocol::Http1 => dedicated.clone(),
+            Protocol::Auto => ClientTls::negotiating(&cluster.trust, identity)?,
+            Protocol::Http2 => ClientTls::demanding_http2(&cluster.trust, identity)?,
+        },
+        dedicated,
+    })
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
-use kaudit_dial::{Cluster, Credential, Identity, Pem, Trust, Upstream};
+use kaudit_dial::{Cluster, Credential, Identity, Pem, Trust, Upstream, UpstreamOptions};
 use kaudit_gateway::{AnonymousRequests, Authorities, Gateway, OwnCredential, Tokens};
 use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
 use kaudit_policy::Policy;
@@ -170,7 +170,7 @@ impl World {
                 .unwrap();
         let events = Arc::new(Events::default());
         let sink: Arc<dyn Sink> = Arc::clone(&events) as Arc<dyn Sink>;
-        let own = OwnCredential::new(&cluster).unwrap();
+        let own = OwnCredential::new(&cluster, &UpstreamOptions::default()).unwrap();
         let authorities = Authorities {
             clients: Some(clients.authority()),
             front_proxy: Some(FrontProxy {

@@ -7,7 +7,7 @@ use clap::Args;
 use super::identity::Tokens;
 use super::size::Size;
 use super::store::Age;
-use super::{Config, go};
+use super::{Config, Protocol, go};
 
 /// kube-apiserver's audit flags, and `--audit-*-batch-when-full`, `--audit-webhook-spool-*`, `--audit-journal-*` and `--audit-sink-dir` of our own. A flag
 /// that is not given leaves the file's value or the default.
@@ -174,6 +174,9 @@ pub(crate) struct GatewayFlags {
     /// Authorities of the certificates of a front proxy that says in headers who asks, PEM
     #[arg(long, value_name = "FILE", env = "KAUDIT_REQUESTHEADER_CLIENT_CA_FILE")]
     pub(crate) requestheader_client_ca_file: Option<PathBuf>,
+    /// What the cluster is asked to speak [default: auto]
+    #[arg(long, value_name = "PROTOCOL", env = "KAUDIT_UPSTREAM_PROTOCOL")]
+    pub(crate) upstream_protocol: Option<Protocol>,
     /// Address for /metrics, /livez and /readyz [default: 127.0.0.1:7441]
     #[arg(long, value_name = "ADDRESS", env = "KAUDIT_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<String>,
@@ -387,6 +390,7 @@ impl GatewayFlags {
             &mut authentication.request_header.client_ca_file,
             self.requestheader_client_ca_file,
         );
+        over(&mut config.gateway.upstream.protocol, self.upstream_protocol);
         over(&mut config.metrics.listen, self.metrics_listen);
         over(&mut config.api.listen, self.api_listen);
         over(&mut config.data_dir, self.data_dir);

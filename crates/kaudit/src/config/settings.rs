@@ -152,6 +152,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "gateway.authentication.requestHeader.clientCAFile",
         "",
     ),
+    setting("upstream-protocol", "gateway.upstream.protocol", "auto"),
     setting("cluster", "cluster", ""),
     setting("collect-listen", "collect.webhook.listen", ""),
     setting("collect-tls-cert-file", "collect.webhook.tls.certFile", ""),

@@ -131,14 +131,38 @@ fn forwarding(gateway: &Gateway, upstream: &Upstream, encoder: &mut DescriptorEn
     counter(
         encoder,
         "kaudit_gateway_upstream_connections_reused",
-        "Requests that found an idle connection",
+        "Requests that found a connection to the cluster",
         upstream.reused,
     )?;
     gauge(
         encoder,
         "kaudit_gateway_upstream_connections_idle",
-        "Connections to the cluster that are idle",
+        "HTTP/1.1 connections to the cluster that are idle",
         upstream.idle,
+    )?;
+    gauge(
+        encoder,
+        "kaudit_gateway_upstream_connections_http2",
+        "HTTP/2 connections to the cluster that take requests",
+        upstream.http2,
+    )?;
+    gauge(
+        encoder,
+        "kaudit_gateway_upstream_streams",
+        "Streams of these connections that are open",
+        upstream.streams,
+    )?;
+    counter(
+        encoder,
+        "kaudit_gateway_upstream_retried",
+        "Requests sent once more: refused unprocessed, or safe and their connection broke",
+        upstream.retried,
+    )?;
+    counter(
+        encoder,
+        "kaudit_gateway_upstream_full",
+        "Requests refused because every connection to the cluster was taken",
+        upstream.full,
     )
 }
 

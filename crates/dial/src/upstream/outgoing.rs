@@ -1,0 +1,186 @@
+//! The body of a request on its way out, which may have to go out once more.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Empty};
+
+use super::{BoxError, OutgoingBody};
+
+/// So much of a body is kept for another attempt; a longer one that was begun is not sent again.
+const KEPT_BYTES: usize = 64 << 10;
+
+/// A body that remembers its beginning until the request is answered.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    rest: OutgoingBody,
+    /// What comes before `rest`: what an earlier attempt had taken.
+    again: VecDeque<Bytes>,
+    trailers_again: Option<HeaderMap>,
+    taken: Taken,
+}
+
+/// What was taken of a body.
+#[derive(Debug)]
+enum Taken {
+    /// All of it is here.
+    Kept {
+        data: Vec<Bytes>,
+        bytes: usize,
+        trailers: Option<HeaderMap>,
+    },
+    /// More than is kept, or an error: the body cannot go out again.
+    Gone,
+    /// Nobody asks any more.
+    Forgotten,
+}
+
+impl Taken {
+    const fn nothing() -> Self {
+        Self::Kept {
+            data: Vec::new(),
+            bytes: 0,
+            trailers: None,
+        }
+    }
+
+    fn data(&mut self, taken: &Bytes) {
+        if let Self::Kept { data, bytes, .. } = self {
+            *bytes += taken.len();
+            if *bytes > KEPT_BYTES {
+                *self = Self::Gone;
+            } else {
+                data.push(taken.clone());
+            }
+        }
+    }
+}
+
+impl Outgoing {
+    pub(crate) const fn new(body: OutgoingBody) -> Self {
+        Self {
+            rest: body,
+            again: VecDeque::new(),
+            trailers_again: None,
+            taken: Taken::nothing(),
+        }
+    }
+
+    /// A body that has nothing.
+    pub(crate) fn nothing() -> Self {
+        let empty = Empty::new().map_err(|never: Infallible| -> BoxError { match never {} });
+        Self::new(empty.boxed_unsync())
+    }
+
+    /// The body from its beginning, unless too much of it is gone.
+    pub(crate) fn rewound(mut self) -> Option<Self> {
+        let Taken::Kept { data, trailers, .. } = self.taken else {
+            return None;
+        };
+        for data in data.into_iter().rev() {
+            self.again.push_front(data);
+        }
+        self.trailers_again = trailers.or(self.trailers_again);
+        self.taken = Taken::nothing();
+        Some(self)
+    }
+
+    /// No other attempt will be made.
+    pub(crate) fn forget(&mut self) {
+        self.taken = Taken::Forgotten;
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if let Some(data) = this.again.pop_front() {
+            this.taken.data(&data);
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        let frame = match this.trailers_again.take() {
+            Some(trailers) => Some(Ok(Frame::trailers(trailers))),
+            None => std::task::ready!(Pin::new(&mut this.rest).poll_frame(cx)),
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.taken.data(data);
+                } else if let (Some(given), Taken::Kept { trailers, .. }) =
+                    (frame.trailers_ref(), &mut this.taken)
+                {
+                    *trailers = Some(given.clone());
+                }
+            }
+            Some(Err(_)) => this.taken = Taken::Gone,
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.again.is_empty() && self.trailers_again.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let again = self.again.iter().map(|data| data.len() as u64).sum::<u64>();
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + again);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + again);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    fn body(pieces: &[&[u8]]) -> Outgoing {
+        let frames: Vec<Result<Frame<Bytes>, BoxError>> = pieces
+            .iter()
+            .map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece))))
+            .chain([Ok(Frame::trailers(HeaderMap::new()))])
+            .collect();
+        Outgoing::new(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_begun_goes_out_again_from_its_beginning() {
+        for taken in 0..4 {
+            let mut body = body(&[b"a", b"bc"]);
+            for _ in 0..taken {
+                body.frame().await.unwrap().unwrap();
+            }
+            let mut again = body.rewound().unwrap();
+            again.frame().await.unwrap().unwrap();
+            let whole = again.rewound().unwrap().collect().await.unwrap();
+            assert!(whole.trailers().is_some(), "{taken}");
+            assert_eq!(whole.to_bytes(), "abc");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_large_body_that_was_begun_there_is_no_second_attempt() {
+        let large = vec![0; KEPT_BYTES + 1];
+        let untouched = body(&[&large]);
+        let mut begun = untouched.rewound().unwrap();
+        begun.frame().await.unwrap().unwrap();
+        assert!(begun.rewound().is_none());
+    }
+}

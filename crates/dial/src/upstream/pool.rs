@@ -1,0 +1,381 @@
+//! The connections to one server: which one a request goes over, when another is opened, when one is closed.
+//!
+//! An HTTP/1.1 connection belongs to one request for its time. Of an HTTP/2 connection a request takes one
+//! stream; streams are counted, so that none ever waits for another to end: before the server's limit is
+//! reached there is another connection.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info};
+
+use super::SendError;
+use super::http2::{self, Link, Slot};
+use super::outgoing::Outgoing;
+use crate::Server;
+use crate::connect::{Begin, ConnectError, Connector, Stream};
+
+/// Idle HTTP/1.1 connections that are kept.
+const MAX_IDLE: usize = 256;
+
+/// An idle HTTP/1.1 connection is not trusted for longer: the server may be closing it.
+const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
+
+/// HTTP/2 connections at once; with all their streams taken, requests are refused.
+const MAX_LINKS: usize = 512;
+
+/// Connections to one server.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    connector: Connector,
+    state: Mutex<State>,
+    tasks: TaskTracker,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) opened: AtomicU64,
+    pub(crate) reused: AtomicU64,
+    pub(crate) retried: AtomicU64,
+    pub(crate) full: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: Vec<Idle>,
+    links: Vec<Arc<Link>>,
+    speaks: Speaks,
+    opening: Option<Opening>,
+    is_closed: bool,
+}
+
+/// What the server agreed to when it was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Speaks {
+    #[default]
+    Unknown,
+    Http1,
+    Http2,
+}
+
+/// A connection that several requests wait for; what came of it.
+type Opening = watch::Receiver<Option<Result<(), Arc<ConnectError>>>>;
+
+#[derive(Debug)]
+struct Idle {
+    sender: SendRequest<Outgoing>,
+    since: Instant,
+}
+
+/// What a request goes over.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    Http1 {
+        sender: SendRequest<Outgoing>,
+        is_reused: bool,
+    },
+    Http2(Slot),
+}
+
+/// What there is for a request.
+enum Found {
+    Ready(Taken),
+    Soon(Opening),
+    Nothing,
+    Full,
+}
+
+/// The connections of one server now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    pub(crate) idle: u64,
+    pub(crate) links: u64,
+    pub(crate) streams: u64,
+}
+
+impl Pool {
+    pub(crate) fn new(connector: Connector, tasks: TaskTracker) -> Self {
+        Self {
+            connector,
+            state: Mutex::default(),
+            tasks,
+            counters: Counters::default(),
+        }
+    }
+
+    pub(crate) const fn server(&self) -> &Server {
+        &self.connector.server
+    }
+
+    pub(crate) const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        let state = self.state();
+        Load {
+            idle: state.idle.len() as u64,
+            links: state.links.len() as u64,
+            streams: state.links.iter().map(|link| link.streams() as u64).sum(),
+        }
+    }
+
+    /// Lets every connection end with what is under way on it.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.is_closed = true;
+        state.idle.clear();
+        state.links.clear();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection, or a stream of one, for a request.
+    pub(crate) async fn take(self: &Arc<Self>) -> Result<Taken, SendError> {
+        loop {
+            let found = self.find();
+            match found {
+                Found::Ready(Taken::Http2(slot)) => {
+                    // A connection that is going away says so here, before anything is sent.
+                    if slot.link().is_ready().await {
+                        return Ok(Taken::Http2(slot));
+                    }
+                    self.forget(slot.link());
+                }
+                Found::Ready(taken) => return Ok(taken),
+                Found::Soon(mut opening) => match opening.wait_for(Option::is_some).await.as_deref() {
+                    Ok(Some(Err(error))) => {
+                        return Err(SendError::Connect(ConnectError::Shared(Arc::clone(error))));
+                    }
+                    Ok(_) => {}
+                    Err(_) => return Err(SendError::Connect(ConnectError::Closing)),
+                },
+                // One for this request alone.
+                Found::Nothing => match self.open().await? {
+                    Fresh::Http1(sender) => {
+                        return Ok(Taken::Http1 {
+                            sender,
+                            is_reused: false,
+                        });
+                    }
+                    Fresh::Http2(link) => self.add(link),
+                },
+                Found::Full => {
+                    self.counters.full.fetch_add(1, Ordering::Relaxed);
+                    return Err(SendError::Full);
+                }
+            }
+        }
+    }
+
+    fn find(self: &Arc<Self>) -> Found {
+        let mut state = self.state();
+        if let Some(slot) = state.least(Link::comfort) {
+            return Found::Ready(Taken::Http2(slot));
+        }
+        if let Some(sender) = state.idle_http1() {
+            return Found::Ready(Taken::Http1 {
+                sender,
+                is_reused: true,
+            });
+        }
+        if state.speaks == Speaks::Http1 {
+            return Found::Nothing;
+        }
+        if state.links.len() >= MAX_LINKS {
+            return match state.least(|_| usize::MAX) {
+                Some(slot) => Found::Ready(Taken::Http2(slot)),
+                None => Found::Full,
+            };
+        }
+        let opening = self.opening(&mut state);
+        // What is above the comfort of the connections that there are bridges the time.
+        match state.least(|_| usize::MAX) {
+            Some(slot) => Found::Ready(Taken::Http2(slot)),
+            None => Found::Soon(opening),
+        }
+    }
+
+    /// The connection that is being opened, which is begun if there is none.
+    fn opening(self: &Arc<Self>, state: &mut State) -> Opening {
+        // Its sender is gone only if its task was.
+        if let Some(opening) = state
+            .opening
+            .as_ref()
+            .filter(|opening| opening.has_changed().is_ok())
+        {
+            return opening.clone();
+        }
+        let (tell, opening) = watch::channel(None);
+        state.opening = Some(opening.clone());
+        let pool = Arc::clone(self);
+        // A task of its own: who asked first may leave, the others still wait.
+        self.tasks.spawn(async move {
+            let outcome = match pool.open().await {
+                Ok(Fresh::Http1(sender)) => {
+                    pool.state().speaks = Speaks::Http1;
+                    pool.give_back(sender);
+                    Ok(())
+                }
+                Ok(Fresh::Http2(link)) => {
+                    pool.add(link);
+                    Ok(())
+                }
+                Err(error) => Err(Arc::new(error)),
+            };
+            pool.state().opening = None;
+            tell.send_replace(Some(outcome));
+        });
+        opening
+    }
+
+    fn add(&self, link: Arc<Link>) {
+        let mut state = self.state();
+        state.speaks = Speaks::Http2;
+        if !state.is_closed {
+            state.links.push(link);
+        }
+    }
+
+    async fn open(self: &Arc<Self>) -> Result<Fresh, ConnectError> {
+        self.counters.opened.fetch_add(1, Ordering::Relaxed);
+        self.connector.connect(Beginning(Arc::clone(self))).await
+    }
+
+    /// A connection for one request, which may become a tunnel.
+    pub(crate) async fn dedicated(self: &Arc<Self>) -> Result<SendRequest<Outgoing>, ConnectError> {
+        self.counters.opened.fetch_add(1, Ordering::Relaxed);
+        match self
+            .connector
+            .connect_dedicated(Beginning(Arc::clone(self)))
+            .await?
+        {
+            Fresh::Http1(sender) => Ok(sender),
+            Fresh::Http2(_) => Err(ConnectError::Closing),
+        }
+    }
+
+    /// Keeps an HTTP/1.1 connection whose answer was read to its end.
+    pub(crate) fn give_back(&self, sender: SendRequest<Outgoing>) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut state = self.state();
+        if state.idle.len() < MAX_IDLE && !state.is_closed {
+            let since = Instant::now();
+            state.idle.push(Idle { sender, since });
+        }
+    }
+
+    /// Takes a connection out; what is under way on it goes on.
+    pub(crate) fn forget(&self, link: &Arc<Link>) {
+        self.state().links.retain(|kept| !Arc::ptr_eq(kept, link));
+    }
+
+    /// Takes a connection out if the others have room for twice the streams that there are.
+    fn retire_if_spare(&self, link: &Weak<Link>) {
+        let mut state = self.state();
+        let streams: usize = state.links.iter().map(|link| link.streams()).sum();
+        let is_this = |kept: &Arc<Link>| std::ptr::eq(Arc::as_ptr(kept), link.as_ptr());
+        let room: usize = state
+            .links
+            .iter()
+            .filter(|kept| !is_this(kept))
+            .map(|kept| kept.comfort())
+            .sum();
+        if room > 0 && streams * 2 <= room && state.links.iter().any(is_this) {
+            debug!(server = %self.connector.server, "an HTTP/2 connection is not needed any more");
+            state.links.retain(|kept| !is_this(kept));
+        }
+    }
+}
+
+impl State {
+    /// A stream of the connection with the fewest, among those that have fewer than `most` says.
+    fn least(&self, most: impl Fn(&Link) -> usize) -> Option<Slot> {
+        let link = self
+            .links
+            .iter()
+            .filter(|link| link.streams() < most(link))
+            .min_by_key(|link| link.streams())?;
+        link.take(most(link))
+    }
+
+    fn idle_http1(&mut self) -> Option<SendRequest<Outgoing>> {
+        while let Some(Idle { sender, since }) = self.idle.pop() {
+            if since.elapsed() < MAX_IDLE_TIME && !sender.is_closed() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+}
+
+/// A connection that nobody used yet.
+enum Fresh {
+    Http1(SendRequest<Outgoing>),
+    Http2(Arc<Link>),
+}
+
+/// Begins HTTP on a stream and leaves what runs it to the pool's tasks.
+struct Beginning(Arc<Pool>);
+
+impl Begin for Beginning {
+    type Output = Fresh;
+
+    async fn http1<S: Stream>(self, stream: S) -> Result<Fresh, ConnectError> {
+        let server = &self.0.connector.server;
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(256)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|source| ConnectError::Http {
+                server: server.authority(),
+                source,
+            })?;
+        let server = server.authority();
+        self.0.tasks.spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                debug!(%error, %server, "upstream connection ended");
+            }
+        });
+        Ok(Fresh::Http1(sender))
+    }
+
+    async fn http2<S: Stream>(self, stream: S) -> Result<Fresh, ConnectError> {
+        let pool = self.0;
+        let no_http2 = |source| ConnectError::Http2 {
+            server: pool.connector.server.authority(),
+            source,
+        };
+        let mut opened = http2::begin(stream).await.map_err(no_http2)?;
+        opened.driver.settle().await.map_err(no_http2)?;
+        let link = opened.driver.link(opened.sender);
+        let (weak, weak_pool) = (Arc::downgrade(&link), Arc::downgrade(&pool));
+        let server = pool.connector.server.authority();
+        let driver = opened.driver;
+        pool.tasks.spawn(async move {
+            let on_tick = || {
+                if let Some(pool) = weak_pool.upgrade() {
+                    pool.retire_if_spare(&weak);
+                }
+            };
+            match driver.run(Weak::clone(&weak), on_tick).await {
+                Ok(()) => debug!(%server, "upstream connection ended"),
+                Err(error) => info!(%error, %server, "upstream connection broke"),
+            }
+            if let (Some(pool), Some(link)) = (weak_pool.upgrade(), weak.upgrade()) {
+                pool.forget(&link);
+            }
+        });
+        Ok(Fresh::Http2(link))
+    }
+}
