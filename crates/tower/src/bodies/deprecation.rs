@@ -34,7 +34,9 @@ impl Deprecation {
             return None;
         }
         if rest.is_empty() {
-            return Some(Self { removed_release: None });
+            return Some(Self {
+                removed_release: None,
+            });
         }
         let (_, after) = rest.strip_prefix(" in v")?.split_once('+')?;
         let removed_release = after
@@ -64,8 +66,12 @@ mod tests {
 
     #[test]
     fn a_deprecated_version_is_known_by_its_warning() {
-        let endpoints = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
-        assert_eq!(of("/api/v1/endpoints", &["299 - \"other\"", endpoints]), Some(None));
+        let endpoints =
+            "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+        assert_eq!(
+            of("/api/v1/endpoints", &["299 - \"other\"", endpoints]),
+            Some(None)
+        );
         let flow = "299 - \"flowcontrol.apiserver.k8s.io/v1beta3 FlowSchema is deprecated in v1.29+, unavailable in v1.32+; use flowcontrol.apiserver.k8s.io/v1 FlowSchema\"";
         assert_eq!(
             of("/apis/flowcontrol.apiserver.k8s.io/v1beta3/flowschemas", &[flow]),
@@ -77,7 +83,8 @@ mod tests {
 
     #[test]
     fn other_warnings_are_about_something_else() {
-        let endpoints = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+        let endpoints =
+            "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
         assert_eq!(of("/apis/apps/v1/deployments", &[endpoints]), None);
         let field = "299 - \"spec.template.spec.nodeSelector: is deprecated since v1.14\"";
         assert_eq!(of("/api/v1/pods", &[field]), None);
