@@ -289,7 +289,7 @@ impl Evidence {
         match code {
             StatusCode::FORBIDDEN => match forbidden_reason(&message, user, info) {
                 Some(reason) => Self::Forbidden(reason.to_owned()),
-                None if is_impersonated && message.contains(" cannot impersonate resource ") => Self::Unknown,
+                None if is_impersonated && message.contains(" cannot impersonate") => Self::Unknown,
                 None if message.is_empty() => Self::Unknown,
                 None => Self::Handled,
             },
@@ -299,6 +299,7 @@ impl Evidence {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => Self::Unknown,
             StatusCode::BAD_REQUEST if is_impersonated => Self::Unknown,
+            _ if message.ends_with(" without impersonating a user name") => Self::Unknown,
             _ => Self::Handled,
         }
     }
@@ -325,4 +326,33 @@ pub(crate) fn annotate(audit: &AuditContext, evidence: Evidence, answer: Option<
         audit.annotate(REASON, reason);
     }
     audit.annotate(SOURCE, source);
+}
+
+#[cfg(test)]
+mod tests {
+    use kaudit_policy::{RequestInfoResolver, RequestTarget};
+
+    use super::*;
+
+    fn evidence(code: u16, message: &'static str, is_impersonated: bool) -> Evidence {
+        let target = RequestTarget::parse(b"GET", b"/api/v1/namespaces/shop/configmaps").unwrap();
+        let info = RequestInfoResolver::default().resolve(b"GET", &target).unwrap();
+        let status = Status {
+            message: message.into(),
+            ..Status::default()
+        };
+        let code = StatusCode::from_u16(code).unwrap();
+        Evidence::of(code, Some(&status), &UserInfo::default(), &info, is_impersonated)
+    }
+
+    #[test]
+    fn a_refused_impersonation_never_reached_the_authorizer_of_the_request() {
+        let legacy = "users \"alice\" is forbidden: User \"mallory\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope";
+        let constrained = "configmaps is forbidden: User \"mallory\" cannot impersonate-on:user-info:list resource \"configmaps\" in API group \"\" in the namespace \"shop\"";
+        let nobody = "requested &user.DefaultInfo{Name:\"\", UID:\"\", Groups:[]string{\"developers\"}, Extra:map[string][]string(nil)} without impersonating a user name";
+        assert_eq!(evidence(403, legacy, true), Evidence::Unknown);
+        assert_eq!(evidence(403, constrained, true), Evidence::Unknown);
+        assert_eq!(evidence(400, nobody, false), Evidence::Unknown);
+        assert_eq!(evidence(400, "the name is wrong", false), Evidence::Handled);
+    }
 }

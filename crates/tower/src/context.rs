@@ -652,7 +652,7 @@ impl Record {
             .annotations
             .iter()
             .any(|(key, value)| *key == "authorization.k8s.io/decision" && *value == "forbid");
-        if matches!(code, 401 | 415 | 429) || is_forbidden {
+        if matches!(code, 401 | 405 | 413 | 415 | 429) || is_forbidden || !self.was_decoded() {
             return;
         }
         let content_type = shape.content_type.to_string_lossy();
@@ -711,10 +711,28 @@ impl Record {
         }
     }
 
+    /// Whether the handler understood the body, as far as its answer tells; what it could not decode,
+    /// upstream does not record.
+    ///
+    /// Source: k8s.io/apiserver pkg/endpoints/handlers/create.go and rest.go, transformDecodeError.
+    fn was_decoded(&self) -> bool {
+        const NOT_DECODED: [&str; 4] = [
+            " cannot be handled as a ",
+            "strict decoding error: ",
+            "the object provided is unrecognized",
+            "the API version in the data (",
+        ];
+        let status = self.event.response_status.as_ref();
+        status.filter(|status| status.code == 400).is_none_or(|status| {
+            let message = status.message.to_string_lossy();
+            !NOT_DECODED.iter().any(|words| message.contains(words))
+        })
+    }
+
     /// The request was carried out as who it asked to be, unless just that was refused.
     fn settle_claims(&mut self, status: &Status) {
-        let message = status.message.to_string_lossy();
-        if status.code == 403 && message.contains(" cannot impersonate resource ") {
+        // Constrained impersonation has verbs of its own: `impersonate:user-info`, `impersonate-on:...`.
+        if status.code == 403 && status.message.to_string_lossy().contains(" cannot impersonate") {
             self.claims = None;
         } else if let Some(user) = self.claims.take() {
             self.event.impersonated_user = Some(user);
@@ -735,7 +753,12 @@ impl Record {
         match copy.bytes() {
             Ok([]) => {}
             Ok(bytes) => {
-                if let Some(status) = parse_status(bytes) {
+                let status = parse_status(bytes);
+                let is_status = status.is_some();
+                if let Some(status) = status {
+                    if wants_object && Envelope::parse(bytes).is_some() {
+                        self.event.response_object = Some(Unknown::json(status_object(&status)));
+                    }
                     let code = self
                         .event
                         .response_status
@@ -745,6 +768,9 @@ impl Record {
                     self.event.response_status = Some(Status { code, ..status });
                 }
                 if wants_object && let Some(envelope) = Envelope::parse(bytes) {
+                    if is_status {
+                        return;
+                    }
                     self.event.response_object = Some(Unknown::json(encoded(&envelope)));
                     self.event.annotations.push((
                         Text::from_static("kaudit.dev/response-object-encoding"),
@@ -773,6 +799,18 @@ fn encoded(envelope: &Envelope<'_>) -> Bytes {
     json.extend_from_slice(b",\"raw\":\"");
     json.extend_from_slice(STANDARD.encode(envelope.raw).as_bytes());
     json.extend_from_slice(b"\"}");
+    json.into()
+}
+
+/// A Status as the object that it is in JSON.
+fn status_object(status: &Status) -> Bytes {
+    let object = Status {
+        kind: Text::from_static("Status"),
+        api_version: Text::from_static("v1"),
+        ..status.clone()
+    };
+    let mut json = Vec::new();
+    object.write_json(&mut json);
     json.into()
 }
 

@@ -25,7 +25,7 @@ struct DeleteOptions {
     orphan_dependents: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     propagation_policy: Option<String>,
-    #[serde(skip_serializing_if = "is_none_or_empty")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     dry_run: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ignore_store_read_error_with_cluster_breaking_potential: Option<bool>,
@@ -40,11 +40,6 @@ struct Preconditions {
     resource_version: Option<String>,
 }
 
-#[expect(clippy::ref_option, reason = "serde passes the field by reference")]
-fn is_none_or_empty(list: &Option<Vec<String>>) -> bool {
-    list.as_ref().is_none_or(Vec::is_empty)
-}
-
 /// The options that a JSON or protobuf body is; `None` when it is neither.
 pub(crate) fn delete_options(body: &[u8]) -> Option<Bytes> {
     let options = match Envelope::parse(body) {
@@ -54,6 +49,7 @@ pub(crate) fn delete_options(body: &[u8]) -> Option<Bytes> {
     let printed = DeleteOptions {
         kind: "DeleteOptions",
         api_version: "meta.k8s.io/__internal",
+        dry_run: options.dry_run.filter(|stages| !stages.is_empty()),
         ..options
     };
     serde_json::to_vec(&printed).ok().map(Bytes::from)
@@ -112,7 +108,7 @@ mod tests {
     #[test]
     fn options_in_protobuf_are_the_same() {
         let body = b"k8s\0\x0a\x13\x0a\x02v1\x12\x0dDeleteOptions\x12\x11\x08\x05\x22\x06Orphan\x2a\x03All\x18\x01\x32\x00";
-        // The last field is cut off by the message's length.
+        // What follows the message's length is not part of it.
         recorded(
             body,
             r#"{"kind":"DeleteOptions","apiVersion":"meta.k8s.io/__internal","gracePeriodSeconds":5,"orphanDependents":true,"propagationPolicy":"Orphan","dryRun":["All"]}"#,
