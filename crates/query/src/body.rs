@@ -81,8 +81,8 @@ impl<'t> BodyTest<'t> {
 #[derive(Clone, Debug)]
 pub(crate) enum Wanted {
     Test(Box<BodyTest<'static>>),
-    All(Vec<Wanted>),
-    Any(Vec<Wanted>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
 }
 
 impl Wanted {
