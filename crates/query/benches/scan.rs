@@ -29,6 +29,9 @@ const FILTERS: &[&str] = &[
     "annotations.\"authorization.k8s.io/decision\": forbid",
     "sourceIPs: 198.51.100.0/24",
     "verb: create and requestObject.spec.containers.image: *:7.*",
+    "requestObject.spec.template.spec.containers.image: *:latest",
+    "responseObject.status.phase: Failed",
+    "requestObject.spec.replicas: 3 or responseObject.spec.replicas: 3",
     "\"db-credentials\"",
 ];
 

@@ -1,16 +1,18 @@
 //! A test of bodies that passes over those in which its path cannot lead to anything that it wants.
 
+use std::borrow::Cow;
+
 use memchr::memmem;
 
 use crate::column::Column;
-use crate::expr::{Op, Test};
+use crate::expr::{Expr, Op, Test};
 use crate::json;
 use crate::needles::{has_needless_escape, has_one_spelling};
 
 /// A test of a body, made ready to look at many of them.
 #[derive(Clone, Debug)]
 pub struct BodyTest<'t> {
-    test: &'t Test,
+    test: Cow<'t, Test>,
     /// The last name of the path and the quote behind it.
     name: Option<memmem::Finder<'static>>,
 }
@@ -19,7 +21,13 @@ impl Test {
     /// The test made ready for many bodies. Of another column it never holds.
     #[must_use]
     pub fn of_bodies(&self) -> BodyTest<'_> {
-        let last = match &self.column {
+        BodyTest::new(Cow::Borrowed(self))
+    }
+}
+
+impl<'t> BodyTest<'t> {
+    fn new(test: Cow<'t, Test>) -> Self {
+        let last = match &test.column {
             Column::RequestObject(path) | Column::ResponseObject(path) => path.segments().last(),
             _ => None,
         };
@@ -28,11 +36,8 @@ impl Test {
         let name = last
             .filter(is_plain)
             .map(|name| memmem::Finder::new(format!("{name}\"").as_bytes()).into_owned());
-        BodyTest { test: self, name }
+        Self { test, name }
     }
-}
-
-impl BodyTest<'_> {
     /// What [`Test::holds_json`] says of a body.
     #[must_use]
     pub fn holds(&self, body: &[u8]) -> bool {
@@ -50,6 +55,11 @@ impl BodyTest<'_> {
             || has_needless_escape(body)
     }
 
+    /// The same of the line that the body stands in. A decoder replaces bytes that are not UTF-8.
+    fn may_hold_in(&self, line: &[u8]) -> bool {
+        self.may_hold(line) || std::str::from_utf8(line).is_err()
+    }
+
     /// `rest` begins where a string has ended.
     fn wants_value_after(&self, rest: &[u8]) -> bool {
         let Some(value) = rest.trim_ascii_start().strip_prefix(b":") else {
@@ -63,6 +73,41 @@ impl BodyTest<'_> {
             Some(_) => json::value_len(value)
                 .and_then(|length| value.get(..length))
                 .is_some_and(|value| self.test.holds_json_value(value)),
+        }
+    }
+}
+
+/// What a filter wants of bodies, as far as a line tells without being decoded.
+#[derive(Clone, Debug)]
+pub(crate) enum Wanted {
+    Test(Box<BodyTest<'static>>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+}
+
+impl Wanted {
+    /// `None` if an event satisfies the filter whatever its bodies hold.
+    pub(crate) fn of(expr: &Expr) -> Option<Self> {
+        match expr {
+            Expr::And(parts) => {
+                let parts: Vec<Self> = parts.iter().filter_map(Self::of).collect();
+                (!parts.is_empty()).then_some(Self::All(parts))
+            }
+            Expr::Or(parts) => parts.iter().map(Self::of).collect::<Option<_>>().map(Self::Any),
+            Expr::Test(test) => {
+                let ready = BodyTest::new(Cow::Owned(test.clone()));
+                ready.name.is_some().then(|| Self::Test(Box::new(ready)))
+            }
+            Expr::Everything | Expr::Nothing | Expr::Not(_) | Expr::Text(_) => None,
+        }
+    }
+
+    /// Whether the bodies in a line may be such; where it cannot be told, they may.
+    pub(crate) fn may_be_in(&self, line: &[u8]) -> bool {
+        match self {
+            Self::Test(test) => test.may_hold_in(line),
+            Self::All(parts) => parts.iter().all(|part| part.may_be_in(line)),
+            Self::Any(parts) => parts.iter().any(|part| part.may_be_in(line)),
         }
     }
 }
@@ -156,6 +201,54 @@ mod tests {
                 prop_assert_eq!(test.of_bodies().holds(bytes), test.holds_json(Some(bytes)), "{}: {}", filter, body);
             }
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn a_line_is_passed_over_only_where_no_body_in_it_holds(body in json(), other in json()) {
+            let line = format!("{{\"requestObject\":{body},\"responseObject\":{other}}}");
+            for pair in FILTERS.windows(2) {
+                let [one, two] = [test_of(pair[0]), test_of(pair[1])];
+                let [first, second] = [&one, &two].map(|test| test.holds_json(Some(body.as_bytes())));
+                for (expr, holds) in [
+                    (Expr::And(vec![Expr::Test(one.clone()), Expr::Test(two.clone())]), first && second),
+                    (Expr::Or(vec![Expr::Test(one.clone()), Expr::Test(two.clone())]), first || second),
+                ] {
+                    let may = Wanted::of(&expr).is_none_or(|wanted| wanted.may_be_in(line.as_bytes()));
+                    prop_assert!(may || !holds, "{:?}: {}", pair, line);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_of_another_value_is_not_decoded() {
+        let wanted = |filter: &str| {
+            let filter = Filter::parse(filter, kaudit_event::MicroTime::from_unix(0, 0)).unwrap();
+            Wanted::of(filter.expr())
+        };
+        let line = br#"{"verb":"create","requestObject":{"spec":{"privileged":false}}}"#;
+        for (filter, may_be) in [
+            ("requestObject.spec.privileged: true", false),
+            ("requestObject.spec.privileged: false", true),
+            ("verb: create and requestObject.spec.privileged: true", false),
+            (
+                "requestObject.spec.privileged: true or requestObject.spec.privileged: false",
+                true,
+            ),
+        ] {
+            assert_eq!(wanted(filter).unwrap().may_be_in(line), may_be, "{filter}");
+        }
+        assert!(wanted("verb: create or requestObject.spec.privileged: true").is_none());
+        assert!(wanted("not requestObject.spec.privileged: true").is_none());
+        assert!(
+            wanted("requestObject.spec.privileged: true")
+                .unwrap()
+                .may_be_in(b"{\"requestObject\":{\"a\":\"\xff\"}}"),
+            "a decoder changes what is not UTF-8"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use memchr::memmem;
 
+use crate::body::Wanted;
 use crate::column::{Column, Origin};
 use crate::expr::{Case, Expr, Literal, Op, Test, TextTest};
 use crate::filter::Filter;
@@ -13,6 +14,7 @@ use crate::pattern::{Pattern, PatternPart};
 #[derive(Clone, Debug)]
 pub struct Needles {
     groups: Vec<Group>,
+    bodies: Option<Wanted>,
 }
 
 #[derive(Clone, Debug)]
@@ -44,7 +46,8 @@ impl Filter {
                 .collect(),
         });
         let groups: Vec<Group> = compiled.collect();
-        (!groups.is_empty()).then_some(Needles { groups })
+        let bodies = Wanted::of(self.expr());
+        (!groups.is_empty() || bodies.is_some()).then_some(Needles { groups, bodies })
     }
 }
 
@@ -65,10 +68,12 @@ impl Needles {
     }
 
     /// Whether the event of a line may satisfy the filter: whoever wrote the line, no event that does is
-    /// ever refused. A line that escapes a character that needs no escape may hold anything.
+    /// ever refused. A line that escapes a character that needs no escape may hold anything. Of a body that
+    /// has the name that a path ends in, the values behind that name are looked at, too.
     #[must_use]
     pub fn may_match(&self, line: &[u8]) -> bool {
-        self.are_in(line) || has_needless_escape(line)
+        (self.are_in(line) || has_needless_escape(line))
+            && self.bodies.as_ref().is_none_or(|wanted| wanted.may_be_in(line))
     }
 }
 
