@@ -20,7 +20,7 @@ const MAX_BYTES: u64 = 4 << 20;
 /// Flags of `kubeconfig`.
 #[derive(Debug, Args)]
 pub(super) struct Flags {
-    /// The gateway as clients reach it, for example https://audit.example.com:6443
+    /// The gateway as clients reach it: https://, its name, its port
     #[arg(long, value_name = "URL")]
     gateway: String,
     /// Authority of the gateway's certificate, PEM; without it a public authority has to have signed it
