@@ -348,6 +348,12 @@ impl Shared {
                     "the gateway cannot reach the cluster: {text}"
                 )))
             }
+            SendError::Full => {
+                count(&self.metrics.unreachable);
+                refuse(&StatusError::unavailable(format!(
+                    "the gateway sends no more at once: {text}"
+                )))
+            }
             _ => {
                 count(&self.metrics.broken);
                 refuse(&bad_gateway(&text))

@@ -283,7 +283,11 @@ pub(crate) async fn respond(
         .unwrap_or_default();
     let got = Got {
         method: head.method.to_string(),
-        target: head.uri.to_string(),
+        // Over HTTP/2 the authority is a field of its own.
+        target: match head.uri.path_and_query() {
+            Some(target) if head.version == http::Version::HTTP_2 => target.to_string(),
+            _ => head.uri.to_string(),
+        },
         headers: head.headers,
         body,
     };

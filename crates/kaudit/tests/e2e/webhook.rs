@@ -101,7 +101,9 @@ impl Gateway {
             ),
             metrics: upstream(format!("http://{}", address("metrics=")), Trust::Public),
             token,
-            runtime: tokio::runtime::Builder::new_current_thread()
+            // With a thread of its own: a client that stands still holds its connection open at the end.
+            runtime: tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
                 .enable_all()
                 .build()
                 .unwrap(),
