@@ -33,6 +33,7 @@ use crate::own::OwnCredential;
 use crate::path::PathMode;
 use crate::proxy::{Proxy, Shared};
 use crate::review::Reviewer;
+use crate::trust::{TrustedProxies, forget_claims};
 
 /// What a [`Gateway`] is made of.
 #[derive(Debug)]
@@ -48,9 +49,16 @@ pub struct Builder {
     certificates: Option<(AuthoritiesHandle, OwnCredential)>,
     anonymous: AnonymousRequests,
     decisions: DecisionReviews,
+    trusted: TrustedProxies,
 }
 
 impl Builder {
+    /// Whose word on where a request came from counts.
+    pub fn trusted_proxies(mut self, trusted: TrustedProxies) -> Self {
+        self.trusted = trusted;
+        self
+    }
+
     /// How bearer tokens become users.
     pub fn tokens(mut self, tokens: Tokens) -> Self {
         self.tokens = tokens;
@@ -143,6 +151,7 @@ impl Builder {
             audit,
             shared: Arc::new(shared),
             completion: Completion::default(),
+            trusted: Arc::new(self.trusted),
         })
     }
 }
@@ -153,6 +162,7 @@ pub struct Gateway {
     audit: Audit,
     shared: Arc<Shared>,
     completion: Completion,
+    trusted: Arc<TrustedProxies>,
 }
 
 impl Gateway {
@@ -170,6 +180,7 @@ impl Gateway {
             certificates: None,
             anonymous: AnonymousRequests::default(),
             decisions: DecisionReviews::default(),
+            trusted: TrustedProxies::default(),
         }
     }
 
@@ -182,6 +193,11 @@ impl Gateway {
             remote_addr: RemoteAddr::from(connection.remote_addr),
             certificates: self.shown(connection),
             completion: self.completion.clone(),
+            claims: if self.trusted.believe(connection.remote_addr.ip()) {
+                Claims::Believed
+            } else {
+                Claims::Forgotten
+            },
         }
     }
 
@@ -249,6 +265,14 @@ pub struct GatewayService {
     remote_addr: RemoteAddr,
     certificates: Option<Arc<Shown>>,
     completion: Completion,
+    claims: Claims,
+}
+
+/// What the peer says of where requests came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claims {
+    Believed,
+    Forgotten,
 }
 
 impl Service<Request<Incoming>> for GatewayService {
@@ -264,6 +288,9 @@ impl Service<Request<Incoming>> for GatewayService {
         if !is_request(&request) {
             let refusal = text_response(StatusCode::BAD_REQUEST, "400 Bad Request".to_owned());
             return Box::pin(std::future::ready(Ok(refusal.map(ResponseBody::unaudited))));
+        }
+        if self.claims == Claims::Forgotten {
+            forget_claims(request.headers_mut());
         }
         let extensions = request.extensions_mut();
         extensions.insert(self.remote_addr.clone());

@@ -25,6 +25,7 @@ mod own;
 mod path;
 mod proxy;
 mod review;
+mod trust;
 mod tunnel;
 
 pub use body::Body;
@@ -35,3 +36,4 @@ pub use identity::{AnonymousRequests, Authorities, AuthoritiesHandle, Tokens};
 pub use metrics::MetricsSnapshot;
 pub use own::{OwnCredential, OwnCredentialError};
 pub use path::PathMode;
+pub use trust::TrustedProxies;

@@ -79,6 +79,10 @@ pub(crate) struct Gateway {
     /// The cluster behind the gateway.
     #[serde(default)]
     pub(crate) upstream: Upstream,
+    /// Networks of proxies whose `X-Forwarded-For` and `X-Real-Ip` are believed, for example `10.0.0.0/8`; those of
+    /// others are neither recorded nor sent on. Without the list everybody's are, as by kube-apiserver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trusted_proxies: Option<Vec<String>>,
     /// How clients are told apart.
     #[serde(default)]
     pub(crate) authentication: Authentication,

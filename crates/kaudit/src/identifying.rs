@@ -1,18 +1,22 @@
 //! Who may ask the gateway: what the configuration says, as the gateway takes it.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
+use ipnet::IpNet;
 use kaudit_dial::{Cluster, UpstreamOptions};
 use kaudit_gateway::{
-    AnonymousRequests, Asked, Authorities, AuthoritiesHandle, Builder, DecisionReviews, OwnCredential, Tokens,
+    AnonymousRequests, Asked, Authorities, AuthoritiesHandle, Builder, DecisionReviews, OwnCredential,
+    Tokens, TrustedProxies,
 };
 use kaudit_listen::ClientCertificates;
 use kaudit_tower::{ClientAuthority, FrontProxy, FrontProxyHeaders};
 use tracing::{info, warn};
 
 use crate::auditing::read_policy;
+use crate::config::Gateway;
 use crate::config::identity::{self, Anonymous, Authentication, Decisions, RequestHeader, Review};
 use crate::exit::Failure;
 
@@ -23,16 +27,17 @@ pub(crate) struct Identifying {
     certificates: Option<(WatchedAuthorities, OwnCredential)>,
     anonymous: AnonymousRequests,
     decisions: DecisionReviews,
+    trusted: TrustedProxies,
 }
 
 impl Identifying {
     /// What the configuration says; the gateway's own credential is the one that leads to `cluster`.
     pub(crate) fn new(
-        authentication: &Authentication,
-        decisions: &Decisions,
+        gateway: &Gateway,
         cluster: &Cluster,
         connecting: &UpstreamOptions,
     ) -> Result<Self, Failure> {
+        let authentication = &gateway.authentication;
         let files = AuthorityFiles::of(authentication)?;
         let own = if files.is_some() || authentication.tokens == identity::Tokens::Review {
             Some(OwnCredential::new(cluster, connecting).map_err(Failure::usage)?)
@@ -54,7 +59,8 @@ impl Identifying {
                 Anonymous::Forward => AnonymousRequests::Forwarded,
                 Anonymous::Refuse => AnonymousRequests::Refused,
             },
-            decisions: decision_reviews(decisions)?,
+            decisions: decision_reviews(&gateway.decisions)?,
+            trusted: trusted_proxies(gateway.trusted_proxies.as_deref())?,
         })
     }
 
@@ -71,12 +77,29 @@ impl Identifying {
         gateway = gateway
             .tokens(self.tokens)
             .anonymous(self.anonymous)
-            .decisions(self.decisions);
+            .decisions(self.decisions)
+            .trusted_proxies(self.trusted);
         match self.certificates {
             Some((watched, own)) => (gateway.certificates(watched.handle.clone(), own), Some(watched)),
             None => (gateway, None),
         }
     }
+}
+
+fn trusted_proxies(networks: Option<&[String]>) -> Result<TrustedProxies, Failure> {
+    let Some(networks) = networks else {
+        return Ok(TrustedProxies::Everybody);
+    };
+    let network = |text: &String| {
+        let address = text.parse::<IpAddr>().map(IpNet::from);
+        text.parse::<IpNet>().or(address).map_err(|_| {
+            Failure::usage(anyhow!(
+                "`{text}` in `gateway.trustedProxies` is no network: write for example 10.0.0.0/8"
+            ))
+        })
+    };
+    let networks: Result<_, _> = networks.iter().map(network).collect();
+    networks.map(TrustedProxies::Only)
 }
 
 fn decision_reviews(decisions: &Decisions) -> Result<DecisionReviews, Failure> {

@@ -218,7 +218,7 @@ fn gateway(config: &Config, journal: Option<JournalPlan>) -> Result<GatewayPlan,
     }
     let protocol = gateway.upstream.protocol.unwrap_or_default();
     let connecting = UpstreamOptions::default().protocol(protocol.into());
-    let identifying = Identifying::new(&gateway.authentication, &gateway.decisions, &cluster, &connecting)?;
+    let identifying = Identifying::new(gateway, &cluster, &connecting)?;
     let tls = ServerTls::from_files(certificate, key, &identifying.listening()).map_err(Failure::usage)?;
     Ok(GatewayPlan {
         cluster,

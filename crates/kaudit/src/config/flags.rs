@@ -161,6 +161,14 @@ pub(crate) struct GatewayFlags {
     /// Kubeconfig whose current context is the cluster behind the gateway
     #[arg(long, value_name = "FILE", env = "KAUDIT_UPSTREAM_KUBECONFIG")]
     pub(crate) upstream_kubeconfig: Option<PathBuf>,
+    /// Networks of proxies whose X-Forwarded-For and X-Real-Ip are believed [default: everybody's are]
+    #[arg(
+        long,
+        value_name = "NETWORK,...",
+        value_delimiter = ',',
+        env = "KAUDIT_TRUSTED_PROXIES"
+    )]
+    pub(crate) trusted_proxies: Option<Vec<String>>,
     /// What happens with bearer tokens, which always go upstream: identity is asked with the token itself, or
     /// about it with the upstream kubeconfig's credential [default: passthrough]
     #[arg(long, value_enum, value_name = "HOW", env = "KAUDIT_TOKENS")]
@@ -380,6 +388,7 @@ impl GatewayFlags {
         over(&mut config.gateway.tls.cert_file, self.tls_cert_file);
         over(&mut config.gateway.tls.key_file, self.tls_private_key_file);
         over(&mut config.gateway.upstream.kubeconfig, self.upstream_kubeconfig);
+        over(&mut config.gateway.trusted_proxies, self.trusted_proxies);
         let authentication = &mut config.gateway.authentication;
         if let Some(tokens) = self.tokens {
             authentication.tokens = tokens;

@@ -144,6 +144,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("tls-cert-file", "gateway.tls.certFile", ""),
     setting("tls-private-key-file", "gateway.tls.keyFile", ""),
     setting("upstream-kubeconfig", "gateway.upstream.kubeconfig", ""),
+    setting("trusted-proxies", "gateway.trustedProxies", ""),
     setting("tokens", "gateway.authentication.tokens", "passthrough"),
     setting("client-ca-file", "gateway.authentication.clientCAFile", ""),
     setting("client-crl-file", "gateway.authentication.clientCRLFile", ""),
