@@ -12,6 +12,7 @@ use kaudit_event::{Level, Status, UserInfo};
 use kaudit_policy::{Attributes, Policy, RequestInfo};
 use kaudit_tower::{
     AuditContext, Authorization, AuthorizationRequest, Authorizer, BoxFuture, Decision, forbidden_reason,
+    refuses_impersonation,
 };
 use tracing::debug;
 
@@ -289,7 +290,7 @@ impl Evidence {
         match code {
             StatusCode::FORBIDDEN => match forbidden_reason(&message, user, info) {
                 Some(reason) => Self::Forbidden(reason.to_owned()),
-                None if is_impersonated && message.contains(" cannot impersonate") => Self::Unknown,
+                None if is_impersonated && refuses_impersonation(&message, user, info) => Self::Unknown,
                 None if message.is_empty() => Self::Unknown,
                 None => Self::Handled,
             },

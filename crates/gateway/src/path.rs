@@ -33,9 +33,14 @@ impl Ambiguous {
     }
 }
 
+/// Whether a request is for another server behind the cluster's.
+pub(crate) fn is_proxied(info: &RequestInfo) -> bool {
+    info.subresource() == b"proxy" || info.verb() == b"proxy"
+}
+
 /// Looks at the raw path of a request. What follows `/proxy/` is another server's path and stays free.
 pub(crate) fn check(path: &str, info: &RequestInfo) -> Result<(), Ambiguous> {
-    let is_proxied = info.subresource() == b"proxy" || info.verb() == b"proxy";
+    let is_proxied = is_proxied(info);
     for segment in path.split('/') {
         if is_proxied && segment == "proxy" {
             return Ok(());

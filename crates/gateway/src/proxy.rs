@@ -17,7 +17,8 @@ use kaudit_dial::{OutgoingBody, SendError, Upstream, UpstreamBody};
 use kaudit_event::Status;
 use kaudit_policy::{Attributes, RequestInfo};
 use kaudit_tower::{
-    AuditContext, BoxFuture, ImpersonationRequest, RequestBody, StatusError, parse_status, status_response,
+    AuditContext, BoxFuture, ImpersonationRequest, RequestBody, StatusError, parse_status,
+    refuses_impersonation, status_response,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -257,13 +258,17 @@ impl Shared {
         head: &ResponseHead,
         status: Option<&Status>,
     ) -> Option<StatusError> {
+        let info = audit.request_info();
         let message = status.map(|status| status.message.to_string_lossy().into_owned());
         let why = match (head.status, message) {
-            (StatusCode::UNAUTHORIZED, _) => {
+            // What is behind `/proxy/` may know nobody, for reasons of its own.
+            (StatusCode::UNAUTHORIZED, _) if !path::is_proxied(info) => {
                 own.refused().await;
                 "the cluster does not know the gateway's own credential".to_owned()
             }
-            (StatusCode::FORBIDDEN, Some(message)) if is_impersonation_refused(&message) => {
+            (StatusCode::FORBIDDEN, Some(message))
+                if refuses_impersonation(&message, &audit.acting_user(), info) =>
+            {
                 format!("the gateway may not impersonate the user: {message}")
             }
             _ => return None,
@@ -383,13 +388,6 @@ fn outgoing(request: Request<RequestBody<Incoming>>) -> Request<OutgoingBody> {
             body.map_err(Into::into).boxed_unsync()
         }
     })
-}
-
-/// Whether the message of a 403 is about impersonation, by its old verb or by one of the new.
-fn is_impersonation_refused(message: &str) -> bool {
-    message.contains(" cannot impersonate resource ")
-        || message.contains(" cannot impersonate:")
-        || message.contains(" cannot impersonate-on:")
 }
 
 /// Whether the body can be a Status.

@@ -163,6 +163,15 @@ pub fn forbidden_reason<'m>(message: &'m str, user: &UserInfo, info: &RequestInf
     }
 }
 
+/// Whether the message of a 403 refuses the requester to be `acting`, by the verb `impersonate` or by one of the
+/// constrained ones (`impersonate:user-info`, `impersonate-on:...`).
+///
+/// A refusal of the request itself is none, whatever stands in the names that it quotes: those are the client's.
+#[must_use]
+pub fn refuses_impersonation(message: &str, acting: &UserInfo, info: &RequestInfo) -> bool {
+    message.contains(" cannot impersonate") && forbidden_reason(message, acting, info).is_none()
+}
+
 /// `User "u" cannot get resource "r" in API group "g" in the namespace "n"`, with HTML characters as
 /// entities.
 #[must_use]

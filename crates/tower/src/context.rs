@@ -14,6 +14,7 @@ use kaudit_policy::{RequestAuditConfig, RequestInfo, RequestTarget};
 use kaudit_sink::{Demand, Emission, Outcome, PolicyView, Reservation, Sink, annotate_truncated};
 use tracing::warn;
 
+use crate::authz::refuses_impersonation;
 use crate::bodies::{Deprecation, Envelope, ObjectMeta, delete_options, parse_status};
 use crate::capture::{Budget, Copy, Wanted};
 use crate::latency::{self, Trackers};
@@ -250,7 +251,7 @@ impl AuditContext {
     /// Records the Status that another server answered with, where the service only passes it on.
     pub fn relayed_status(&self, status: Status) {
         self.record(|record| {
-            record.settle_claims(&status);
+            record.settle_claims(&status, &self.0.info);
             record.event.response_status = Some(status);
         });
     }
@@ -497,7 +498,7 @@ impl AuditContext {
         let record = &mut *record;
         let metrics = &self.0.shared.metrics;
         count(&metrics.finals);
-        record.apply_response_copy();
+        record.apply_response_copy(&self.0.info);
         record.apply_request_copy(&self.0.info);
         if let End::Panic(message) = &end {
             count(&metrics.panics);
@@ -730,17 +731,17 @@ impl Record {
     }
 
     /// The request was carried out as who it asked to be, unless just that was refused.
-    fn settle_claims(&mut self, status: &Status) {
-        // Constrained impersonation has verbs of its own: `impersonate:user-info`, `impersonate-on:...`.
-        if status.code == 403 && status.message.to_string_lossy().contains(" cannot impersonate") {
-            self.claims = None;
-        } else if let Some(user) = self.claims.take() {
-            self.event.impersonated_user = Some(user);
+    fn settle_claims(&mut self, status: &Status, info: &RequestInfo) {
+        if let Some(user) = self.claims.take() {
+            let message = status.message.to_string_lossy();
+            if status.code != 403 || !refuses_impersonation(&message, &user, info) {
+                self.event.impersonated_user = Some(user);
+            }
         }
     }
 
     /// What the bytes of the response tell: the Status they are, and the object at RequestResponse.
-    fn apply_response_copy(&mut self) {
+    fn apply_response_copy(&mut self, info: &RequestInfo) {
         let Some(copy) = self.response_copy.take() else {
             return;
         };
@@ -764,7 +765,7 @@ impl Record {
                         .response_status
                         .as_ref()
                         .map_or(status.code, |status| status.code);
-                    self.settle_claims(&status);
+                    self.settle_claims(&status, info);
                     self.event.response_status = Some(Status { code, ..status });
                 }
                 if wants_object && let Some(envelope) = Envelope::parse(bytes) {

@@ -37,7 +37,10 @@ pub use authn::{
     Anonymous, Authentication, Authenticator, BoxFuture, ClientCertificates, RemoteAddr,
     with_authenticated_group,
 };
-pub use authz::{AlwaysAllow, Authorization, AuthorizationRequest, Authorizer, Decision, forbidden_reason};
+pub use authz::{
+    AlwaysAllow, Authorization, AuthorizationRequest, Authorizer, Decision, forbidden_reason,
+    refuses_impersonation,
+};
 pub use bodies::{ObjectMeta, parse_status};
 pub use body::{BoxError, RequestBody, ResponseBody};
 pub use capture::{Bodies, Capture};

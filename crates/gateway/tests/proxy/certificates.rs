@@ -206,6 +206,15 @@ impl World {
         identity: Option<(String, String)>,
         headers: &[(&str, &str)],
     ) -> (StatusCode, String) {
+        self.ask("/api/v1/pods", identity, headers).await
+    }
+
+    async fn ask(
+        &self,
+        path: &str,
+        identity: Option<(String, String)>,
+        headers: &[(&str, &str)],
+    ) -> (StatusCode, String) {
         let trust = Trust::Authorities(self.server.pem.clone().into_bytes());
         let mut cluster = Cluster::new(format!("https://{}", self.addr).parse().unwrap(), trust);
         cluster.identity = identity.map(|(certificate, key)| Identity {
@@ -214,7 +223,7 @@ impl World {
         });
         let client = Upstream::new(&cluster, true).unwrap();
         let body = Empty::new().map_err(|never: Infallible| match never {});
-        let mut request = Request::builder().method(Method::GET).uri("/api/v1/pods");
+        let mut request = Request::builder().method(Method::GET).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -479,6 +488,41 @@ async fn t07_what_the_cluster_refuses_of_the_gateway_is_not_the_users_refusal() 
         assert_eq!(world.gateway.metrics().own_refused, 1);
         world.finish().await;
     }
+}
+
+#[tokio::test]
+async fn t07_no_name_in_a_request_makes_its_refusal_the_gateways() {
+    let world = World::start(Settings {
+        refuses: Some((
+            403,
+            "pods \"x cannot impersonate resource \" is forbidden: User \"bob\" cannot get resource \"pods\" in API \
+             group \"\" in the namespace \"a\": no",
+        )),
+        ..Settings::default()
+    })
+    .await;
+    let path = "/api/v1/namespaces/a/pods/x%20cannot%20impersonate%20resource%20";
+    let (code, body) = world.ask(path, Some(world.clients.sign("bob", "ops")), &[]).await;
+    assert_eq!(code, 403, "{body}");
+    let annotations = &world.events_when(2).await[1]["annotations"];
+    assert_eq!(annotations["authorization.k8s.io/decision"], "forbid");
+    assert_eq!(annotations["authorization.k8s.io/reason"], "no");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn t07_a_server_behind_the_cluster_may_know_nobody() {
+    let world = World::start(Settings {
+        refuses: Some((401, "who are you")),
+        ..Settings::default()
+    })
+    .await;
+    let path = "/api/v1/namespaces/a/services/web/proxy/login";
+    let (code, body) = world.ask(path, Some(world.clients.sign("bob", "ops")), &[]).await;
+    assert_eq!(code, 401);
+    assert!(body.contains("who are you"), "{body}");
+    assert_eq!(world.gateway.metrics().own_refused, 0);
+    world.finish().await;
 }
 
 #[tokio::test]

@@ -180,6 +180,29 @@ async fn t06_the_first_user_counts_and_groups_without_a_user_are_the_clusters_40
 }
 
 #[tokio::test]
+async fn t26_no_name_in_a_request_hides_who_it_was_carried_out_as() {
+    let answers = |_: &crate::fixture::Got| {
+        status(
+            403,
+            "Forbidden",
+            "pods \"x cannot impersonate\" is forbidden: User \"bob\" cannot get resource \"pods\" in API group \"\" in the \
+             namespace \"a\"",
+        )
+    };
+    let fixture = Fixture::start(Plan {
+        answers: Arc::new(answers),
+        ..Plan::default()
+    })
+    .await;
+    let path = "/api/v1/namespaces/a/pods/x%20cannot%20impersonate";
+    fixture.get(path, "Impersonate-User: bob\r\n").await;
+    let event = &fixture.events_when(2).await[1];
+    assert_eq!(event["impersonatedUser"]["username"], "bob", "{event}");
+    assert_eq!(event["annotations"]["authorization.k8s.io/decision"], "forbid");
+    fixture.finish().await;
+}
+
+#[tokio::test]
 async fn t08_extra_keys_are_forwarded_as_sent_and_recorded_unescaped() {
     let fixture = Fixture::start(Plan::default()).await;
     let headers = "Impersonate-User: bob\r\nImpersonate-Extra-Example.com%2FScopes: a\r\n\
