@@ -58,15 +58,21 @@ pub(crate) struct Shown {
 
 /// What certificates are worth.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Worth {
-    /// They are the front proxy's.
-    FrontProxy,
+pub(crate) struct Worth {
+    /// Whether they are the front proxy's, whose headers come first.
+    pub(crate) is_front_proxy: bool,
+    pub(crate) as_user: AsUser,
+}
+
+/// What certificates are worth as a user's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AsUser {
     /// They name this user.
-    User(Arc<UserInfo>),
+    Named(Arc<UserInfo>),
     /// They are good and name nobody.
     Nameless,
     /// Nobody whom the gateway believes signed them.
-    Nothing,
+    Foreign,
 }
 
 #[derive(Debug)]
@@ -111,12 +117,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn certificates_are_judged_again_after_a_time_and_when_authorities_change() {
         let shown = Shown::new(vec![Bytes::from_static(b"certificate")]);
-        let judge = |generation, worth: Worth| shown.worth(generation, |_| worth);
-        assert_eq!(judge(1, Worth::Nameless), Worth::Nameless);
-        assert_eq!(judge(1, Worth::Nothing), Worth::Nameless);
-        assert_eq!(judge(2, Worth::Nothing), Worth::Nothing);
-        assert_eq!(judge(2, Worth::Nameless), Worth::Nothing);
+        let judge = |generation, as_user: AsUser| {
+            let is_front_proxy = false;
+            shown
+                .worth(generation, |_| Worth {
+                    is_front_proxy,
+                    as_user,
+                })
+                .as_user
+        };
+        assert_eq!(judge(1, AsUser::Nameless), AsUser::Nameless);
+        assert_eq!(judge(1, AsUser::Foreign), AsUser::Nameless);
+        assert_eq!(judge(2, AsUser::Foreign), AsUser::Foreign);
+        assert_eq!(judge(2, AsUser::Nameless), AsUser::Foreign);
         tokio::time::advance(JUDGED).await;
-        assert_eq!(judge(2, Worth::Nameless), Worth::Nameless);
+        assert_eq!(judge(2, AsUser::Nameless), AsUser::Nameless);
     }
 }

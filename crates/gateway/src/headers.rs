@@ -43,13 +43,20 @@ fn is_identity(name: &HeaderName) -> bool {
 
 /// Whether only a front proxy that the cluster trusts may send this header.
 fn is_front_proxy(name: &HeaderName, ours: Option<&FrontProxyHeaders>) -> bool {
-    let is_usual = name.as_str().replace('_', "-").starts_with("x-remote-");
-    is_usual || ours.is_some_and(|ours| ours.include(name))
+    begins(name, "x-remote-") || ours.is_some_and(|ours| ours.include(name))
 }
 
 /// Whether a header asks to be somebody else, also where underscores are taken for dashes.
 pub(crate) fn is_impersonation(name: &HeaderName) -> bool {
-    name.as_str().replace('_', "-").starts_with("impersonate-")
+    begins(name, "impersonate-")
+}
+
+/// Whether a name begins so where underscores are taken for dashes.
+fn begins(name: &HeaderName, prefix: &str) -> bool {
+    let name = name.as_str().as_bytes();
+    name.len() >= prefix.len()
+        && std::iter::zip(name, prefix.as_bytes())
+            .all(|(ours, theirs)| ours == theirs || (*ours == b'_' && *theirs == b'-'))
 }
 
 /// The first header that asks to be somebody else in a way that means nothing.

@@ -13,7 +13,7 @@ use kaudit_tower::{
     Anonymous, AuditContext, Authentication, Authenticator, BoxFuture, StatusError, with_authenticated_group,
 };
 
-use crate::arrival::{Arrival, Passage, Worth};
+use crate::arrival::{Arrival, AsUser, Passage};
 use crate::metrics::{Metrics, count};
 use crate::review::Credentials;
 pub use certificates::{Authorities, AuthoritiesHandle};
@@ -72,35 +72,22 @@ impl Identity {
         let (Some(authorities), Some(shown)) = (&self.authorities, &arrival.certificates) else {
             return ByCertificate::Nothing;
         };
-        let user = match authorities.worth(shown, self.clock) {
-            Worth::FrontProxy => {
-                let headers = authorities.front_proxy_headers();
-                if let Some(user) = headers.and_then(|headers| headers.user(&parts.headers)) {
-                    count(&self.metrics.identity_front_proxy);
-                    Some(Arc::new(with_authenticated_group(user)))
-                } else {
-                    match authorities.judge_as_user(&shown.chain, (self.clock)()) {
-                        Worth::User(user) => Some(user),
-                        Worth::Nameless => return ByCertificate::Nothing,
-                        // The proxy asks for itself, and who it is only its users' authority could say.
-                        Worth::FrontProxy | Worth::Nothing => None,
-                    }
-                }
+        let worth = authorities.worth(shown, self.clock);
+        let named_by_proxy = || authorities.current().front_proxy_headers()?.user(&parts.headers);
+        let user = match (worth.is_front_proxy.then(named_by_proxy).flatten(), worth.as_user) {
+            (Some(user), _) => {
+                count(&self.metrics.identity_front_proxy);
+                Arc::new(with_authenticated_group(user))
             }
-            Worth::User(user) => {
+            (None, AsUser::Named(user)) => {
                 count(&self.metrics.identity_certificates);
-                Some(user)
+                user
             }
-            Worth::Nameless => return ByCertificate::Nothing,
-            Worth::Nothing => None,
+            (None, AsUser::Nameless) => return ByCertificate::Nothing,
+            (None, AsUser::Foreign) => return ByCertificate::Bad,
         };
-        match user {
-            None => ByCertificate::Bad,
-            Some(user) => {
-                arrival.set_passage(Passage::Impersonating);
-                ByCertificate::Named(Authentication::User(user))
-            }
-        }
+        arrival.set_passage(Passage::Impersonating);
+        ByCertificate::Named(Authentication::User(user))
     }
 
     /// What the cluster's word on a token, or on none, means for the request.

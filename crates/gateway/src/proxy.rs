@@ -29,7 +29,7 @@ use crate::arrival::{Arrival, Passage};
 use crate::body::Body;
 use crate::decision::{Answer, Asker, Decisions, Evidence, ImpersonationAuthorizer, annotate};
 use crate::headers::{self, Onward};
-use crate::identity::AuthoritiesHandle;
+use crate::identity::{Authorities, AuthoritiesHandle};
 use crate::impersonate::impersonate;
 use crate::metrics::{Metrics, count};
 use crate::own::OwnCredential;
@@ -110,15 +110,12 @@ impl Shared {
         };
         let upgrade = headers::upgrade(request.headers());
         let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-        let front_proxy = self
-            .authorities
-            .as_ref()
-            .and_then(AuthoritiesHandle::front_proxy_headers);
+        let authorities = self.authorities.as_ref().map(AuthoritiesHandle::current);
         let onward = Onward {
             peer: arrival.peer,
             audit_id: audit.audit_id(),
             upgrade: upgrade.as_ref(),
-            front_proxy: front_proxy.as_ref(),
+            front_proxy: authorities.as_deref().and_then(Authorities::front_proxy_headers),
         };
         let own = match passage {
             Passage::AsItCame => {

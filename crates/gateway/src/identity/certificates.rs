@@ -10,7 +10,7 @@ use kaudit_tower::{
     ClientAuthority, FrontProxy, FrontProxyHeaders, certificate_user, with_authenticated_group,
 };
 
-use crate::arrival::{Shown, Worth};
+use crate::arrival::{AsUser, Shown, Worth};
 
 /// Whose certificates count, and as what.
 #[derive(Clone, Debug, Default)]
@@ -48,48 +48,37 @@ impl AuthoritiesHandle {
         self.0.generation.fetch_add(1, Ordering::Release);
     }
 
+    /// The authorities now.
+    pub(crate) fn current(&self) -> Arc<Authorities> {
+        self.0.authorities.load_full()
+    }
+
     /// What a peer's certificates are worth.
-    ///
-    /// Source: kubernetes pkg/kubeapiserver/authenticator/config.go, Config.New: a front proxy comes first.
     pub(super) fn worth(&self, shown: &Shown, clock: fn() -> SystemTime) -> Worth {
         let generation = self.0.generation.load(Ordering::Acquire);
-        shown.worth(generation, |chain| self.judge(chain, clock()))
+        shown.worth(generation, |chain| self.current().judge(chain, clock()))
+    }
+}
+
+impl Authorities {
+    /// The headers in which the front proxy tells who asks.
+    pub(crate) fn front_proxy_headers(&self) -> Option<&FrontProxyHeaders> {
+        self.front_proxy.as_ref().map(|proxy| &proxy.headers)
     }
 
     fn judge(&self, chain: &[Bytes], now: SystemTime) -> Worth {
-        let authorities = self.0.authorities.load();
-        if authorities
-            .front_proxy
-            .as_ref()
-            .is_some_and(|proxy| proxy.shows(chain, now))
-        {
-            return Worth::FrontProxy;
+        let shows = |proxy: &FrontProxy| proxy.shows(chain, now);
+        let signed = |clients: &ClientAuthority| clients.signed(chain, now);
+        Worth {
+            is_front_proxy: self.front_proxy.as_ref().is_some_and(shows),
+            as_user: if self.clients.as_ref().is_some_and(signed) {
+                let user = chain.first().and_then(|leaf| certificate_user(leaf));
+                user.map_or(AsUser::Nameless, |user| {
+                    AsUser::Named(Arc::new(with_authenticated_group(user)))
+                })
+            } else {
+                AsUser::Foreign
+            },
         }
-        self.judge_as_user(chain, now)
-    }
-
-    /// What certificates are worth where the front proxy names nobody, or they are not the proxy's.
-    pub(super) fn judge_as_user(&self, chain: &[Bytes], now: SystemTime) -> Worth {
-        let authorities = self.0.authorities.load();
-        let is_ours = authorities
-            .clients
-            .as_ref()
-            .is_some_and(|clients| clients.signed(chain, now));
-        if !is_ours {
-            return Worth::Nothing;
-        }
-        let user = chain.first().and_then(|leaf| certificate_user(leaf));
-        user.map_or(Worth::Nameless, |user| {
-            Worth::User(Arc::new(with_authenticated_group(user)))
-        })
-    }
-
-    /// The headers in which the front proxy tells who asks.
-    pub(crate) fn front_proxy_headers(&self) -> Option<FrontProxyHeaders> {
-        let authorities = self.0.authorities.load();
-        authorities
-            .front_proxy
-            .as_ref()
-            .map(|proxy| proxy.headers.clone())
     }
 }
