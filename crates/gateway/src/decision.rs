@@ -91,16 +91,16 @@ pub(crate) enum Asker<'a> {
     Client(&'a HeaderMap),
     /// With those among the request's headers, which are the gateway's with the user it impersonates.
     Impersonating(&'a HeaderMap, &'a OwnCredential),
-    /// With the gateway's, about this user.
-    Gateway(&'a UserInfo, &'a OwnCredential),
+    /// With the gateway's, about the user of the question.
+    Gateway(&'a OwnCredential),
 }
 
-/// One question, free of the request that it is about.
+/// One question.
 #[derive(Debug)]
-pub(crate) struct Question {
+pub(crate) struct Question<'a> {
     key: Key,
     user: Key,
-    review: Review,
+    attributes: Attributes<'a>,
     way: Way,
 }
 
@@ -138,35 +138,32 @@ impl Decisions {
     }
 
     /// What to ask about a request; the headers of `asker` are those that go to the cluster.
-    pub(crate) fn question(&self, asker: &Asker<'_>, attributes: &Attributes<'_>) -> Question {
-        let (subject, way) = match asker {
-            Asker::Client(headers) => (None, Way::Headers(identity(headers))),
-            Asker::Impersonating(headers, own) => (None, Way::HeadersOver(identity(headers), (*own).clone())),
-            Asker::Gateway(user, own) => (Some(*user), Way::Own((*own).clone())),
+    pub(crate) fn question<'a>(&self, asker: &Asker<'_>, attributes: Attributes<'a>) -> Question<'a> {
+        let way = match asker {
+            Asker::Client(headers) => Way::Headers(identity(headers)),
+            Asker::Impersonating(headers, own) => Way::HeadersOver(identity(headers), (*own).clone()),
+            Asker::Gateway(own) => Way::Own((*own).clone()),
         };
-        let review = Review::of(attributes, subject);
-        let named: Vec<&[u8]> = match &way {
-            Way::Headers(sent) | Way::HeadersOver(sent, _) => sent
-                .iter()
-                .flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()])
-                .collect(),
-            Way::Own(_) => review.subject(),
+        let user = match &way {
+            Way::Headers(sent) | Way::HeadersOver(sent, _) => self.hasher.key(
+                sent.iter()
+                    .flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]),
+            ),
+            Way::Own(_) => self.hasher.key(review::subject(&attributes)),
         };
-        let user = self.hasher.key(named.iter().copied());
-        let what = review.attributes();
         let key = self
             .hasher
-            .key(std::iter::once(user.as_slice()).chain(what.iter().map(|part| part.as_bytes())));
+            .key(std::iter::once(user.as_slice()).chain(review::subject_matter(&attributes)));
         Question {
             key,
             user,
-            review,
+            attributes,
             way,
         }
     }
 
     /// The cluster's answer; `None` when it gives none, or was asked too much for this user.
-    pub(crate) async fn ask(&self, question: Question) -> Option<Answer> {
+    pub(crate) async fn ask(&self, question: Question<'_>) -> Option<Answer> {
         if let Some(answer) = self.cache.known(question.key) {
             count(&self.metrics.decision_hits);
             return answer;
@@ -178,9 +175,13 @@ impl Decisions {
         self.ask_anyway(question).await
     }
 
-    async fn ask_anyway(&self, question: Question) -> Option<Answer> {
-        let Question { key, review, way, .. } = question;
+    async fn ask_anyway(&self, question: Question<'_>) -> Option<Answer> {
+        let Question {
+            key, attributes, way, ..
+        } = question;
         let ask = || async {
+            let subject = attributes.user.filter(|_| matches!(way, Way::Own(_)));
+            let review = Review::of(&attributes, subject);
             let asked = match way {
                 Way::Headers(headers) => {
                     self.reviewer
@@ -244,8 +245,9 @@ impl Authorizer for ImpersonationAuthorizer<'_> {
         request: AuthorizationRequest<'a>,
     ) -> BoxFuture<'a, Result<Authorization, String>> {
         Box::pin(async move {
-            let asker = Asker::Gateway(request.user, self.own);
-            let question = self.decisions.question(&asker, &request.attributes);
+            let question = self
+                .decisions
+                .question(&Asker::Gateway(self.own), request.attributes);
             match self.decisions.ask_anyway(question).await {
                 Some(answer) => Ok(Authorization {
                     decision: if answer.is_allowed {

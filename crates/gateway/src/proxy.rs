@@ -133,11 +133,11 @@ impl Shared {
         let question = is_asked.then(|| {
             let asker = match (&own, &self.reviewing) {
                 (Some(own), _) => Asker::Impersonating(request.headers(), own),
-                (None, Some(own)) => Asker::Gateway(&user, own),
+                (None, Some(own)) => Asker::Gateway(own),
                 (None, None) => Asker::Client(request.headers()),
             };
             self.decisions
-                .question(&asker, &Attributes::new(Some(&user), info))
+                .question(&asker, Attributes::new(Some(&user), info))
         });
 
         let mut asked = pin!(async {

@@ -84,53 +84,40 @@ impl Review {
             },
         }
     }
+}
 
-    /// What tells this subject from others.
-    pub(super) fn subject(&self) -> Vec<&[u8]> {
-        let Some(Subject {
-            user,
-            uid,
-            groups,
-            extra,
-        }) = &self.spec.subject
-        else {
-            return Vec::new();
-        };
-        // A word of each kind's own keeps a group from being taken for a key.
-        let mut parts: Vec<&[u8]> = vec![b"subject", user.as_bytes(), uid.as_bytes()];
-        for group in groups {
-            parts.extend([b"group", group.as_bytes()]);
-        }
-        for (key, values) in extra {
-            parts.extend([b"extra".as_slice(), key.as_bytes()]);
-            parts.extend(values.iter().map(|value| value.as_bytes()));
-        }
-        parts
+/// What tells the user of a question from others.
+pub(super) fn subject<'a>(attributes: &Attributes<'a>) -> Vec<&'a [u8]> {
+    let Some(user) = attributes.user else {
+        return Vec::new();
+    };
+    // A word of each kind's own keeps a group from being taken for a key.
+    let mut parts: Vec<&[u8]> = vec![b"subject", user.username.as_bytes(), user.uid.as_bytes()];
+    for group in user.groups.iter().flatten() {
+        parts.extend([b"group", group.as_bytes()]);
     }
+    for (key, values) in &user.extra {
+        parts.extend([b"extra".as_slice(), key.as_bytes()]);
+        parts.extend(values.iter().flatten().map(Text::as_bytes));
+    }
+    parts
+}
 
-    /// What tells these attributes from others.
-    pub(super) fn attributes(&self) -> Vec<&str> {
-        match &self.spec.what {
-            What::ResourceAttributes {
-                namespace,
-                verb,
-                group,
-                version,
-                resource,
-                subresource,
-                name,
-            } => vec![
-                "resource",
-                namespace,
-                verb,
-                group,
-                version,
-                resource,
-                subresource,
-                name,
-            ],
-            What::NonResourceAttributes { path, verb } => vec!["path", path, verb],
-        }
+/// What tells what a question is about from other things.
+pub(super) const fn subject_matter<'a>(attributes: &Attributes<'a>) -> [&'a [u8]; 8] {
+    if attributes.is_resource_request {
+        [
+            b"resource",
+            attributes.namespace,
+            attributes.verb,
+            attributes.api_group,
+            attributes.api_version,
+            attributes.resource,
+            attributes.subresource,
+            attributes.name,
+        ]
+    } else {
+        [b"path", attributes.path, attributes.verb, b"", b"", b"", b"", b""]
     }
 }
 
