@@ -2,20 +2,19 @@
 //!
 //! Source: k8s.io/apiserver pkg/audit/context.go and request.go.
 
+mod record;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use kaudit_event::{Event, Level, ManagedFields, MicroTime, Stage, Status, Text, Unknown, UserInfo};
 use kaudit_policy::{RequestAuditConfig, RequestInfo, RequestTarget};
 use kaudit_sink::{Demand, Emission, Outcome, PolicyView, Reservation, Sink, annotate_truncated};
 use tracing::warn;
 
-use crate::authz::refuses_impersonation;
-use crate::bodies::{Deprecation, Envelope, ObjectMeta, delete_options, parse_status};
+use crate::bodies::{Deprecation, ObjectMeta, parse_status};
 use crate::capture::{Budget, Copy, Wanted};
 use crate::latency::{self, Trackers};
 use crate::metrics::{Metrics, count};
@@ -600,220 +599,6 @@ fn capture(policy: RequestAuditConfig, demand: &Demand) -> (RequestAuditConfig, 
 }
 
 const ABORTED: &str = "kaudit.dev/aborted";
-
-impl Record {
-    fn add(&mut self, key: &'static str, value: impl Into<Text>) {
-        self.event
-            .annotations
-            .push((Text::from_static(key), value.into()));
-    }
-
-    fn without_managed_fields(&self, json: Bytes) -> Bytes {
-        if self.config.omit_managed_fields {
-            kaudit_event::without_managed_fields(&json).map_or(json, Bytes::from)
-        } else {
-            json
-        }
-    }
-
-    /// Source: k8s.io/apiserver pkg/audit/request.go, LogRequestObject.
-    fn complete_object_ref(&mut self, meta: &ObjectMeta, info: &RequestInfo) {
-        let reference = self.event.object_ref.get_or_insert_default();
-        let fill = |field: &mut Text, value: &[u8]| {
-            if field.is_empty() {
-                *field = Text::copy_from_slice(value);
-            }
-        };
-        fill(&mut reference.namespace, meta.namespace.as_bytes());
-        fill(&mut reference.name, meta.name.as_bytes());
-        fill(&mut reference.uid, meta.uid.as_bytes());
-        fill(&mut reference.resource_version, meta.resource_version.as_bytes());
-        if reference.api_version.is_empty() {
-            reference.api_group = Text::copy_from_slice(info.api_group());
-            reference.api_version = Text::copy_from_slice(info.api_version());
-        }
-        fill(&mut reference.resource, info.resource());
-        fill(&mut reference.subresource, info.subresource());
-    }
-
-    /// What the bytes of the request tell: the object's address, and from level Request on its text.
-    ///
-    /// Only where the handler can have seen them: upstream records a body after it was decoded.
-    fn apply_request_copy(&mut self, info: &RequestInfo) {
-        let Some((copy, shape)) = self.request_copy.take() else {
-            return;
-        };
-        let code = self
-            .event
-            .response_status
-            .as_ref()
-            .map_or(0, |status| status.code);
-        let is_forbidden = self
-            .event
-            .annotations
-            .iter()
-            .any(|(key, value)| *key == "authorization.k8s.io/decision" && *value == "forbid");
-        if matches!(code, 401 | 405 | 413 | 415 | 429) || is_forbidden || !self.was_decoded() {
-            return;
-        }
-        let content_type = shape.content_type.to_string_lossy();
-        let left_out = match copy.bytes() {
-            Ok([]) => return,
-            Ok(bytes) if shape.is_patch => {
-                if self.config.level >= Level::Request {
-                    self.event.request_object = Some(Unknown::json(Bytes::copy_from_slice(bytes)));
-                }
-                return;
-            }
-            Ok(bytes) if matches!(info.verb(), b"delete" | b"deletecollection") => {
-                match delete_options(bytes) {
-                    Some(options) => {
-                        if self.config.level >= Level::Request {
-                            self.event.request_object = Some(Unknown::json(options));
-                        }
-                        return;
-                    }
-                    None => format!("content type {content_type}"),
-                }
-            }
-            Ok(bytes) if content_type.is_empty() || content_type.contains("json") => {
-                if let Some(meta) = ObjectMeta::from_json(bytes) {
-                    self.complete_object_ref(&meta, info);
-                    if self.config.level >= Level::Request {
-                        let object = self.without_managed_fields(Bytes::copy_from_slice(bytes));
-                        self.event.request_object = Some(Unknown::json(object));
-                    }
-                }
-                return;
-            }
-            Ok(bytes) => match Envelope::parse(bytes) {
-                Some(envelope) => {
-                    if matches!(info.verb(), b"create" | b"update")
-                        && let Some(meta) = envelope.meta()
-                    {
-                        self.complete_object_ref(&meta, info);
-                    }
-                    if self.config.level >= Level::Request {
-                        self.event.request_object = Some(Unknown::json(encoded(&envelope)));
-                        self.event.annotations.push((
-                            Text::from_static("kaudit.dev/request-object-encoding"),
-                            Text::from_static("protobuf"),
-                        ));
-                    }
-                    return;
-                }
-                None => format!("content type {content_type}"),
-            },
-            Err(missing) => missing.as_str().to_owned(),
-        };
-        if self.config.level >= Level::Request {
-            let key = Text::from_static(kaudit_event::Body::Request.annotation());
-            self.event.annotations.push((key, left_out.into()));
-        }
-    }
-
-    /// Whether the handler understood the body, as far as its answer tells; what it could not decode,
-    /// upstream does not record.
-    ///
-    /// Source: k8s.io/apiserver pkg/endpoints/handlers/create.go and rest.go, transformDecodeError.
-    fn was_decoded(&self) -> bool {
-        const NOT_DECODED: [&str; 4] = [
-            " cannot be handled as a ",
-            "strict decoding error: ",
-            "the object provided is unrecognized",
-            "the API version in the data (",
-        ];
-        let status = self.event.response_status.as_ref();
-        status.filter(|status| status.code == 400).is_none_or(|status| {
-            let message = status.message.to_string_lossy();
-            !NOT_DECODED.iter().any(|words| message.contains(words))
-        })
-    }
-
-    /// The request was carried out as who it asked to be, unless just that was refused.
-    fn settle_claims(&mut self, status: &Status, info: &RequestInfo) {
-        if let Some(user) = self.claims.take() {
-            let message = status.message.to_string_lossy();
-            if status.code != 403 || !refuses_impersonation(&message, &user, info) {
-                self.event.impersonated_user = Some(user);
-            }
-        }
-    }
-
-    /// What the bytes of the response tell: the Status they are, and the object at RequestResponse.
-    fn apply_response_copy(&mut self, info: &RequestInfo) {
-        let Some(copy) = self.response_copy.take() else {
-            return;
-        };
-        let wants_object = self.config.level >= Level::RequestResponse;
-        let copy = if self.response_is_gzip {
-            copy.gunzipped()
-        } else {
-            copy
-        };
-        match copy.bytes() {
-            Ok([]) => {}
-            Ok(bytes) => {
-                let status = parse_status(bytes);
-                let is_status = status.is_some();
-                if let Some(status) = status {
-                    if wants_object && Envelope::parse(bytes).is_some() {
-                        self.event.response_object = Some(Unknown::json(status_object(&status)));
-                    }
-                    let code = self
-                        .event
-                        .response_status
-                        .as_ref()
-                        .map_or(status.code, |status| status.code);
-                    self.settle_claims(&status, info);
-                    self.event.response_status = Some(Status { code, ..status });
-                }
-                if wants_object && let Some(envelope) = Envelope::parse(bytes) {
-                    if is_status {
-                        return;
-                    }
-                    self.event.response_object = Some(Unknown::json(encoded(&envelope)));
-                    self.event.annotations.push((
-                        Text::from_static("kaudit.dev/response-object-encoding"),
-                        Text::from_static("protobuf"),
-                    ));
-                } else if wants_object {
-                    let object = self.without_managed_fields(Bytes::copy_from_slice(bytes));
-                    self.event.response_object = Some(Unknown::json(object));
-                }
-            }
-            Err(missing) if wants_object => self.event.annotations.push((
-                Text::from_static(kaudit_event::Body::Response.annotation()),
-                Text::from_static(missing.as_str()),
-            )),
-            Err(_) => {}
-        }
-    }
-}
-
-/// An object in protobuf as JSON that loses nothing: its kind, and its bytes in base64.
-fn encoded(envelope: &Envelope<'_>) -> Bytes {
-    let mut json = b"{\"apiVersion\":".to_vec();
-    kaudit_event::push_json_string(&mut json, envelope.api_version);
-    json.extend_from_slice(b",\"kind\":");
-    kaudit_event::push_json_string(&mut json, envelope.kind);
-    json.extend_from_slice(b",\"raw\":\"");
-    json.extend_from_slice(STANDARD.encode(envelope.raw).as_bytes());
-    json.extend_from_slice(b"\"}");
-    json.into()
-}
-
-/// A Status as the object that it is in JSON.
-fn status_object(status: &Status) -> Bytes {
-    let object = Status {
-        kind: Text::from_static("Status"),
-        api_version: Text::from_static("v1"),
-        ..status.clone()
-    };
-    let mut json = Vec::new();
-    object.write_json(&mut json);
-    json.into()
-}
 
 /// What an event keeps of a Status.
 fn recorded(status: &Status) -> Status {
