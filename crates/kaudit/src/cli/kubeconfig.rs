@@ -1,7 +1,6 @@
 //! `kaudit kubeconfig`: somebody's kubeconfig with the gateway in the cluster's place.
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -12,7 +11,9 @@ use kaudit_dial::Server;
 use serde_json::{Map, Value, json};
 
 use super::print;
+use super::setup::one_file;
 use crate::exit::{Exit, Failure};
+use crate::setup::Privacy;
 
 /// A larger file is refused unread.
 const MAX_BYTES: u64 = 4 << 20;
@@ -38,6 +39,9 @@ pub(super) struct Flags {
     /// Where to write it, readable by its owner alone [default: standard output]
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Let --filename replace a file
+    #[arg(long, requires = "file")]
+    force: bool,
 }
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
@@ -77,12 +81,17 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     }
     match &flags.file {
         None => print(text.as_bytes()),
-        Some(target) => {
-            write(target, text.as_bytes())
+        // A kubeconfig holds secrets.
+        Some(target) => match one_file(target, text.as_bytes(), Privacy::Secret, flags.force) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::usage(anyhow!(
+                "{} is there already: nothing is written; --force replaces it",
+                target.display()
+            ))),
+            written => written
                 .with_context(|| format!("cannot write `{}`", target.display()))
-                .map_err(Failure::usage)?;
-            Ok(Exit::Done)
-        }
+                .map(|()| Exit::Done)
+                .map_err(Failure::unreachable),
+        },
     }
 }
 
@@ -139,22 +148,6 @@ fn authority(path: &Path) -> Result<String, Failure> {
         )));
     }
     Ok(STANDARD.encode(pem))
-}
-
-/// A kubeconfig holds secrets: nobody else reads it, at no moment.
-fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)
 }
 
 /// What replaces the cluster.

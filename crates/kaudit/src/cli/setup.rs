@@ -245,7 +245,13 @@ fn write(setup: &Setup, folder: &Path, may_replace: bool) -> Result<(), Failure>
     Ok(())
 }
 
-fn one_file(path: &Path, content: &[u8], privacy: Privacy, may_replace: bool) -> std::io::Result<()> {
+/// Writes a file; one that is there already is an error unless it may be replaced.
+pub(super) fn one_file(
+    path: &Path,
+    content: &[u8],
+    privacy: Privacy,
+    may_replace: bool,
+) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
 
     if let Some(parent) = path.parent() {
