@@ -28,6 +28,7 @@
 //! - **Q-1** A scan finds exactly the events of which [`Filter::matches`](kaudit_query::Filter::matches) is
 //!   true.
 
+mod cache;
 mod calendar;
 mod columns;
 mod compact;
@@ -35,7 +36,9 @@ mod error;
 mod faults;
 mod line;
 mod manifest;
+mod objects;
 mod part;
+mod place;
 mod rebuild;
 mod retain;
 mod scan;
@@ -49,9 +52,12 @@ mod tail;
 mod torture;
 mod verify;
 
+pub use cache::CacheFigures;
 pub use compact::{Compacted, Compaction, Mergeable};
 pub use error::StoreError;
 pub use manifest::{Counts, Hash, Manifest, Origin, Part};
+pub use objects::{Bucket, BucketOptions};
+pub use place::bucket_of;
 pub use retain::{Class, Expiring, LegalHold, Retained, Retention};
 pub use scan::{Cancel, Completeness, Hit, Order, Page, Position, Scan, ScanStats, StoredEvent};
 pub use seal::Sealed;
