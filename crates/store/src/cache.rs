@@ -47,6 +47,7 @@ struct State {
 /// A file that is on its way.
 #[derive(Debug, Default)]
 struct Fetch {
+    bytes: u64,
     outcome: Mutex<Option<Result<File, StoreError>>>,
 }
 
@@ -120,7 +121,10 @@ impl Cache {
                 break Arc::clone(fetch);
             }
             if state.fetches.len() < MOST_FETCHES {
-                let fetch = Arc::new(Fetch::default());
+                let fetch = Arc::new(Fetch {
+                    bytes: part.bytes,
+                    ..Fetch::default()
+                });
                 state.fetches.insert(part.path.clone(), Arc::clone(&fetch));
                 self.begin(part, &fetch)
                     .inspect_err(|_| drop(state.fetches.remove(&part.path)))?;
@@ -186,12 +190,14 @@ impl Cache {
             state.fetches.remove(&part.path);
             drop(state);
             cache.changed.notify_all();
+            // Several may have come at once.
+            cache.make_room(0);
         });
         spawned.map(drop).at(Path::new("store-fetch"))
     }
 
     fn fetch(&self, part: &Part) -> Result<File, StoreError> {
-        self.make_room(part.bytes);
+        self.make_room(0);
         match self.fetch_now(part) {
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
                 // Others fill the disk as well: what is only a copy has to go.
@@ -267,12 +273,15 @@ impl Cache {
         Ok(Hash::new(&hasher.finalize()))
     }
 
-    /// Removes what was not used for the longest time, until there is room for so many bytes more.
+    /// Removes what was not used for the longest time, until there is room for so many bytes more and for what is on its
+    /// way.
     pub(crate) fn make_room(&self, bytes: u64) {
         let mut files = self.files();
         let state = self.lock();
         let mut kept: u64 = files.iter().map(|file| file.bytes).sum();
-        let limit = self.bucket.options.cache_bytes.saturating_sub(bytes);
+        let under_way: u64 = state.fetches.values().map(|fetch| fetch.bytes).sum();
+        let wanted = bytes.saturating_add(under_way);
+        let limit = self.bucket.options.cache_bytes.saturating_sub(wanted);
         files.sort_by_key(|file| (state.used.get(&file.path).copied(), file.modified));
         drop(state);
         for file in files {

@@ -70,6 +70,9 @@ pub enum StoreError {
         /// Why not.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+    /// A bucket cannot be used as it is asked for.
+    #[error("{0}")]
+    Settings(String),
     /// The directory and the configuration are of different stores.
     #[error("`{}`: {reason}", path.display())]
     OtherPlace {

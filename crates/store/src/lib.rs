@@ -28,6 +28,8 @@
 //! - **Q-1** A scan finds exactly the events of which [`Filter::matches`](kaudit_query::Filter::matches) is
 //!   true.
 
+#[cfg(test)]
+mod bucket_tests;
 mod cache;
 mod calendar;
 mod columns;
@@ -41,6 +43,8 @@ mod part;
 mod place;
 mod rebuild;
 mod retain;
+#[cfg(feature = "s3")]
+mod s3;
 mod scan;
 mod schema;
 mod seal;

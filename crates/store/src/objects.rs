@@ -80,7 +80,7 @@ impl BucketOptions {
 
     /// Whether both name the same files.
     pub(crate) fn is_same_place(&self, other: &Self) -> bool {
-        (&self.bucket, &self.prefix, &self.endpoint) == (&other.bucket, &other.prefix, &other.endpoint)
+        (&self.bucket, &self.prefix) == (&other.bucket, &other.prefix)
     }
 }
 

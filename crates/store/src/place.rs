@@ -17,7 +17,7 @@ use crate::cache::Cache;
 use crate::error::At;
 use crate::manifest::{self, Hash, Manifest, Part};
 use crate::objects::{Bucket, BucketOptions, Created, Refusal, RefusalKind};
-use crate::part::{WrittenPart, make_folders, sync_folder};
+use crate::part::{WrittenPart, sync_folder};
 
 /// Says that a directory is beside a bucket, and which.
 const LOCATION: &str = "location.json";
@@ -160,6 +160,20 @@ impl Place {
             store: options.url(),
             owner: owner.clone(),
             writer: options.writer.clone(),
+        })
+    }
+
+    /// Whether a newest version can be one, after `known` was there: what is in a bucket does not become less.
+    pub(crate) fn may_follow(&self, newest: &Manifest, known: u64) -> Result<(), StoreError> {
+        if newest.version >= known {
+            return Ok(());
+        }
+        Err(StoreError::Damaged {
+            path: self.shown("manifest").into(),
+            reason: format!(
+                "version {known} was there, and now {} is the newest: this is another bucket, or an older state of it",
+                newest.version
+            ),
         })
     }
 

@@ -157,7 +157,11 @@ impl Store {
         }
         let made = lock.metadata().and_then(|file| file.modified()).at(&path)?;
         let (manifest, standing) = match place.newest() {
-            Ok(manifest) => (manifest, Standing::Sure),
+            Ok(manifest) => {
+                let known = place.known()?.map_or(0, |known| known.version);
+                place.may_follow(&manifest, known)?;
+                (manifest, Standing::Sure)
+            }
             Err(error @ StoreError::Bucket { .. }) => match place.known()? {
                 Some(known) => (known, Standing::InDoubt),
                 None => return Err(error),
@@ -168,7 +172,15 @@ impl Store {
         let opened = place.note()?.unwrap_or(made);
         let store = Self::with(place, options, Access::Write(lock), manifest, standing);
         if standing == Standing::Sure {
-            store.begin(opened)?;
+            match store.begin(opened) {
+                // The bucket went away meanwhile. What is to be removed is so at the next opening.
+                Err(StoreError::Bucket { .. } | StoreError::InDoubt { .. })
+                    if store.manifest().version > 0 =>
+                {
+                    store.versions().standing = Standing::InDoubt;
+                }
+                begun => begun?,
+            }
         }
         Ok(store)
     }
@@ -277,8 +289,11 @@ impl Store {
     /// Whether the bucket has to be read again before anything is written to it.
     #[must_use]
     pub fn is_in_doubt(&self) -> bool {
-        let versions = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        versions.standing == Standing::InDoubt
+        self.versions().standing == Standing::InDoubt
+    }
+
+    fn versions(&self) -> MutexGuard<'_, Versions> {
+        self.committing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The manifest as it is now.
@@ -398,15 +413,7 @@ impl Store {
         }
         let before = self.manifest();
         let newest = self.place.newest()?;
-        if newest.version < before.version {
-            return Err(StoreError::Damaged {
-                path: self.place.shown("manifest").into(),
-                reason: format!(
-                    "version {} was there, and now {} is the newest",
-                    before.version, newest.version
-                ),
-            });
-        }
+        self.place.may_follow(&newest, before.version)?;
         if newest.hash() != before.hash() {
             if newest.writer.as_deref() != self.place.writer() {
                 return Err(StoreError::Conflict {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::size::Size;
-use super::store::Age;
+use super::store::{Age, Location};
 use super::{Config, go};
 
 /// kube-apiserver's audit flags, and `--audit-*-batch-when-full`, `--audit-webhook-spool-*`, `--audit-journal-*` and `--audit-sink-dir` of our own. A flag
@@ -229,6 +229,12 @@ pub(crate) struct StoreFlags {
     /// Bytes of events that wait, at most; they take about twice as much memory [default: 96Mi]
     #[arg(long, value_name = "SIZE", env = "KAUDIT_STORE_TAIL_MEMORY")]
     pub(crate) store_tail_memory: Option<Size>,
+    /// Where the files are, s3://BUCKET or s3://BUCKET/PREFIX; without it in the data directory
+    #[arg(long, value_name = "URL", env = "KAUDIT_STORE_LOCATION")]
+    pub(crate) store_location: Option<Location>,
+    /// Bytes of a bucket's files that are kept in the data directory, at most [default: 20Gi]
+    #[arg(long, value_name = "SIZE", env = "KAUDIT_STORE_CACHE_SIZE")]
+    pub(crate) store_cache_size: Option<Size>,
 }
 
 impl StoreFlags {
@@ -238,6 +244,8 @@ impl StoreFlags {
         over(&mut config.store.max_size, self.store_max_size);
         over(&mut config.store.seal_after, self.store_seal_after);
         over(&mut config.store.tail_memory, self.store_tail_memory);
+        over(&mut config.store.location, self.store_location);
+        over(&mut config.store.cache_size, self.store_cache_size);
     }
 }
 
