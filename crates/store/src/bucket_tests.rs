@@ -346,6 +346,12 @@ fn a_bucket_that_is_away_takes_nothing_loses_nothing_and_is_told_of() {
     let store = bed.sealed(10);
     bed.memory.breaks(0, usize::MAX, Breaks::Before);
     append(&bed.journal, 10);
+    let stray = "cluster=c/dt=2026-11-20/hour=00/part-1-dead-0.parquet";
+    bed.memory
+        .objects
+        .lock()
+        .unwrap()
+        .insert(stray.to_owned(), vec![0; 10]);
     let failed = work(&store, &bed).unwrap_err();
     assert!(matches!(failed, StoreError::Bucket { .. }), "{failed}");
     assert_eq!(all(&store), 20, "what is in the cache and in the tail is shown");
@@ -362,6 +368,7 @@ fn a_bucket_that_is_away_takes_nothing_loses_nothing_and_is_told_of() {
     work(&store, &bed).unwrap();
     assert!(!store.is_in_doubt());
     check(&store, 22, 2);
+    bed.has_no_orphans(&store);
     // A directory that knows nothing does not begin without the bucket.
     bed.memory.breaks(0, usize::MAX, Breaks::Before);
     assert!(matches!(

@@ -71,7 +71,7 @@ impl Store {
     pub fn compact(&self, compaction: &Compaction, now: i64) -> Result<Compacted, StoreError> {
         let mut done = Compacted::default();
         let _upkeep = self.upkeep()?;
-        self.settle_for_upkeep()?;
+        self.settle_for_upkeep(now)?;
         self.sweep()?;
         for ((cluster, day), parts) in self.days(compaction) {
             let version = self.manifest().version;

@@ -92,6 +92,10 @@ pub(crate) struct Listed {
 }
 
 /// What became of a name that was to be new.
+#[cfg_attr(
+    not(any(test, feature = "s3")),
+    expect(dead_code, reason = "only a bucket answers so, and there is none")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Created {
     /// It holds what was given.
@@ -108,6 +112,10 @@ pub(crate) struct Refusal {
 }
 
 /// The kinds of refusals that are told apart.
+#[cfg_attr(
+    not(any(test, feature = "s3")),
+    expect(dead_code, reason = "only a bucket answers so, and there is none")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RefusalKind {
     /// There is no such object.
@@ -119,6 +127,7 @@ pub(crate) enum RefusalKind {
 }
 
 impl Refusal {
+    #[cfg(any(test, feature = "s3"))]
     pub(crate) fn new(
         kind: RefusalKind,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,

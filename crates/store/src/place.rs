@@ -44,6 +44,9 @@ struct InBucket {
     is_ailing: AtomicBool,
 }
 
+/// A version that is there, and what it holds or why that cannot be said.
+pub(crate) type Version = (u64, Result<Manifest, StoreError>);
+
 /// How a commit ended without an error.
 #[derive(Debug)]
 pub(crate) enum Commit {
@@ -229,6 +232,12 @@ impl Place {
         }
     }
 
+    /// Whether a file of a bucket got its name since this was opened.
+    pub(crate) fn is_of_this_opening(&self, path: &str) -> bool {
+        let there = self.bucket.as_ref();
+        there.is_some_and(|there| path.contains(&format!("-{:016x}-", there.opening)))
+    }
+
     /// The newest version of the manifest; the empty one where there is none.
     pub(crate) fn newest(&self) -> Result<Manifest, StoreError> {
         let Some(there) = &self.bucket else {
@@ -268,7 +277,7 @@ impl Place {
     }
 
     /// The versions that are there, in order, each read.
-    pub(crate) fn versions(&self) -> Result<Vec<(u64, Result<Manifest, StoreError>)>, StoreError> {
+    pub(crate) fn versions(&self) -> Result<Vec<Version>, StoreError> {
         let Some(there) = &self.bucket else {
             let versions = manifest::versions(&self.root)?.into_iter();
             return Ok(versions

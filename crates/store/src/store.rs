@@ -81,6 +81,8 @@ struct Versions {
     dropped: Vec<(u64, String)>,
     /// Whether the newest version known here is the newest that there is.
     standing: Standing,
+    /// Whether what others have left was removed since the opening.
+    is_tidy: bool,
 }
 
 /// What is known of the newest version.
@@ -172,8 +174,8 @@ impl Store {
         let opened = place.note()?.unwrap_or(made);
         let store = Self::with(place, options, Access::Write(lock), manifest, standing);
         if standing == Standing::Sure {
-            match store.begin(opened) {
-                // The bucket went away meanwhile. What is to be removed is so at the next opening.
+            match store.begin(micros(opened)) {
+                // The bucket went away meanwhile. What is left to do is done with the upkeep.
                 Err(StoreError::Bucket { .. } | StoreError::InDoubt { .. })
                     if store.manifest().version > 0 =>
                 {
@@ -435,11 +437,15 @@ impl Store {
         Ok(())
     }
 
-    /// [`settle`](Self::settle) for work that does not look at the tail.
-    pub(crate) fn settle_for_upkeep(&self) -> Result<(), StoreError> {
+    /// [`settle`](Self::settle) for work that does not look at the tail, and what an opening without the bucket had to
+    /// leave undone.
+    pub(crate) fn settle_for_upkeep(&self, now: i64) -> Result<(), StoreError> {
         if self.is_in_doubt() || self.place.is_ailing() {
             let work = self.tail_work()?;
             self.settle(&work)?;
+        }
+        if !self.versions().is_tidy {
+            self.begin(now)?;
         }
         Ok(())
     }
@@ -480,10 +486,10 @@ impl Store {
     /// A first version without files keeps a store that lost its manifest from being taken for a new one, whose
     /// stray files may go. In a bucket a version of our own is committed before anything is removed: whatever another
     /// writer, or this one before it died, may still be about to commit comes to nothing then.
-    fn begin(&self, opened: SystemTime) -> Result<(), StoreError> {
-        let files = self.place.files()?;
-        let manifest = self.manifest();
-        if manifest.version == 0 && files.iter().any(|path| path.ends_with(".parquet")) {
+    fn begin(&self, now: i64) -> Result<(), StoreError> {
+        let before = self.manifest();
+        let mut strays = self.place.files()?;
+        if before.version == 0 && strays.iter().any(|path| path.ends_with(".parquet")) {
             return Err(StoreError::Damaged {
                 path: self.place.shown("manifest").into(),
                 reason: "no version of the manifest is there, but files of events are: restore it from a backup, or \
@@ -491,21 +497,29 @@ impl Store {
                     .to_owned(),
             });
         }
-        let known: HashSet<&str> = manifest.parts.iter().map(|part| part.path.as_str()).collect();
-        let mut strays = files;
-        strays.retain(|path| !known.contains(path.as_str()));
+        // What is uploaded now, and what was dropped meanwhile, is looked after by those who did it.
+        let manifest = self.manifest();
+        let parts = || before.parts.iter().chain(&manifest.parts);
+        let known: HashSet<&str> = parts().map(|part| part.path.as_str()).collect();
+        strays.retain(|path| !known.contains(path.as_str()) && !self.place.is_of_this_opening(path));
         let is_ours = manifest.writer.as_deref() == self.place.writer();
         let is_fenced = self.place.options().is_none() || is_ours && strays.is_empty();
         if manifest.version == 0 || !is_fenced {
-            let age = opened.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let now = i64::try_from(age.as_micros()).unwrap_or_default();
             self.commit(now.max(manifest.at), |_| {}, |_| {})?;
         } else {
             self.place.keep(&manifest);
         }
         self.place.remove(&strays)?;
-        self.place.tidy(&|path| known.contains(path))
+        self.place
+            .tidy(&|path| known.contains(path) || self.place.is_of_this_opening(path))?;
+        self.versions().is_tidy = true;
+        Ok(())
     }
+}
+
+fn micros(time: SystemTime) -> i64 {
+    let age = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(age.as_micros()).unwrap_or_default()
 }
 
 fn in_doubt(version: u64, why: &str) -> StoreError {
