@@ -373,3 +373,149 @@ impl Objects for S3 {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Answers one request after the other, and gives their heads.
+    fn server(answers: &'static [&'static str]) -> (String, std::thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let serving = std::thread::spawn(move || {
+            let serve = |answer: &&str| {
+                let stream = listener.accept().unwrap().0;
+                let head = head_of(&stream);
+                (&stream).write_all(answer.as_bytes()).unwrap();
+                head
+            };
+            answers.iter().map(serve).collect()
+        });
+        (endpoint, serving)
+    }
+
+    /// The head of a request, whose body is read as well.
+    fn head_of(stream: &TcpStream) -> String {
+        let mut reader = BufReader::new(stream);
+        let (mut head, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            if line == "\r\n" {
+                break;
+            }
+            let line = line.to_lowercase();
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            head += &line;
+        }
+        reader.read_exact(&mut vec![0; length]).unwrap();
+        head
+    }
+
+    fn bucket(endpoint: &str) -> Bucket {
+        let mut options = BucketOptions::new("audit".to_owned(), "eu".to_owned());
+        options.endpoint = Some(endpoint.to_owned());
+        options.allow_http = true;
+        Bucket::s3(options, |name| {
+            let value = match name {
+                "AWS_ACCESS_KEY_ID" => "id",
+                "AWS_SECRET_ACCESS_KEY" => "secret",
+                "AWS_REGION" => "eu-central-1",
+                _ => return None,
+            };
+            Some(value.to_owned())
+        })
+        .unwrap()
+    }
+
+    fn kind<T: std::fmt::Debug>(answer: Result<T, Refusal>) -> RefusalKind {
+        answer.unwrap_err().kind
+    }
+
+    #[test]
+    fn requests_are_signed_and_conditional_and_answers_are_told_apart() {
+        let (endpoint, serving) = server(&[
+            "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 206 Partial Content\r\nETag: \"1\"\r\nLast-Modified: Sun, 22 Nov 2026 12:00:00 GMT\r\n\
+             Content-Range: bytes 0-4/5\r\nContent-Length: 5\r\nConnection: close\r\n\r\nabcde",
+        ]);
+        let bucket = bucket(&endpoint);
+        let objects = &bucket.objects;
+        assert_eq!(objects.create("manifest/1.json", b"{}").unwrap(), Created::Now);
+        assert_eq!(objects.create("manifest/1.json", b"{}").unwrap(), Created::Taken);
+        assert_eq!(
+            kind(objects.create("manifest/2.json", b"{}")),
+            RefusalKind::Denied
+        );
+        let mut content = Vec::new();
+        let mut into = |piece: &[u8]| {
+            content.extend_from_slice(piece);
+            Ok(())
+        };
+        assert_eq!(kind(objects.read("gone", 5, &mut into)), RefusalKind::Missing);
+        objects.read("cluster=a%2Fb/part", 5, &mut into).unwrap();
+        assert_eq!(content, b"abcde");
+        let heads = serving.join().unwrap();
+        assert!(
+            heads[0].starts_with("put /audit/eu/manifest/1.json "),
+            "{}",
+            heads[0]
+        );
+        assert!(heads[0].contains("if-none-match: *\r\n"), "{}", heads[0]);
+        assert!(
+            heads[0].contains("credential=id/") && heads[0].contains("/eu-central-1/s3/"),
+            "{}",
+            heads[0]
+        );
+        assert!(
+            heads[4].starts_with("get /audit/eu/cluster%3da%252fb/part ")
+                && heads[4].contains("range: bytes=0-4\r\n"),
+            "{}",
+            heads[4]
+        );
+        assert!(heads.iter().all(|head| !head.contains("secret")));
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_told_of() {
+        // Nobody listens there any more.
+        let endpoint = format!(
+            "http://{}",
+            TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        );
+        let refused = bucket(&endpoint).objects.list("", None).unwrap_err();
+        assert_eq!(refused.kind, RefusalKind::Failed);
+        let error = refused.at("list", "s3://audit/eu", "").to_string();
+        assert!(
+            error.starts_with("cannot list s3://audit/eu/") && error.contains("cannot connect"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let open = |endpoint: &str, allow_http| {
+            let mut options = BucketOptions::new("audit".to_owned(), String::new());
+            options.endpoint = Some(endpoint.to_owned());
+            options.allow_http = allow_http;
+            Bucket::s3(options, |_| None)
+                .map(drop)
+                .map_err(|error| error.to_string())
+        };
+        assert!(
+            open("http://127.0.0.1:1", false)
+                .unwrap_err()
+                .contains("has no TLS")
+        );
+        assert!(open("minio:9000", false).unwrap_err().contains("has no scheme"));
+        open("http://127.0.0.1:1", true).unwrap();
+    }
+}

@@ -18,8 +18,14 @@ use object_store::client::{
 use crate::StoreError;
 use crate::error::At;
 
-/// One try of one request, from the connection to the last byte of the answer.
-const TRY_TIME: Duration = Duration::from_secs(60);
+/// One try of a small request, from the connection to the last byte of the answer.
+const TRY_TIME: Duration = Duration::from_secs(15);
+
+/// One try of a request that takes or brings a piece of an object.
+const PIECE_TIME: Duration = Duration::from_secs(60);
+
+/// A request with more than this takes a piece.
+const SMALL_BYTES: usize = 256 << 10;
 
 /// An answer is a piece of an object or a page of a list.
 const MAX_ANSWER: usize = 32 << 20;
@@ -81,8 +87,8 @@ enum Unsent {
     Server(String, String),
     #[error("`{0}` has no TLS")]
     NoTls(String),
-    #[error("no answer came in {} s", TRY_TIME.as_secs())]
-    Late,
+    #[error("no answer came in {} s", .0.as_secs())]
+    Late(Duration),
     #[error("the answer has more than {MAX_ANSWER} bytes")]
     TooLarge,
 }
@@ -134,9 +140,11 @@ impl HttpService for Service {
             *request.headers_mut() = headers.clone();
             request
         };
+        let is_small = body.len() <= SMALL_BYTES && !headers.contains_key(http::header::RANGE);
+        let time = if is_small { TRY_TIME } else { PIECE_TIME };
         let exchange = Box::pin(client.exchange(MAX_ANSWER, prepare));
-        let answer = match tokio::time::timeout(TRY_TIME, exchange).await {
-            Err(_) => return Err(HttpError::new(HttpErrorKind::Timeout, Unsent::Late)),
+        let answer = match tokio::time::timeout(time, exchange).await {
+            Err(_) => return Err(HttpError::new(HttpErrorKind::Timeout, Unsent::Late(time))),
             Ok(Err(error)) => return Err(HttpError::new(kind(&error), error)),
             Ok(Ok(answer)) => answer,
         };
