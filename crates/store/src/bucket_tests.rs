@@ -42,6 +42,8 @@ struct Memory {
     plan: Mutex<Option<Plan>>,
     /// Requests that have not been let through yet.
     gate: Mutex<()>,
+    /// Whether it knows no conditions.
+    is_simple: bool,
 }
 
 impl Memory {
@@ -137,7 +139,7 @@ impl Objects for Memory {
 
     fn create(&self, key: &str, content: &[u8]) -> Result<Created, Refusal> {
         self.request(|objects| {
-            if objects.contains_key(key) {
+            if objects.contains_key(key) && !self.is_simple {
                 return Created::Taken;
             }
             objects.insert(key.to_owned(), content.to_vec());
@@ -495,5 +497,21 @@ fn what_a_process_uploaded_before_it_died_goes_only_after_nobody_can_commit_it()
         bed.memory.keys("manifest/").len(),
         versions + 1,
         "without strays nothing is committed"
+    );
+}
+
+#[test]
+fn a_server_that_knows_no_conditions_holds_no_store() {
+    let bed = Bed {
+        memory: Arc::new(Memory {
+            is_simple: true,
+            ..Memory::default()
+        }),
+        ..Bed::new()
+    };
+    let refused = bed.open().unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::Settings(why) if why.contains("If-None-Match")),
+        "{refused}"
     );
 }

@@ -24,7 +24,9 @@
 //!
 //! - **S-1** Events in sealed files and in the tail are the journal's records but for those that are counted as
 //!   rejected or lost; what retention removed is counted too.
-//! - **S-2** A file does not change after a manifest has named it.
+//! - **S-2** A file does not change after a manifest has named it. In a bucket no name is used twice.
+//! - **S-3** Only who committed the newest version of a bucket's manifest commits the next, after every commit whose
+//!   answer did not come was looked up.
 //! - **Q-1** A scan finds exactly the events of which [`Filter::matches`](kaudit_query::Filter::matches) is
 //!   true.
 

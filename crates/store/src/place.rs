@@ -346,6 +346,27 @@ impl Place {
         Ok(Commit::Done(manifest))
     }
 
+    /// Whether a version that is there cannot be created again, as must be so in a bucket. What is tried is to write what
+    /// is there already, so that a server that knows no conditions does no harm.
+    pub(crate) fn refuses_to_repeat(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let Some(there) = &self.bucket else {
+            return Ok(());
+        };
+        let bytes = manifest.encode()?;
+        if Hash::of(&bytes) != *manifest.hash() {
+            return Ok(());
+        }
+        let key = key_of(manifest.version);
+        match there.told(there.bucket.objects.create(&key, &bytes), "write", &key)? {
+            Created::Taken => Ok(()),
+            Created::Now => Err(StoreError::Settings(format!(
+                "the server of {} does not honour `If-None-Match: *`, by which two writers are kept apart: it cannot hold \
+                 a store",
+                there.bucket.options.url()
+            ))),
+        }
+    }
+
     /// Removes versions that are older than what is kept.
     pub(crate) fn forget_old(&self, newest: u64) -> Result<(), StoreError> {
         let Some(there) = &self.bucket else {

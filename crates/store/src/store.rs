@@ -509,6 +509,7 @@ impl Store {
         } else {
             self.place.keep(&manifest);
         }
+        self.place.refuses_to_repeat(&self.manifest())?;
         self.place.remove(&strays)?;
         self.place
             .tidy(&|path| known.contains(path) || self.place.is_of_this_opening(path))?;
