@@ -15,8 +15,8 @@ help: ## list the targets
 run: ## build and start `kaudit dev`: sandbox, gateway, audit logs, demo traffic (ARGS="--no-traffic" etc.)
 	$(CARGO) run --quiet --package kaudit --bin kaudit -- dev $(ARGS)
 
-build: ## release binary in target/release/kaudit
-	$(CARGO) build --release --package kaudit --bin kaudit
+build: ## release binary in target/release/kaudit, with S3
+	$(CARGO) build --release --package kaudit --bin kaudit --features s3
 
 test: ## all tests: unit, property, vectors, real logs, sockets, kubectl where it is on PATH
 	$(CARGO) test --workspace --all-features --no-fail-fast
@@ -62,6 +62,7 @@ soak: ## an audit receiver that is down and fails in every way for SOAK_SECONDS 
 torture: ## the faults of docs/reliability.md at length, as root about an hour: kills, full disks, power cuts; prints a table
 	bash .ci/torture $(TORTURE_SEEDS)
 
-interop: ## the store's files read with DuckDB (from PyPI) and compared with the real logs they were made from
-	$(CARGO) build --package kaudit --bin kaudit
+interop: ## the store's files read with DuckDB, and the store in a bucket of moto's S3 server (both from PyPI), against the real logs
+	$(CARGO) build --package kaudit --bin kaudit --features s3
 	bash interop/python interop/duckdb_reads.py "$${CARGO_TARGET_DIR:-target}/debug/kaudit" testdata/real/*.jsonl.zst
+	bash interop/python interop/bucket.py "$${CARGO_TARGET_DIR:-target}/debug/kaudit" testdata/real/*.jsonl.zst

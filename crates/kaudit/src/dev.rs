@@ -143,7 +143,7 @@ impl Dev {
             store: storing::open(&data, &settings)?,
             settings: storing::Settings::of(&settings)?,
         };
-        let intake = keeping::open(&data, &settings)?;
+        let intake = keeping::open(&data, &settings, Some(&store.store))?;
         let receiving = collector(options, &path, &authority, intake.clone()).await?;
         let collector = receiving.listener.local_addr();
         let journal = JournalPlan {

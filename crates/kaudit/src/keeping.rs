@@ -14,10 +14,12 @@ use crate::storing;
 const QUARANTINE_BYTES: u64 = 1 << 30;
 
 /// Opens the journal in the data directory; what was left by a crash is put right.
-pub(crate) fn open(data: &DataDir, config: &Config) -> Result<Intake, Failure> {
+///
+/// `store` is the store of the directory, where this process has it open.
+pub(crate) fn open(data: &DataDir, config: &Config, store: Option<&Store>) -> Result<Intake, Failure> {
     let folder = data.path().join("journal");
     let mut options = options(config);
-    options.first_seq = first_seq(data);
+    options.first_seq = first_seq(data, store);
     let (journal, recovery) = Journal::open(&folder, options)
         .with_context(|| format!("cannot open the journal `{}`", folder.display()))
         .map_err(Failure::unreachable)?;
@@ -57,9 +59,11 @@ pub(crate) fn open(data: &DataDir, config: &Config) -> Result<Intake, Failure> {
 }
 
 /// Beside a store whose journal was lost, a new journal goes on counting: numbers that are sealed are not given again.
-fn first_seq(data: &DataDir) -> Seq {
-    let folder = storing::folder(data.path());
-    match Store::open_to_read(&folder, kaudit_store::Options::default()) {
+fn first_seq(data: &DataDir, store: Option<&Store>) -> Seq {
+    if let Some(store) = store {
+        return Seq::new(store.manifest().sealed_to);
+    }
+    match storing::open_to_read(&storing::folder(data.path())) {
         Ok(store) => Seq::new(store.manifest().sealed_to),
         Err(error) => {
             warn!(%error, "how far the store is sealed cannot be read");

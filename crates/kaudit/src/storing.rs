@@ -7,6 +7,7 @@
 mod ending;
 mod filling;
 mod health;
+mod place;
 mod settings;
 mod upkeep;
 
@@ -18,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kaudit_journal::Journal;
-use kaudit_store::{Snapshot, Stats, Store, StoreError};
+use kaudit_store::{CacheFigures, Snapshot, Stats, Store, StoreError};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -26,7 +27,8 @@ use self::ending::Ending;
 pub(crate) use self::ending::Haste;
 use self::health::Health;
 pub(crate) use self::health::{Doing, Figures};
-pub(crate) use self::settings::{Settings, folder, open, retention};
+pub(crate) use self::place::{folder, is_store, open_to_read, open_to_write};
+pub(crate) use self::settings::{Settings, open, retention};
 use crate::collection::Check;
 
 /// A view is waited for so long.
@@ -73,6 +75,8 @@ pub(crate) struct Report {
     pub(crate) figures: Figures,
     /// What does not work now.
     pub(crate) failing: Vec<Doing>,
+    /// The local files of a bucket.
+    pub(crate) cache: Option<CacheFigures>,
 }
 
 impl Storing {
@@ -183,6 +187,7 @@ impl Storing {
                 .into_iter()
                 .map(|(doing, _)| doing)
                 .collect(),
+            cache: self.0.store.cache(),
         }
     }
 
@@ -198,11 +203,15 @@ impl Storing {
             ),
             is_good: true,
         };
+        let doubt = self.0.store.is_in_doubt().then(|| Check {
+            text: "store/bucket it has not answered; what is sealed may be more than is shown".to_owned(),
+            is_good: false,
+        });
         let troubles = self.0.health.troubles().into_iter().map(|(doing, text)| Check {
             text: format!("store/{} {text}", doing.as_str()),
             is_good: false,
         });
-        [whole].into_iter().chain(troubles).collect()
+        [whole].into_iter().chain(doubt).chain(troubles).collect()
     }
 
     /// Ends the threads after all that is durable was sealed, as far as that is done in time; the rest stays in the

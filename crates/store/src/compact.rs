@@ -71,6 +71,7 @@ impl Store {
     pub fn compact(&self, compaction: &Compaction, now: i64) -> Result<Compacted, StoreError> {
         let mut done = Compacted::default();
         let _upkeep = self.upkeep()?;
+        self.settle_for_upkeep(now)?;
         self.sweep()?;
         for ((cluster, day), parts) in self.days(compaction) {
             let version = self.manifest().version;
@@ -151,16 +152,17 @@ impl Store {
     ) -> Result<(), StoreError> {
         for written in &new {
             self.faults.after(Step::Written)?;
-            written.publish(&self.root)?;
+            self.publish(written)?;
             self.faults.after(Step::Published)?;
         }
         let edit = |next: &mut Manifest| {
             next.parts
                 .retain(|part| !old.iter().any(|old| old.path == part.path));
-            next.parts.extend(new.into_iter().map(|written| written.part));
+            next.parts.extend(new.iter().map(|written| written.part.clone()));
             change(next);
         };
         self.commit(now, edit, |_| {})?;
+        drop(new);
         self.faults.after(Step::Committed)?;
         self.sweep()?;
         self.faults.after(Step::Done)
@@ -204,14 +206,10 @@ impl<'a> Files<'a> {
                     .min()
                     .copied()
                     .unwrap_or_default();
-                let path = format!(
-                    "{}/part-{first:020}-{}-{}.parquet",
-                    self.folder,
-                    self.version,
-                    self.written.len()
-                );
+                let stem = format!("{first:020}-{}-{}", self.version, self.written.len());
+                let path = self.store.place.name(&self.folder, &stem);
                 PartWriter::begin(
-                    &self.store.root,
+                    &self.store.place.root,
                     path,
                     self.cluster.clone(),
                     Form::Compacted,

@@ -24,10 +24,15 @@
 //!
 //! - **S-1** Events in sealed files and in the tail are the journal's records but for those that are counted as
 //!   rejected or lost; what retention removed is counted too.
-//! - **S-2** A file does not change after a manifest has named it.
+//! - **S-2** A file does not change after a manifest has named it. In a bucket no name is used twice.
+//! - **S-3** Only who committed the newest version of a bucket's manifest commits the next, after every commit whose
+//!   answer did not come was looked up.
 //! - **Q-1** A scan finds exactly the events of which [`Filter::matches`](kaudit_query::Filter::matches) is
 //!   true.
 
+#[cfg(test)]
+mod bucket_tests;
+mod cache;
 mod calendar;
 mod columns;
 mod compact;
@@ -35,9 +40,13 @@ mod error;
 mod faults;
 mod line;
 mod manifest;
+mod objects;
 mod part;
+mod place;
 mod rebuild;
 mod retain;
+#[cfg(feature = "s3")]
+mod s3;
 mod scan;
 mod schema;
 mod seal;
@@ -49,9 +58,12 @@ mod tail;
 mod torture;
 mod verify;
 
+pub use cache::CacheFigures;
 pub use compact::{Compacted, Compaction, Mergeable};
 pub use error::StoreError;
 pub use manifest::{Counts, Hash, Manifest, Origin, Part};
+pub use objects::{Bucket, BucketOptions};
+pub use place::bucket_of;
 pub use retain::{Class, Expiring, LegalHold, Retained, Retention};
 pub use scan::{Cancel, Completeness, Hit, Order, Page, Position, Scan, ScanStats, StoredEvent};
 pub use seal::Sealed;

@@ -14,12 +14,13 @@ use serde::{Deserialize, Serialize};
 use crate::StoreError;
 use crate::error::At;
 use crate::part::{make_folders, sync_folder};
+use crate::place::Commit;
 use crate::rebuild::Rows;
 
 /// The format of a version's file.
 const FORMAT: u32 = 1;
 /// Versions that are kept before the newest one.
-const KEPT_VERSIONS: u64 = 64;
+pub(crate) const KEPT_VERSIONS: u64 = 64;
 /// A larger file is no manifest.
 const MAX_MANIFEST_BYTES: u64 = 1 << 30;
 
@@ -156,6 +157,9 @@ pub struct Manifest {
     pub previous: Hash,
     /// When it was committed, microseconds since 1970 in UTC.
     pub at: i64,
+    /// Who committed it, where the files are in a bucket: only this one may commit the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer: Option<String>,
     /// The first record of the journal that is not sealed.
     pub sealed_to: u64,
     /// What became of those before it.
@@ -186,31 +190,37 @@ impl Manifest {
         &self.own
     }
 
-    /// Reads the newest version; the empty one where there is none.
-    pub(crate) fn newest(root: &Path) -> Result<Self, StoreError> {
-        match versions(root)?.last() {
-            Some(version) => Self::read(root, *version),
-            None => Ok(Self {
-                sealed_to: 1,
-                ..Self::default()
-            }),
+    /// A store without files, before its first version.
+    pub(crate) fn empty() -> Self {
+        Self {
+            sealed_to: 1,
+            ..Self::default()
         }
     }
 
-    /// Reads a version.
+    /// Reads the newest version in a directory; the empty one where there is none.
+    pub(crate) fn newest(root: &Path) -> Result<Self, StoreError> {
+        match versions(root)?.last() {
+            Some(version) => Self::read(root, *version),
+            None => Ok(Self::empty()),
+        }
+    }
+
+    /// Reads a version in a directory.
     pub(crate) fn read(root: &Path, version: u64) -> Result<Self, StoreError> {
         let path = file(root, version);
+        check_size(&path, std::fs::metadata(&path).at(&path)?.len())?;
+        let bytes = std::fs::read(&path).at(&path)?;
+        Self::decode(&path, version, &bytes)
+    }
+
+    /// Takes a version from its file's bytes; `path` is for the error.
+    pub(crate) fn decode(path: &Path, version: u64, bytes: &[u8]) -> Result<Self, StoreError> {
         let damaged = |reason: String| StoreError::Damaged {
-            path: path.clone(),
+            path: path.to_owned(),
             reason,
         };
-        let size = std::fs::metadata(&path).at(&path)?.len();
-        if size > MAX_MANIFEST_BYTES {
-            return Err(damaged(format!("it has {size} bytes")));
-        }
-        let bytes = std::fs::read(&path).at(&path)?;
-        let mut manifest: Self =
-            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let mut manifest: Self = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         if manifest.format != FORMAT {
             return Err(damaged(format!(
                 "it has format {}, known is {FORMAT}",
@@ -220,18 +230,35 @@ impl Manifest {
         if manifest.version != version {
             return Err(damaged(format!("it says it is version {}", manifest.version)));
         }
-        manifest.own = Hash::of(&bytes);
+        manifest.has_bytes(bytes);
         Ok(manifest)
     }
 
-    /// Makes this the newest version, durably. Fails when the version is there already.
-    pub(crate) fn commit(mut self, root: &Path) -> Result<Self, StoreError> {
+    /// The bytes of its file.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = serde_json::to_vec(self).map_err(|error| StoreError::Columns(error.to_string()))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Notes the bytes of its file.
+    pub(crate) fn has_bytes(&mut self, bytes: &[u8]) {
+        self.own = Hash::of(bytes);
+    }
+
+    /// The files in their order.
+    pub(crate) fn sorted(mut self) -> Self {
         self.parts
             .sort_by(|a, b| (&a.cluster, a.min_ts, &a.path).cmp(&(&b.cluster, b.min_ts, &b.path)));
-        let path = file(root, self.version);
+        self
+    }
+
+    /// Makes this the newest version in a directory, durably, unless the version is there already.
+    pub(crate) fn commit(self, root: &Path) -> Result<Commit, StoreError> {
+        let mut manifest = self.sorted();
+        let path = file(root, manifest.version);
         let temporary = path.with_extension("json.tmp");
-        let mut bytes = serde_json::to_vec(&self).map_err(|error| StoreError::Columns(error.to_string()))?;
-        bytes.push(b'\n');
+        let bytes = manifest.encode()?;
         make_folders(root, &folder(root))?;
         let written = File::create(&temporary).and_then(|mut file| {
             file.write_all(&bytes)?;
@@ -244,9 +271,7 @@ impl Manifest {
         // A link fails where the name is taken, on every file system and without a window.
         match std::fs::hard_link(&temporary, &path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::Conflict {
-                    version: self.version,
-                });
+                return Ok(Commit::Taken(None));
             }
             linked => linked.at(&path)?,
         }
@@ -255,11 +280,22 @@ impl Manifest {
             drop(std::fs::remove_file(&path));
             return Err(error);
         }
-        self.own = Hash::of(&bytes);
+        manifest.has_bytes(&bytes);
         // What stays is removed at the next opening.
         drop(std::fs::remove_file(&temporary));
-        Ok(self)
+        Ok(Commit::Done(manifest))
     }
+}
+
+/// Refuses to read what is too large to be a manifest.
+pub(crate) fn check_size(path: &Path, bytes: u64) -> Result<(), StoreError> {
+    if bytes <= MAX_MANIFEST_BYTES {
+        return Ok(());
+    }
+    Err(StoreError::Damaged {
+        path: path.to_owned(),
+        reason: format!("it has {bytes} bytes"),
+    })
 }
 
 /// Removes versions that are older than what is kept.
@@ -296,5 +332,10 @@ pub(crate) fn folder(root: &Path) -> PathBuf {
 }
 
 pub(crate) fn file(root: &Path, version: u64) -> PathBuf {
-    folder(root).join(format!("{version:020}.json"))
+    folder(root).join(name(version))
+}
+
+/// The name of a version's file.
+pub(crate) fn name(version: u64) -> String {
+    format!("{version:020}.json")
 }

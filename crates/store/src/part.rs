@@ -35,6 +35,8 @@ pub(crate) struct PartWriter {
 pub(crate) struct WrittenPart {
     temporary: Temporary,
     pub(crate) part: Part,
+    /// Held until the file is named by a manifest or given up.
+    pub(crate) claim: Arc<()>,
 }
 
 /// A file that goes when nobody wants it any more and it got no other name.
@@ -131,12 +133,18 @@ impl PartWriter {
         Ok(WrittenPart {
             temporary: self.temporary,
             part,
+            claim: Arc::default(),
         })
     }
 }
 
 impl WrittenPart {
-    /// Gives the file its name, durably.
+    /// Opens the file under its temporary name.
+    pub(crate) fn open(&self) -> Result<File, StoreError> {
+        File::open(&self.temporary.0).at(&self.temporary.0)
+    }
+
+    /// Gives the file its name in a directory, durably.
     pub(crate) fn publish(&self, root: &Path) -> Result<(), StoreError> {
         let place = root.join(&self.part.path);
         std::fs::rename(&self.temporary.0, &place).at(&place)?;

@@ -162,6 +162,7 @@ impl Store {
     /// [`StoreError`]; each file is done with as a whole or stays as it is.
     pub fn retain(&self, retention: &Retention, now: i64) -> Result<Retained, StoreError> {
         let _upkeep = self.upkeep()?;
+        self.settle_for_upkeep(now)?;
         self.sweep()?;
         let mut done = Retained::default();
         if let Some(max_age) = retention.max_age {

@@ -3,7 +3,8 @@
 //! The order is: write the files under temporary names and sync them; give them their names and sync the
 //! folders; commit the manifest, which is the only truth; advance the cursor, which lets the journal's
 //! segments go. Whatever is cut off is done again from the journal: before the commit the files mean nothing
-//! and are removed or written over, after it the records are known to be sealed.
+//! and are removed or written over, after it the records are known to be sealed. In a bucket a file gets its name by
+//! being uploaded, and a commit whose answer does not come is looked up before anything else is done.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,12 +44,18 @@ impl Store {
     ///
     /// [`StoreError`]; nothing is lost, and the next call begins anew.
     pub fn seal(&self, cursor: &Cursor, now: i64) -> Result<Sealed, StoreError> {
-        let _work = self.tail_work()?;
+        let work = self.tail_work()?;
+        self.settle(&work)?;
         let state = self.state();
         let Some(last) = state.tail.last() else {
+            let to = state.manifest.sealed_to;
+            // A commit of which was heard late.
+            if cursor.position() < Seq::new(to) {
+                cursor.advance(Seq::new(to))?;
+            }
             return Ok(Sealed {
                 parts: Vec::new(),
-                to: state.manifest.sealed_to,
+                to,
             });
         };
         let to = last.next;
@@ -59,10 +66,10 @@ impl Store {
             written.push(part);
         }
         for part in &written {
-            part.publish(&self.root)?;
+            self.publish(part)?;
             self.faults.after(Step::Published)?;
         }
-        let parts: Vec<Part> = written.into_iter().map(|written| written.part).collect();
+        let parts: Vec<Part> = written.iter().map(|written| written.part.clone()).collect();
         let edit = |next: &mut Manifest| {
             next.sealed_to = to;
             next.counts.sealed += parts.iter().map(|part| part.rows).sum::<u64>();
@@ -79,6 +86,7 @@ impl Store {
             next.parts.extend(parts.iter().cloned());
         };
         self.commit(now, edit, |state| state.tail.retain(|chunk| chunk.next > to))?;
+        drop(written);
         self.faults.after(Step::Committed)?;
         if cursor.position() < Seq::new(to) {
             cursor.advance(Seq::new(to))?;
@@ -99,9 +107,9 @@ impl Store {
         rows.sort_unstable_by_key(|place| (place.ts, place.seq));
         let first = rows.iter().map(|place| place.seq).min().unwrap_or_default();
         let folder = folder_of(&cluster, hour.div_euclid(24), Some(hour.rem_euclid(24)));
-        let path = format!("{folder}/part-{first:020}.parquet");
+        let path = self.place.name(&folder, &format!("{first:020}"));
         let mut writer = PartWriter::begin(
-            &self.root,
+            &self.place.root,
             path,
             cluster,
             Form::Sealed,

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use crate::StoreError;
 use crate::error::At;
 use crate::manifest::{Manifest, Part};
+use crate::place::Place;
 use crate::store::State;
 use crate::tail::Chunk;
 
@@ -25,7 +26,7 @@ const FOOTER_BYTES: usize = 64 << 20;
 /// The sealed files of one version of the manifest and the tail that belongs to it.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    pub(crate) root: PathBuf,
+    pub(crate) place: Arc<Place>,
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) tail: Vec<Arc<Chunk>>,
     pub(crate) footers: Arc<Footers>,
@@ -43,9 +44,9 @@ struct Kept {
 }
 
 impl Snapshot {
-    pub(crate) fn new(root: PathBuf, state: State, footers: Arc<Footers>, threads: NonZeroUsize) -> Self {
+    pub(crate) fn new(place: Arc<Place>, state: State, footers: Arc<Footers>, threads: NonZeroUsize) -> Self {
         Self {
-            root,
+            place,
             manifest: state.manifest,
             tail: state.tail,
             footers,
@@ -125,29 +126,33 @@ impl ChunkReader for PartFile {
 }
 
 impl Footers {
-    /// Opens a file; its footer is read only if it is not known.
+    /// Opens a file; its footer is read only if it is not known. `None` if `is_over` says that nobody wants it any
+    /// more before it is there.
     pub(crate) fn open(
         &self,
-        root: &std::path::Path,
+        place: &Place,
         part: &Part,
-    ) -> Result<(PartFile, ArrowReaderMetadata), StoreError> {
-        let path = root.join(&part.path);
-        let file = File::open(&path).at(&path)?;
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Option<(PartFile, ArrowReaderMetadata)>, StoreError> {
+        let Some(file) = place.open(part, is_over)? else {
+            return Ok(None);
+        };
+        let path = Path::new(&part.path);
         let file = PartFile {
-            bytes: file.metadata().at(&path)?.len(),
+            bytes: file.metadata().at(path)?.len(),
             file: Arc::new(file),
         };
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().footers.get(&part.path).cloned();
         if let Some(known) = known {
-            return Ok((file, known));
+            return Ok(Some((file, known)));
         }
         let options = ArrowReaderOptions::new()
             .with_skip_arrow_metadata(true)
             .with_schema(crate::schema::schema())
             .with_page_index_policy(PageIndexPolicy::Optional);
         let loaded = ArrowReaderMetadata::load(&file, options).map_err(|error| StoreError::Damaged {
-            path,
+            path: place.shown(&part.path).into(),
             reason: error.to_string(),
         })?;
         let mut kept = lock();
@@ -157,7 +162,7 @@ impl Footers {
         kept.bytes += loaded.metadata().memory_size();
         kept.footers.insert(part.path.clone(), loaded.clone());
         drop(kept);
-        Ok((file, loaded))
+        Ok(Some((file, loaded)))
     }
 }
 

@@ -3,17 +3,20 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::SystemTime;
 
 use kaudit_journal::{Cursor, Hold, Journal, Reader, Seq};
 
 use crate::StoreError;
+use crate::cache::{Cache, CacheFigures};
 use crate::error::At;
 use crate::faults::Faults;
 use crate::manifest::{self, Manifest};
-use crate::part::make_folders;
+use crate::objects::{Bucket, BucketOptions};
+use crate::part::{WrittenPart, make_folders};
+use crate::place::{Commit, Place};
 use crate::snapshot::{Footers, Snapshot};
 use crate::tail::Chunk;
 
@@ -55,7 +58,7 @@ enum Access {
 /// Audit events in Parquet files and, before they get there, in memory.
 #[derive(Debug)]
 pub struct Store {
-    pub(crate) root: PathBuf,
+    pub(crate) place: Arc<Place>,
     pub(crate) options: Options,
     access: Access,
     state: RwLock<State>,
@@ -76,6 +79,20 @@ struct Versions {
     alive: Vec<(u64, Weak<Manifest>)>,
     /// Files and the version that dropped them.
     dropped: Vec<(u64, String)>,
+    /// Whether the newest version known here is the newest that there is.
+    standing: Standing,
+    /// Whether what others have left was removed since the opening.
+    is_tidy: bool,
+}
+
+/// What is known of the newest version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    /// It is the newest: nobody else writes.
+    #[default]
+    Sure,
+    /// A bucket did not answer, or somebody else has committed; it has to be read again before anything is written.
+    InDoubt,
 }
 
 /// What a snapshot sees, changed in one step.
@@ -104,10 +121,30 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError::Locked`] while another process writes; [`StoreError::Io`]; [`StoreError::Damaged`], also
-    /// where there are files of events but no manifest that says which of them count.
+    /// where there are files of events but no manifest that says which of them count;
+    /// [`StoreError::OtherPlace`] for the directory beside a bucket.
     pub fn open(root: &Path, options: Options) -> Result<Self, StoreError> {
-        let folder = manifest::folder(root);
-        make_folders(root, &folder)?;
+        Self::open_at(Place::directory(root)?, options)
+    }
+
+    /// Opens the store in a bucket to write to it; makes it if it is not there. The directory `root` belongs to it:
+    /// the lock is there, the name of this writer, and files that were used last.
+    ///
+    /// A bucket that cannot be reached does not keep a store from being opened that this directory knows: what is
+    /// known is shown, events are taken up, and nothing is written before the bucket was read
+    /// ([`is_in_doubt`](Self::is_in_doubt)).
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); [`StoreError::Bucket`]; [`StoreError::NotOwner`] where another directory's kaudit has
+    /// committed the newest version; [`StoreError::OtherPlace`] for a directory of another store.
+    pub fn open_in(bucket: Bucket, root: &Path, options: Options) -> Result<Self, StoreError> {
+        Self::open_at(Place::bucket(root, bucket)?, options)
+    }
+
+    fn open_at(place: Place, options: Options) -> Result<Self, StoreError> {
+        let folder = manifest::folder(&place.root);
+        make_folders(&place.root, &folder)?;
         let path = folder.join("LOCK");
         let lock = OpenOptions::new()
             .create(true)
@@ -121,11 +158,32 @@ impl Store {
             Err(std::fs::TryLockError::Error(error)) => return Err(error).at(&path),
         }
         let made = lock.metadata().and_then(|file| file.modified()).at(&path)?;
-        let store = Self::with(root, options, Access::Write(lock))?;
-        if store.manifest().version == 0 {
-            store.begin(made)?;
+        let (manifest, standing) = match place.newest() {
+            Ok(manifest) => {
+                let known = place.known()?.map_or(0, |known| known.version);
+                place.may_follow(&manifest, known)?;
+                (manifest, Standing::Sure)
+            }
+            Err(error @ StoreError::Bucket { .. }) => match place.known()? {
+                Some(known) => (known, Standing::InDoubt),
+                None => return Err(error),
+            },
+            Err(error) => return Err(error),
+        };
+        place.may_write(&manifest)?;
+        let opened = place.note()?.unwrap_or(made);
+        let store = Self::with(place, options, Access::Write(lock), manifest, standing);
+        if standing == Standing::Sure {
+            match store.begin(micros(opened)) {
+                // The bucket went away meanwhile. What is left to do is done with the upkeep.
+                Err(StoreError::Bucket { .. } | StoreError::InDoubt { .. })
+                    if store.manifest().version > 0 =>
+                {
+                    store.versions().standing = Standing::InDoubt;
+                }
+                begun => begun?,
+            }
         }
-        store.remove_strays()?;
         Ok(store)
     }
 
@@ -133,19 +191,35 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`]; [`StoreError::Damaged`].
+    /// [`StoreError::Io`]; [`StoreError::Damaged`]; [`StoreError::OtherPlace`] for the directory beside a bucket.
     pub fn open_to_read(root: &Path, options: Options) -> Result<Self, StoreError> {
-        Self::with(root, options, Access::Read)
+        Self::open_at_to_read(Place::directory(root)?, options)
     }
 
-    fn with(root: &Path, options: Options, access: Access) -> Result<Self, StoreError> {
-        let manifest = Arc::new(Manifest::newest(root)?);
+    /// Opens the store in a bucket to read what is sealed, beside a process that may write to it. Files that are read
+    /// are kept in the directory `root`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`]; [`StoreError::Damaged`]; [`StoreError::Bucket`]; [`StoreError::OtherPlace`].
+    pub fn open_to_read_in(bucket: Bucket, root: &Path, options: Options) -> Result<Self, StoreError> {
+        Self::open_at_to_read(Place::bucket(root, bucket)?, options)
+    }
+
+    fn open_at_to_read(place: Place, options: Options) -> Result<Self, StoreError> {
+        let manifest = place.newest()?;
+        Ok(Self::with(place, options, Access::Read, manifest, Standing::Sure))
+    }
+
+    fn with(place: Place, options: Options, access: Access, manifest: Manifest, standing: Standing) -> Self {
+        let manifest = Arc::new(manifest);
         let versions = Versions {
             alive: vec![(manifest.version, Arc::downgrade(&manifest))],
-            dropped: Vec::new(),
+            standing,
+            ..Versions::default()
         };
-        Ok(Self {
-            root: root.to_owned(),
+        Self {
+            place: Arc::new(place),
             options,
             access,
             state: RwLock::new(State {
@@ -157,7 +231,7 @@ impl Store {
             committing: Mutex::new(versions),
             footers: Arc::default(),
             faults: Faults::default(),
-        })
+        }
     }
 
     /// The store's place in the journal: it keeps the segments that are not sealed. A crash between the
@@ -189,17 +263,39 @@ impl Store {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(
-            self.root.clone(),
+            Arc::clone(&self.place),
             self.state(),
             Arc::clone(&self.footers),
             self.options.threads,
         )
     }
 
-    /// The directory that it lies in.
+    /// The directory that it lies in, or that belongs to it.
     #[must_use]
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.place.root
+    }
+
+    /// The bucket that it lies in, where it is one.
+    #[must_use]
+    pub fn bucket(&self) -> Option<&BucketOptions> {
+        self.place.options()
+    }
+
+    /// The local files of the bucket, where it is one.
+    #[must_use]
+    pub fn cache(&self) -> Option<CacheFigures> {
+        self.place.cache().map(Cache::figures)
+    }
+
+    /// Whether the bucket has to be read again before anything is written to it.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.versions().standing == Standing::InDoubt
+    }
+
+    fn versions(&self) -> MutexGuard<'_, Versions> {
+        self.committing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The manifest as it is now.
@@ -215,7 +311,7 @@ impl Store {
     /// [`StoreError::Io`]; [`StoreError::Damaged`].
     pub fn refresh(&self) -> Result<(), StoreError> {
         if matches!(self.access, Access::Read) {
-            let manifest = Arc::new(Manifest::newest(&self.root)?);
+            let manifest = Arc::new(self.place.newest()?);
             self.change(|state| state.manifest = manifest);
         }
         Ok(())
@@ -257,10 +353,46 @@ impl Store {
         let mut versions = self.writing(&self.committing)?;
         let before = self.manifest();
         let mut next = before.next(now);
+        let version = next.version;
+        if versions.standing == Standing::InDoubt {
+            return Err(in_doubt(version, "an earlier answer did not come"));
+        }
+        next.writer = self.place.writer().map(str::to_owned);
         edit(&mut next);
-        let manifest = Arc::new(next.commit(&self.root)?);
+        let manifest = match self.place.commit(next) {
+            Ok(Commit::Done(manifest)) => Arc::new(manifest),
+            Ok(Commit::Taken(found)) => {
+                if self.place.options().is_some() {
+                    versions.standing = Standing::InDoubt;
+                }
+                let writer = found.and_then(|found| found.writer);
+                if writer.is_some() && writer.as_deref() == self.place.writer() {
+                    return Err(in_doubt(version, "an earlier attempt was committed after all"));
+                }
+                return Err(StoreError::Conflict { version, writer });
+            }
+            Err(error) => {
+                if matches!(error, StoreError::InDoubt { .. }) {
+                    versions.standing = Standing::InDoubt;
+                }
+                return Err(error);
+            }
+        };
+        self.show(&mut versions, &before, &manifest, change);
+        self.place.forget_old(manifest.version)?;
+        Ok(manifest)
+    }
+
+    /// Shows a version that was committed, and notes which files nobody needs any more once `before` is not looked at.
+    fn show(
+        &self,
+        versions: &mut Versions,
+        before: &Manifest,
+        manifest: &Arc<Manifest>,
+        change: impl FnOnce(&mut State),
+    ) {
         self.change(|state| {
-            state.manifest = Arc::clone(&manifest);
+            state.manifest = Arc::clone(manifest);
             change(state);
         });
         let kept: HashSet<&str> = manifest.parts.iter().map(|part| part.path.as_str()).collect();
@@ -271,14 +403,60 @@ impl Store {
         versions
             .dropped
             .extend(gone.map(|part| (manifest.version, part.path.clone())));
-        versions.alive.push((manifest.version, Arc::downgrade(&manifest)));
-        manifest::forget_old(&self.root, manifest.version)?;
-        Ok(manifest)
+        versions.alive.push((manifest.version, Arc::downgrade(manifest)));
+    }
+
+    /// Learns what became of a commit whose answer did not come, and whether the bucket answers at all, before work is
+    /// done for it. `_work` keeps others from the tail.
+    pub(crate) fn settle(&self, _work: &MutexGuard<'_, Option<Reader>>) -> Result<(), StoreError> {
+        let mut versions = self.writing(&self.committing)?;
+        if versions.standing == Standing::Sure && !self.place.is_ailing() {
+            return Ok(());
+        }
+        let before = self.manifest();
+        let newest = self.place.newest()?;
+        self.place.may_follow(&newest, before.version)?;
+        if newest.hash() != before.hash() {
+            if newest.writer.as_deref() != self.place.writer() {
+                return Err(StoreError::Conflict {
+                    version: newest.version,
+                    writer: newest.writer,
+                });
+            }
+            // It was ours. What it has sealed is read again from there on: the tail may be cut otherwise.
+            self.place.keep(&newest);
+            let newest = Arc::new(newest);
+            let has_sealed = newest.sealed_to != before.sealed_to;
+            self.show(&mut versions, &before, &newest, |state| {
+                if has_sealed {
+                    state.tail.clear();
+                }
+            });
+        }
+        versions.standing = Standing::Sure;
+        Ok(())
+    }
+
+    /// [`settle`](Self::settle) for work that does not look at the tail, and what an opening without the bucket had to
+    /// leave undone.
+    pub(crate) fn settle_for_upkeep(&self, now: i64) -> Result<(), StoreError> {
+        if self.is_in_doubt() || self.place.is_ailing() {
+            let work = self.tail_work()?;
+            self.settle(&work)?;
+        }
+        if !self.versions().is_tidy {
+            self.begin(now)?;
+        }
+        Ok(())
     }
 
     /// Removes files that no version names any more that a snapshot looks at.
     pub(crate) fn sweep(&self) -> Result<(), StoreError> {
         let mut versions = self.writing(&self.committing)?;
+        if versions.standing == Standing::InDoubt {
+            return Ok(());
+        }
+        let manifest = self.manifest();
         versions.alive.retain(|(_, manifest)| manifest.strong_count() > 0);
         let oldest = versions.alive.iter().map(|(version, _)| *version).min();
         let oldest = oldest.unwrap_or(u64::MAX);
@@ -286,77 +464,69 @@ impl Store {
             .into_iter()
             .partition(|(dropped_in, _)| *dropped_in <= oldest);
         versions.dropped = kept;
-        drop(versions);
         let gone: Vec<(u64, String)> = gone;
-        self.remove_files(gone.iter().map(|(_, path)| path.as_str()))
-    }
-
-    /// Removes the files of `paths`; a snapshot that has one open keeps reading it.
-    pub(crate) fn remove_files<'a>(&self, paths: impl Iterator<Item = &'a str>) -> Result<(), StoreError> {
-        for path in paths {
-            let place = self.root.join(path);
-            match std::fs::remove_file(&place) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).at(&place),
-                _ => {}
-            }
-            // A folder goes with its last file.
-            for folder in place.ancestors().skip(1).take(3) {
-                if folder == self.root || std::fs::remove_dir(folder).is_err() {
-                    break;
-                }
-            }
+        let names = |path: &str| manifest.parts.iter().any(|part| part.path == path);
+        let orphans = self.place.orphans(&names).into_iter().map(|path| (0, path));
+        let gone: Vec<(u64, String)> = gone.into_iter().chain(orphans).collect();
+        let paths: Vec<String> = gone.iter().map(|(_, path)| path.clone()).collect();
+        if let Err(error) = self.place.remove(&paths) {
+            versions.dropped.extend(gone);
+            return Err(error);
         }
         Ok(())
     }
 
-    /// Commits a first version without files, so that a store that lost its manifest is not taken for a new
-    /// one, whose stray files may go.
-    fn begin(&self, made: SystemTime) -> Result<(), StoreError> {
-        let files = self.files()?;
-        if files.iter().any(|path| path.ends_with(".parquet")) {
+    /// Gives a file its name, durably.
+    pub(crate) fn publish(&self, written: &WrittenPart) -> Result<(), StoreError> {
+        self.place.publish(written)
+    }
+
+    /// Makes sure that there is a version, that it is ours, and that only files are there which it names.
+    ///
+    /// A first version without files keeps a store that lost its manifest from being taken for a new one, whose
+    /// stray files may go. In a bucket a version of our own is committed before anything is removed: whatever another
+    /// writer, or this one before it died, may still be about to commit comes to nothing then.
+    fn begin(&self, now: i64) -> Result<(), StoreError> {
+        let before = self.manifest();
+        let mut strays = self.place.files()?;
+        if before.version == 0 && strays.iter().any(|path| path.ends_with(".parquet")) {
             return Err(StoreError::Damaged {
-                path: manifest::folder(&self.root),
+                path: self.place.shown("manifest").into(),
                 reason: "no version of the manifest is there, but files of events are: restore it from a backup, or \
                          move the files elsewhere"
                     .to_owned(),
             });
         }
-        let age = made.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(age.as_micros()).unwrap_or_default();
-        self.commit(now, |_| {}, |_| {}).map(drop)
-    }
-
-    /// Removes Parquet files that no manifest names.
-    fn remove_strays(&self) -> Result<(), StoreError> {
+        // What is uploaded now, and what was dropped meanwhile, is looked after by those who did it.
         let manifest = self.manifest();
-        let known: HashSet<&str> = manifest.parts.iter().map(|part| part.path.as_str()).collect();
-        let files = self.files()?;
-        let strays = files.iter().map(String::as_str);
-        self.remove_files(strays.filter(|path| !known.contains(path)))
-    }
-
-    /// All files of events, whole or not, below the root.
-    fn files(&self) -> Result<Vec<String>, StoreError> {
-        let mut files = Vec::new();
-        let mut folders = vec![self.root.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).at(&folder)? {
-                let entry = entry.at(&folder)?;
-                let path = entry.path();
-                if entry.file_type().at(&path)?.is_dir() {
-                    folders.push(path);
-                    continue;
-                }
-                let below = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
-                let name = entry.file_name();
-                let name = name.to_string_lossy();
-                let is_ours = name.ends_with(".parquet") || name.ends_with(".tmp");
-                if let Some(below) = below.filter(|_| is_ours) {
-                    files.push(below.to_owned());
-                }
-            }
+        let parts = || before.parts.iter().chain(&manifest.parts);
+        let known: HashSet<&str> = parts().map(|part| part.path.as_str()).collect();
+        strays.retain(|path| !known.contains(path.as_str()) && !self.place.is_of_this_opening(path));
+        let is_ours = manifest.writer.as_deref() == self.place.writer();
+        let is_fenced = self.place.options().is_none() || is_ours && strays.is_empty();
+        if manifest.version == 0 || !is_fenced {
+            self.commit(now.max(manifest.at), |_| {}, |_| {})?;
+        } else {
+            self.place.keep(&manifest);
         }
-        Ok(files)
+        self.place.refuses_to_repeat(&self.manifest())?;
+        self.place.remove(&strays)?;
+        self.place
+            .tidy(&|path| known.contains(path) || self.place.is_of_this_opening(path))?;
+        self.versions().is_tidy = true;
+        Ok(())
+    }
+}
+
+fn micros(time: SystemTime) -> i64 {
+    let age = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(age.as_micros()).unwrap_or_default()
+}
+
+fn in_doubt(version: u64, why: &str) -> StoreError {
+    StoreError::InDoubt {
+        version,
+        source: Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(why)),
     }
 }
 

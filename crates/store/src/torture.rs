@@ -6,9 +6,9 @@ use kaudit_query::Filter;
 
 use crate::{Compaction, Options, Order, Scan, Store};
 
-const NOW: i64 = 1_795_000_000_000_000;
+pub(crate) const NOW: i64 = 1_795_000_000_000_000;
 
-fn append(journal: &Journal, count: u64) {
+pub(crate) fn append(journal: &Journal, count: u64) {
     let mut batch = Batch::new();
     for number in 0..count {
         let head = RecordHead {
@@ -38,7 +38,7 @@ fn append(journal: &Journal, count: u64) {
 }
 
 /// The numbers of all events, and what the manifest counts.
-fn check(store: &Store, journaled: u64, rejected: u64) {
+pub(crate) fn check(store: &Store, journaled: u64, rejected: u64) {
     let snapshot = store.snapshot();
     let page = snapshot
         .page(&Scan::new(Filter::everything()), Order::OldestFirst, 10_000, None)
@@ -55,7 +55,7 @@ fn check(store: &Store, journaled: u64, rejected: u64) {
     assert!(snapshot.verify().unwrap().findings.is_empty());
 }
 
-fn small_journal() -> kaudit_journal::Options {
+pub(crate) fn small_journal() -> kaudit_journal::Options {
     let mut options = kaudit_journal::Options::default();
     options.segment_bytes = 1 << 20;
     options.reserve_bytes = 0;

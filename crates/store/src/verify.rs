@@ -1,10 +1,7 @@
 //! Whether the files are what the manifest says, and the manifest what it was.
 
-use std::fs::File;
-
-use crate::error::At;
-use crate::manifest::{self, Hash};
-use crate::{Manifest, Snapshot, StoreError};
+use crate::manifest::Hash;
+use crate::{Snapshot, StoreError};
 
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,26 +50,19 @@ pub struct Verified {
 }
 
 impl Snapshot {
-    /// Reads every file and every version of the manifest that is kept.
+    /// Reads every file and every version of the manifest that is kept, in a bucket those that are there.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] when the disk refuses; what is wrong with the files is no error.
+    /// [`StoreError::Io`] or [`StoreError::Bucket`] when the disk or the bucket refuses; what is wrong with the files is no error.
     pub fn verify(&self) -> Result<Verified, StoreError> {
         let mut verified = Verified::default();
         for part in &self.manifest.parts {
-            let path = self.root.join(&part.path);
-            let file = match File::open(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    let path = part.path.clone();
-                    verified.findings.push(Finding::Missing { path });
-                    continue;
-                }
-                file => file.at(&path)?,
+            let Some(found) = self.place.hash(part)? else {
+                let path = part.path.clone();
+                verified.findings.push(Finding::Missing { path });
+                continue;
             };
-            let mut hasher = blake3::Hasher::new();
-            hasher.update_reader(file).at(&path)?;
-            let found = Hash::new(&hasher.finalize());
             if found == part.hash {
                 verified.files += 1;
                 verified.bytes += part.bytes;
@@ -85,8 +75,8 @@ impl Snapshot {
             }
         }
         let mut before: Option<(u64, Hash)> = None;
-        for version in manifest::versions(&self.root)? {
-            match Manifest::read(&self.root, version) {
+        for (version, manifest) in self.place.versions()? {
+            match manifest {
                 Ok(manifest) => {
                     let follows = before
                         .as_ref()

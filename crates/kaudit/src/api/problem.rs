@@ -76,6 +76,13 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
+    /// What the answer needs cannot be had now.
+    pub(crate) fn unavailable(error: &dyn std::error::Error) -> Self {
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+        problem.retry_after_seconds = Some(5);
+        problem
+    }
+
     pub(crate) fn detail(&self) -> &str {
         &self.detail
     }

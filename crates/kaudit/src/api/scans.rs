@@ -177,6 +177,7 @@ async fn run<T: Send + 'static>(
     });
     match asked.await {
         Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error @ StoreError::Bucket { .. })) => Err(Problem::unavailable(&error)),
         Ok(Err(error)) => Err(Problem::internal(&error)),
         Err(panic) => Err(Problem::internal(&panic)),
     }

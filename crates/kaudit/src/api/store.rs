@@ -29,7 +29,7 @@ async fn read(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result<J
     scan.time_budget = Some(parameters.budget()?.unwrap_or(super::selection::BUDGET));
     let begun = Instant::now();
     let cancel = scan.cancel.clone();
-    let free = free_bytes(scans.storing.store().root());
+    let free = free_bytes(scans.storing.store());
     let ask = move |snapshot: &Snapshot| {
         let Some(by) = by.first() else {
             return Ok((document(snapshot, free, None), Vec::new()));

@@ -146,7 +146,10 @@ async fn plan(config: &Config, roles: &[Role]) -> Result<Plan, Failure> {
         );
     }
     let intake = match &data {
-        Some(data) if collects || forwards || records || stores => Some(keeping::open(data, config)?),
+        Some(data) if collects || forwards || records || stores => {
+            let store = store.as_ref().map(|plan| &plan.store);
+            Some(keeping::open(data, config, store)?)
+        }
         None if collects || forwards => {
             return Err(missing("a place for the journal", "--data-dir", "dataDir"));
         }

@@ -8,7 +8,7 @@ use jiff::civil::{Date, date};
 use jiff::{SignedDuration, Timestamp};
 use kaudit_query::Filter;
 use kaudit_store::{
-    Compaction, Expiring, Mergeable, Options, Part, Scan, Snapshot, Stats, Store, StoreError, VolumeOf,
+    Compaction, Expiring, Mergeable, Part, Scan, Snapshot, Stats, Store, StoreError, VolumeOf,
 };
 use serde_json::{Value, json};
 
@@ -95,7 +95,7 @@ pub(super) fn folder_of(path: &Path) -> Result<PathBuf, Failure> {
     let below = storing::folder(path);
     [path.to_owned(), below]
         .into_iter()
-        .find(|folder| folder.join("manifest").is_dir())
+        .find(|folder| storing::is_store(folder))
         .ok_or_else(|| {
             Failure::unreachable(anyhow!(
                 "there is no store in `{}`: name the data directory of a kaudit that has role store, or its folder `store`",
@@ -107,12 +107,12 @@ pub(super) fn folder_of(path: &Path) -> Result<PathBuf, Failure> {
 /// Opens the store to read what is sealed.
 pub(super) fn open_to_read(path: &Path) -> Result<Store, Failure> {
     let folder = folder_of(path)?;
-    Store::open_to_read(&folder, Options::default()).map_err(|error| cannot_open(&folder, error))
+    storing::open_to_read(&folder).map_err(|error| cannot_open(&folder, error))
 }
 
 fn open_to_write(path: &Path) -> Result<Store, Failure> {
     let folder = folder_of(path)?;
-    Store::open(&folder, Options::default()).map_err(|error| cannot_open(&folder, error))
+    storing::open_to_write(&folder).map_err(|error| cannot_open(&folder, error))
 }
 
 fn cannot_open(folder: &Path, error: StoreError) -> Failure {
@@ -133,7 +133,7 @@ fn stats(path: &Path, by: Option<&str>, output: Output) -> Result<Exit, Failure>
         snapshot.volume_by(&scan, &column).map(|(volumes, _)| volumes)
     });
     let volumes = volumes.transpose().map_err(Failure::unreachable)?;
-    let free = free_bytes(path);
+    let free = free_bytes(&store);
     if output == Output::Json {
         let value = document(&snapshot, free, volumes.as_deref());
         return print(format!("{value:#}\n").as_bytes());
@@ -211,9 +211,12 @@ fn volume_table(by: &str, volumes: &[VolumeOf], all: u64) -> String {
     text
 }
 
-/// Room on the disk of a path; `None` where it does not say.
-pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
-    let there = rustix::fs::statvfs(path).ok()?;
+/// Room on the disk of a store; `None` where it does not say, and in a bucket, which has no end.
+pub(crate) fn free_bytes(store: &Store) -> Option<u64> {
+    if store.bucket().is_some() {
+        return None;
+    }
+    let there = rustix::fs::statvfs(store.root()).ok()?;
     Some(there.f_bavail.saturating_mul(there.f_frsize))
 }
 

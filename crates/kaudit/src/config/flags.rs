@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::identity::Tokens;
 use super::size::Size;
-use super::store::Age;
+use super::store::{Age, Location};
 use super::{Config, Protocol, go};
 
 /// kube-apiserver's audit flags, and `--audit-*-batch-when-full`, `--audit-webhook-spool-*`, `--audit-journal-*` and `--audit-sink-dir` of our own. A flag
@@ -254,6 +254,12 @@ pub(crate) struct StoreFlags {
     /// Bytes of events that wait, at most; they take about twice as much memory [default: 96Mi]
     #[arg(long, value_name = "SIZE", env = "KAUDIT_STORE_TAIL_MEMORY")]
     pub(crate) store_tail_memory: Option<Size>,
+    /// Where the files are, s3://BUCKET or s3://BUCKET/PREFIX; without it in the data directory
+    #[arg(long, value_name = "URL", env = "KAUDIT_STORE_LOCATION")]
+    pub(crate) store_location: Option<Location>,
+    /// Bytes of a bucket's files that are kept in the data directory, at most [default: 20Gi]
+    #[arg(long, value_name = "SIZE", env = "KAUDIT_STORE_CACHE_SIZE")]
+    pub(crate) store_cache_size: Option<Size>,
 }
 
 impl StoreFlags {
@@ -263,6 +269,8 @@ impl StoreFlags {
         over(&mut config.store.max_size, self.store_max_size);
         over(&mut config.store.seal_after, self.store_seal_after);
         over(&mut config.store.tail_memory, self.store_tail_memory);
+        over(&mut config.store.location, self.store_location);
+        over(&mut config.store.cache_size, self.store_cache_size);
     }
 }
 

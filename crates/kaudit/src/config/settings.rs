@@ -169,6 +169,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("store-max-size", "store.maxSize", ""),
     setting("store-seal-after", "store.sealAfter", "5m"),
     setting("store-tail-memory", "store.tailMemory", "96Mi"),
+    setting("store-location", "store.location", ""),
+    setting("store-cache-size", "store.cacheSize", "20Gi"),
     setting("forward-kubeconfig", "forward.kubeconfig", ""),
     setting("metrics-listen", "metrics.listen", "127.0.0.1:7441"),
     setting("api-listen", "api.listen", ""),

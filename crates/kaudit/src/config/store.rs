@@ -1,6 +1,7 @@
 //! `store:` of the configuration file.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use kaudit_event::MicroTime;
@@ -15,6 +16,16 @@ use super::size::Size;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Store {
+    /// `s3://BUCKET[/PREFIX]`: the files are there, and the data directory holds those that were used last. Without it
+    /// they are in the data directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) location: Option<Location>,
+    /// How that bucket is reached.
+    #[serde(default, skip_serializing_if = "S3::is_default")]
+    pub(crate) s3: S3,
+    /// Bytes of a bucket's files that are kept in the data directory, at most. Default 20Gi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cache_size: Option<Size>,
     /// Events older than this go, by whole files. Without it they stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) retention: Option<Age>,
@@ -34,6 +45,106 @@ pub(crate) struct Store {
     /// `journal.maxSize`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tail_memory: Option<Size>,
+}
+
+/// How a bucket is reached. Credentials are in the environment (`AWS_ACCESS_KEY_ID` and so on), in a file that is named
+/// here, or given by the machine or the pod; never in this file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct S3 {
+    /// `https://HOST[:PORT]` of a server that is not Amazon's. Default `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint: Option<String>,
+    /// The bucket's region. Default `AWS_REGION`, `AWS_DEFAULT_REGION`, then us-east-1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) region: Option<String>,
+    /// Whether the bucket is named in the path and not in the host. Default: with an endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) path_style: Option<bool>,
+    /// Whether an endpoint without TLS may be used.
+    #[serde(default)]
+    pub(crate) allow_http: bool,
+    /// Authorities that may have signed the endpoint's certificate, PEM, instead of the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Credentials as the AWS command line keeps them; read again for each request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) credentials_file: Option<PathBuf>,
+    /// The section of that file. Default `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) profile: Option<String>,
+    /// The writer whose store this kaudit goes on with, when that one is gone for good; its name is in the error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) take_over_from: Option<String>,
+}
+
+impl S3 {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// `s3://BUCKET[/PREFIX]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) bucket: String,
+    pub(crate) prefix: String,
+}
+
+impl FromStr for Location {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let invalid = || format!("`{text}` is no place for a store: write s3://BUCKET or s3://BUCKET/PREFIX");
+        let rest = text.strip_prefix("s3://").ok_or_else(invalid)?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let prefix = prefix.trim_end_matches('/');
+        let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+        let is_key = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.=/".contains(&byte);
+        let is_part = |part: &str| !part.is_empty() && part != "." && part != "..";
+        let is_good = (3..=63).contains(&bucket.len())
+            && bucket.bytes().all(is_name)
+            && prefix.len() <= 256
+            && prefix.bytes().all(is_key)
+            && (prefix.is_empty() || prefix.split('/').all(is_part));
+        is_good
+            .then(|| Self {
+                bucket: bucket.to_owned(),
+                prefix: prefix.to_owned(),
+            })
+            .ok_or_else(invalid)
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slash = if self.prefix.is_empty() { "" } else { "/" };
+        write!(f, "s3://{}{slash}{}", self.bucket, self.prefix)
+    }
+}
+
+impl<'de> Deserialize<'de> for Location {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Location {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for Location {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Location".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"description": "s3://BUCKET or s3://BUCKET/PREFIX", "type": "string"})
+    }
 }
 
 /// Events that are kept longer than others.
@@ -232,6 +343,37 @@ mod tests {
         for bad in ["", "d", "1.5d", "-1d", "0d", "365", "1y", "100001d"] {
             assert!(bad.parse::<Age>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_place_is_a_bucket_and_a_prefix_that_cannot_leave_it() {
+        for (text, again) in [
+            ("s3://audit-prod", "s3://audit-prod"),
+            ("s3://audit-prod/kaudit/eu_1/", "s3://audit-prod/kaudit/eu_1"),
+        ] {
+            let place: Location = text.parse().unwrap();
+            assert_eq!(place.to_string(), again);
+        }
+        for bad in [
+            "/var/lib",
+            "s3://",
+            "s3://Up",
+            "s3://ab",
+            "s3://abc//x",
+            "s3://abc/../x",
+            "s3://abc/x y",
+        ] {
+            assert!(bad.parse::<Location>().is_err(), "{bad}");
+        }
+        let text = format!(
+            "{HEAD}store:\n  location: s3://audit-prod/eu-1\n  s3: {{endpoint: 'https://minio:9000', pathStyle: true}}\n  \
+             cacheSize: 5Gi\n"
+        );
+        let config = Config::parse(&text).unwrap();
+        let written = serde_saphyr::to_string(&config).unwrap();
+        assert_eq!(Config::parse(&written).unwrap(), config);
+        let message = Config::parse(&format!("{HEAD}store:\n  s3: {{secretKey: x}}\n")).unwrap_err();
+        assert!(message.contains("line 4"), "{message}");
     }
 
     #[test]

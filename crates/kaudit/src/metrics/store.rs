@@ -16,6 +16,7 @@ pub(super) fn encode(storing: &Storing, encoder: &mut DescriptorEncoder<'_>) -> 
     let report = storing.report();
     volume(&report, encoder)?;
     work(&report, encoder)?;
+    cache(&report, encoder)?;
     counts(&report, encoder)
 }
 
@@ -127,6 +128,45 @@ fn work(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     for ((doing, reason), count) in &figures.errors {
         let labels = [("work", doing.as_str()), ("reason", reason)];
         ConstCounter::new(*count).encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// The local files of a bucket.
+fn cache(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let Some(cache) = &report.cache else {
+        return Ok(());
+    };
+    gauge(
+        encoder,
+        "kaudit_store_cache_bytes",
+        "Bytes of the bucket's files that are kept locally",
+        cache.bytes,
+    )?;
+    let counters = [
+        (
+            "kaudit_store_cache_hits",
+            "Files that were there when a question needed them",
+            cache.hits,
+        ),
+        (
+            "kaudit_store_fetched_files",
+            "Files that came from the bucket",
+            cache.fetched,
+        ),
+        (
+            "kaudit_store_fetched_bytes",
+            "Bytes of these",
+            cache.fetched_bytes,
+        ),
+        (
+            "kaudit_store_fetch_errors",
+            "Files that did not come; the question got an error",
+            cache.failed,
+        ),
+    ];
+    for (name, help, value) in counters {
+        counter(encoder, name, help, value)?;
     }
     Ok(())
 }

@@ -138,7 +138,11 @@ fn reason(error: &StoreError) -> &'static str {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "disk_full",
             _ => "io",
         },
-        StoreError::Locked { .. } | StoreError::Conflict { .. } => "other_writer",
+        StoreError::Locked { .. } | StoreError::Conflict { .. } | StoreError::NotOwner { .. } => {
+            "other_writer"
+        }
+        StoreError::Bucket { denied: true, .. } => "bucket_denied",
+        StoreError::Bucket { .. } | StoreError::InDoubt { .. } => "bucket",
         StoreError::Damaged { .. } => "damaged",
         StoreError::Columns(_) => "columns",
         StoreError::Journal(_) | StoreError::OtherJournal { .. } => "journal",

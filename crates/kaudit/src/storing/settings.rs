@@ -1,11 +1,12 @@
 //! How the store is filled and what it keeps, as a configuration asks for it.
 
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use kaudit_store::{Class, LegalHold, Options, Retention, Store};
+use tracing::warn;
 
+use super::place;
 use crate::config::Config;
 use crate::data::DataDir;
 use crate::exit::Failure;
@@ -51,6 +52,7 @@ impl Settings {
 /// What the configuration wants to be kept.
 pub(crate) fn retention(config: &Config) -> Result<Retention, Failure> {
     let store = &config.store;
+    place::check(store)?;
     let mut names: Vec<&str> = Vec::new();
     let rules = store.keep.iter().map(|keep| &keep.name);
     for name in rules.chain(store.holds.iter().map(|hold| &hold.name)) {
@@ -102,14 +104,8 @@ pub(crate) fn retention(config: &Config) -> Result<Retention, Failure> {
     Ok(retention)
 }
 
-/// The store's directory below a data directory.
-pub(crate) fn folder(data: &Path) -> std::path::PathBuf {
-    data.join("store")
-}
-
-/// Opens the store in the data directory to write to it.
+/// Opens the store of a data directory to write to it.
 pub(crate) fn open(data: &DataDir, config: &Config) -> Result<Store, Failure> {
-    let folder = folder(data.path());
     let mut options = Options::default();
     // A journal that is full while its records wait to be sealed takes no more.
     let journal = config.journal.max_size.map_or(JOURNAL_BYTES, |size| size.0);
@@ -119,7 +115,11 @@ pub(crate) fn open(data: &DataDir, config: &Config) -> Result<Store, Failure> {
         .map_or(options.tail_bytes as u64, |size| size.0);
     let bytes = wanted.min(journal / 4).max(LEAST_TAIL_BYTES);
     options.tail_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    Store::open(&folder, options)
-        .with_context(|| format!("cannot open the store `{}`", folder.display()))
-        .map_err(Failure::unreachable)
+    let store = place::open(&place::folder(data.path()), &config.store, options)?;
+    if store.is_in_doubt() {
+        warn!(
+            "the store's bucket cannot be read: what was known of it is shown, events are taken up, and sealing waits for it"
+        );
+    }
+    Ok(store)
 }

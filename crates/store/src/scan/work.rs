@@ -1,6 +1,7 @@
 //! Dividing a scan among threads.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
@@ -88,10 +89,14 @@ pub(crate) fn run<S: Send>(
     });
     let limit = Limit::of(scan);
     let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
-    let work = || -> Result<(S, ScanStats), StoreError> {
+    let has_failed = AtomicBool::new(false);
+    let scan_all = || -> Result<(S, ScanStats), StoreError> {
         let mut own = state();
         let mut stats = ScanStats::default();
         loop {
+            if has_failed.load(Ordering::Relaxed) {
+                return Ok((own, stats));
+            }
             if let Some(completeness) = limit.reached() {
                 stats.completeness = completeness;
                 return Ok((own, stats));
@@ -109,12 +114,16 @@ pub(crate) fn run<S: Send>(
             };
             if wanted(part.min_ts, part.max_ts) {
                 stats.files_opened += 1;
-                let mut groups = open(snapshot, part, plan)?;
+                let Some(mut groups) = open(snapshot, part, plan, &|| limit.reached().is_some())? else {
+                    continue;
+                };
                 groups.sort_by_key(|group| rank(group.times().0, group.times().1));
                 lock().units.extend(groups);
             }
         }
     };
+    // Where one fails the whole fails: the others need not go on, each waiting for a bucket that is not there.
+    let work = || scan_all().inspect_err(|_| has_failed.store(true, Ordering::Relaxed));
     let results = std::thread::scope(|scope| {
         let others: Vec<_> = (1..snapshot.threads.get()).map(|_| scope.spawn(work)).collect();
         let mut results = vec![work()];
@@ -140,16 +149,21 @@ pub(crate) fn run<S: Send>(
 
 /// All row groups of a file.
 pub(crate) fn units_of(snapshot: &Snapshot, part: &Part) -> Result<Vec<Unit>, StoreError> {
-    open(
-        snapshot,
-        part,
-        &Plan::new(&kaudit_query::Filter::everything(), None, None),
-    )
+    let everything = Plan::new(&kaudit_query::Filter::everything(), None, None);
+    let units = open(snapshot, part, &everything, &|| false)?;
+    Ok(units.unwrap_or_default())
 }
 
-/// The row groups of a file that may hold a row.
-fn open(snapshot: &Snapshot, part: &Part, plan: &Plan) -> Result<Vec<Unit>, StoreError> {
-    let (file, footer) = snapshot.footers.open(&snapshot.root, part)?;
+/// The row groups of a file that may hold a row; `None` if the scan was over before the file was there.
+fn open(
+    snapshot: &Snapshot,
+    part: &Part,
+    plan: &Plan,
+    is_over: &dyn Fn() -> bool,
+) -> Result<Option<Vec<Unit>>, StoreError> {
+    let Some((file, footer)) = snapshot.footers.open(&snapshot.place, part, is_over)? else {
+        return Ok(None);
+    };
     let path: Arc<str> = Arc::from(part.path.as_str());
     let has_raw = part.raw_rows > 0;
     let mut groups = Vec::new();
@@ -170,5 +184,5 @@ fn open(snapshot: &Snapshot, part: &Part, plan: &Plan) -> Result<Vec<Unit>, Stor
             }));
         }
     }
-    Ok(groups)
+    Ok(Some(groups))
 }

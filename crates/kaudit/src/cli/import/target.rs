@@ -61,7 +61,7 @@ impl<'a> Target<'a> {
             }
             Failure::unreachable(error)
         })?;
-        let intake = keeping::open(&data, &config)?;
+        let intake = keeping::open(&data, &config, None)?;
         let importer = Importer::new(intake.clone());
         let source = importer.source(cluster, instance).map_err(Failure::unreachable)?;
         Ok(Self::Here {
