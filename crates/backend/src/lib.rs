@@ -25,7 +25,7 @@ pub use log::{Format, Log, LogError};
 #[cfg(feature = "webhook")]
 pub use options::WebhookOptions;
 pub use options::{BackendOptions, Backends, LogOptions, OptionsError};
-pub use rotate::{Rotation, RotationError};
+pub use rotate::{RotatingFile, Rotation, RotationError};
 pub use truncate::{Truncate, TruncateConfig};
 #[cfg(feature = "webhook")]
 pub use webhook::{AttemptFailed, Webhook, WebhookConfig};

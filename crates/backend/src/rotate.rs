@@ -57,8 +57,10 @@ pub enum RotationError {
 }
 
 /// The active file and its rotated ones.
+///
+/// Writing waits for the disk; [close](Self::close) lets the clean-up finish.
 #[derive(Debug)]
-pub(crate) struct RotatingFile {
+pub struct RotatingFile {
     path: PathBuf,
     rotation: Rotation,
     active: Option<Active>,
@@ -83,8 +85,13 @@ fn system_clock() -> SystemTime {
 }
 
 impl RotatingFile {
-    /// Makes sure that the file can be written, and closes it again: the first line opens it.
-    pub(crate) fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
+    /// Makes sure that the file can be written, and closes it again: the first line opens it. It is created with mode
+    /// 0600, its directories with 0700.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
         Self::open_with_clock(path, rotation, system_clock)
     }
 
@@ -105,7 +112,8 @@ impl RotatingFile {
     }
 
     /// Whether lines of `length` bytes in all go to the file that is open, without a rotation.
-    pub(crate) fn takes(&self, length: u64) -> bool {
+    #[must_use]
+    pub fn takes(&self, length: u64) -> bool {
         let maximum = self.maximum();
         self.active
             .as_ref()
@@ -113,7 +121,11 @@ impl RotatingFile {
     }
 
     /// Writes one line, or lines that it [takes](Self::takes), whole or not at all.
-    pub(crate) fn write_line(&mut self, line: &[u8]) -> Result<(), RotationError> {
+    ///
+    /// # Errors
+    ///
+    /// [`RotationError`]; the next line opens the file anew.
+    pub fn write_line(&mut self, line: &[u8]) -> Result<(), RotationError> {
         let length = line.len() as u64;
         let rotates = self.rotation.max_size_megabytes > 0;
         if rotates && length > self.maximum() {
@@ -148,7 +160,8 @@ impl RotatingFile {
         Ok(())
     }
 
-    pub(crate) fn close(&mut self) {
+    /// Closes the file and lets the clean-up finish.
+    pub fn close(&mut self) {
         self.active = None;
         self.cleaner.finish();
     }

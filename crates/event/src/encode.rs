@@ -8,6 +8,8 @@ mod legacy;
 mod plain;
 pub(crate) mod string;
 
+use std::fmt;
+
 use crate::time::Civil;
 use crate::{
     Event, ListMeta, MicroTime, ObjectReference, Open, Stage, Status, StatusDetails, Text, Unknown, UserInfo,
@@ -545,6 +547,15 @@ impl Unknown {
     }
 }
 
+/// UTC with six fraction digits, as in JSON.
+impl fmt::Display for MicroTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut quoted = Vec::with_capacity(32);
+        self.write_quoted(&mut quoted);
+        f.write_str(String::from_utf8_lossy(&quoted).trim_matches('"'))
+    }
+}
+
 impl MicroTime {
     /// UTC with six fraction digits, or `null` for the zero time.
     ///
@@ -552,8 +563,12 @@ impl MicroTime {
     fn write(self, out: &mut Vec<u8>) {
         if self.is_zero() {
             out.extend_from_slice(b"null");
-            return;
+        } else {
+            self.write_quoted(out);
         }
+    }
+
+    fn write_quoted(self, out: &mut Vec<u8>) {
         let micros = self.nanos / 1000;
         match Civil::from_unix(self.unix_seconds).digits() {
             Some(seconds) => {

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use kaudit_event::UserInfo;
 use tokio::time::Instant;
 
+use crate::traffic::Passing;
+
 /// What a certificate was worth holds for as long, unless authorities change.
 const JUDGED: Duration = Duration::from_secs(10);
 
@@ -16,6 +18,8 @@ const JUDGED: Duration = Duration::from_secs(10);
 pub(crate) struct Arrival {
     pub(crate) peer: SocketAddr,
     pub(crate) certificates: Option<Arc<Shown>>,
+    /// Counted until the last of the request is gone.
+    pub(crate) passing: Passing,
     passage: OnceLock<Passage>,
 }
 
@@ -29,10 +33,11 @@ pub(crate) enum Passage {
 }
 
 impl Arrival {
-    pub(crate) const fn new(peer: SocketAddr, certificates: Option<Arc<Shown>>) -> Self {
+    pub(crate) const fn new(peer: SocketAddr, certificates: Option<Arc<Shown>>, passing: Passing) -> Self {
         Self {
             peer,
             certificates,
+            passing,
             passage: OnceLock::new(),
         }
     }

@@ -1,14 +1,17 @@
 //! The body of an answer to a client.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use kaudit_dial::UpstreamBody;
-use kaudit_tower::BoxError;
+use kaudit_tower::{BoxError, ResponseBody};
 use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use crate::arrival::Arrival;
 
 /// What an answer's bytes come from. Frames are passed on as they arrive.
 #[derive(Debug)]
@@ -124,5 +127,45 @@ impl HttpBody for Body {
             Kind::Dedicated(body) => body.size_hint(),
             Kind::Switched => SizeHint::with_exact(0),
         }
+    }
+}
+
+/// An answer's body on its way to the client; the request has passed when it is dropped.
+#[derive(Debug)]
+pub struct Delivery {
+    body: ResponseBody<Body>,
+    /// `None` for what was no request to an API server.
+    arrival: Option<Arc<Arrival>>,
+}
+
+impl Delivery {
+    pub(crate) const fn new(body: ResponseBody<Body>, arrival: Option<Arc<Arrival>>) -> Self {
+        Self { body, arrival }
+    }
+}
+
+impl HttpBody for Delivery {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let (Some(arrival), Some(Ok(frame))) = (&self.arrival, &frame)
+            && let Some(data) = frame.data_ref()
+        {
+            arrival.passing.sent(data.len() as u64);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

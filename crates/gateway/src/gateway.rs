@@ -16,14 +16,16 @@ use kaudit_tower::{
     Audit, AuditService, Bodies, BoxFuture, Capture, ClientCertificates, Impersonation,
     MetricsSnapshot as AuditMetrics, PolicyHandle, RemoteAddr, ResponseBody, text_response,
 };
+use tokio::sync::mpsc::WeakSender;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_layer::Layer as _;
 use tower_service::Service;
 use tracing::warn;
 
+use crate::access::Access;
 use crate::arrival::{Arrival, Shown};
-use crate::body::Body;
+use crate::body::{Body, Delivery};
 use crate::cache::{Hasher, NoRandomness};
 use crate::completion::{Completion, is_write};
 use crate::decision::{DecisionReviews, Decisions};
@@ -33,6 +35,7 @@ use crate::own::OwnCredential;
 use crate::path::PathMode;
 use crate::proxy::{Proxy, Shared};
 use crate::review::Reviewer;
+use crate::traffic::{Traffic, TrafficSnapshot};
 use crate::trust::{TrustedProxies, forget_claims};
 
 /// What a [`Gateway`] is made of.
@@ -50,9 +53,17 @@ pub struct Builder {
     anonymous: AnonymousRequests,
     decisions: DecisionReviews,
     trusted: TrustedProxies,
+    access_log: Option<WeakSender<Access>>,
 }
 
 impl Builder {
+    /// Where requests go that have ended, for an access log. What finds no room there is counted; whoever holds the
+    /// sender ends the log.
+    pub fn access_log(mut self, log: WeakSender<Access>) -> Self {
+        self.access_log = Some(log);
+        self
+    }
+
     /// Whose word on where a request came from counts.
     pub fn trusted_proxies(mut self, trusted: TrustedProxies) -> Self {
         self.trusted = trusted;
@@ -151,6 +162,7 @@ impl Builder {
             audit,
             shared: Arc::new(shared),
             completion: Completion::default(),
+            traffic: Arc::new(Traffic::new(self.access_log)),
             trusted: Arc::new(self.trusted),
         })
     }
@@ -162,6 +174,7 @@ pub struct Gateway {
     audit: Audit,
     shared: Arc<Shared>,
     completion: Completion,
+    traffic: Arc<Traffic>,
     trusted: Arc<TrustedProxies>,
 }
 
@@ -181,6 +194,7 @@ impl Gateway {
             anonymous: AnonymousRequests::default(),
             decisions: DecisionReviews::default(),
             trusted: TrustedProxies::default(),
+            access_log: None,
         }
     }
 
@@ -193,6 +207,7 @@ impl Gateway {
             remote_addr: RemoteAddr::from(connection.remote_addr),
             certificates: self.shown(connection),
             completion: self.completion.clone(),
+            traffic: Arc::clone(&self.traffic),
             claims: if self.trusted.believe(connection.remote_addr.ip()) {
                 Claims::Believed
             } else {
@@ -220,6 +235,12 @@ impl Gateway {
     #[must_use]
     pub fn metrics(&self) -> MetricsSnapshot {
         self.shared.metrics.snapshot()
+    }
+
+    /// What passed until now.
+    #[must_use]
+    pub fn traffic(&self) -> TrafficSnapshot {
+        self.traffic.snapshot()
     }
 
     /// Serves a listener until `stop`. Then watches end, other requests and tunnels may finish within
@@ -265,6 +286,7 @@ pub struct GatewayService {
     remote_addr: RemoteAddr,
     certificates: Option<Arc<Shown>>,
     completion: Completion,
+    traffic: Arc<Traffic>,
     claims: Claims,
 }
 
@@ -276,7 +298,7 @@ enum Claims {
 }
 
 impl Service<Request<Incoming>> for GatewayService {
-    type Response = Response<ResponseBody<Body>>;
+    type Response = Response<Delivery>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
@@ -287,31 +309,38 @@ impl Service<Request<Incoming>> for GatewayService {
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
         if !is_request(&request) {
             let refusal = text_response(StatusCode::BAD_REQUEST, "400 Bad Request".to_owned());
-            return Box::pin(std::future::ready(Ok(refusal.map(ResponseBody::unaudited))));
+            let delivery = |body| Delivery::new(ResponseBody::unaudited(body), None);
+            return Box::pin(std::future::ready(Ok(refusal.map(delivery))));
         }
         if self.claims == Claims::Forgotten {
             forget_claims(request.headers_mut());
         }
+        let passing = self.traffic.begin(self.peer, &request);
+        let arrival = Arc::new(Arrival::new(self.peer, self.certificates.clone(), passing));
         let extensions = request.extensions_mut();
         extensions.insert(self.remote_addr.clone());
         if let Some(shown) = &self.certificates {
             extensions.insert(ClientCertificates(shown.chain.clone()));
         }
-        extensions.insert(Arc::new(Arrival::new(self.peer, self.certificates.clone())));
+        extensions.insert(Arc::clone(&arrival));
+        let deliver = |response: Response<ResponseBody<Body>>| {
+            arrival.passing.answered(response.status().as_u16());
+            response.map(|body| Delivery::new(body, Some(arrival)))
+        };
         let is_write = is_write(&request);
         let answer = self.inner.call(request);
         if !is_write {
-            return Box::pin(answer);
+            return Box::pin(async move { answer.await.map(deliver) });
         }
         let completion = self.completion.clone();
         Box::pin(async move {
             let answered = completion.run(answer).await;
-            Ok(match answered {
+            Ok(deliver(match answered {
                 Some(Ok(response)) => response,
                 // Cut off: the gateway stops, and this client's connection with it.
                 None => text_response(StatusCode::SERVICE_UNAVAILABLE, "the gateway stops".to_owned())
                     .map(ResponseBody::unaudited),
-            })
+            }))
         })
     }
 }

@@ -130,6 +130,7 @@ impl Authenticator for Identity {
         let Some(arrival) = parts.extensions.get::<Arc<Arrival>>() else {
             return Some(Authentication::Failed);
         };
+        arrival.passing.is(audit);
         let is_bad = match self.by_certificate(parts, arrival) {
             ByCertificate::Named(user) => return Some(user),
             ByCertificate::Bad => true,

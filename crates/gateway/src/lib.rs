@@ -9,8 +9,9 @@
 //!
 //! A request runs through `gateway` (connections), `identity` (who asks), `proxy` (forwarding, as it came or
 //! by `impersonate`), `decision` (what the cluster's authorizer said), and, when it becomes a session,
-//! `tunnel`. `arrival` is what one part of this way tells another.
+//! `tunnel`. `arrival` is what one part of this way tells another, `traffic` counts what went it.
 
+mod access;
 mod arrival;
 mod body;
 mod cache;
@@ -25,10 +26,12 @@ mod own;
 mod path;
 mod proxy;
 mod review;
+mod traffic;
 mod trust;
 mod tunnel;
 
-pub use body::Body;
+pub use access::Access;
+pub use body::{Body, Delivery};
 pub use cache::NoRandomness;
 pub use decision::{Asked, DecisionReviews};
 pub use gateway::{Builder, Gateway, GatewayService};
@@ -36,4 +39,5 @@ pub use identity::{AnonymousRequests, Authorities, AuthoritiesHandle, Tokens};
 pub use metrics::MetricsSnapshot;
 pub use own::{OwnCredential, OwnCredentialError};
 pub use path::PathMode;
+pub use traffic::TrafficSnapshot;
 pub use trust::TrustedProxies;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::response::Parts as ResponseHead;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use http_body::Body as HttpBody;
+use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -20,6 +20,7 @@ use kaudit_tower::{
     AuditContext, BoxFuture, ImpersonationRequest, RequestBody, StatusError, parse_status,
     refuses_impersonation, status_response,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
@@ -147,14 +148,16 @@ impl Shared {
             }
         });
         let upstream = own.as_ref().map_or(&self.upstream, OwnCredential::upstream);
-        let mut sent = pin!(self.send(upstream, outgoing(request), upgrade.is_some()));
+        let mut sent = pin!(self.send(upstream, outgoing(request, &arrival), upgrade.is_some()));
         let mut decision: Option<Option<Answer>> = None;
+        let asked_at = Instant::now();
         let answered = loop {
             tokio::select! {
                 answered = &mut sent => break answered,
                 answer = &mut asked, if decision.is_none() => decision = Some(answer),
             }
         };
+        arrival.passing.asked_upstream(asked_at.elapsed());
         let answered = match answered {
             Ok(answered) => answered,
             Err(error) => return self.not_answered(&error),
@@ -166,7 +169,7 @@ impl Shared {
             }
             Answered::Dedicated(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 annotate(&audit, Evidence::Handled, decided(decision, asked.as_mut()).await);
-                return self.switch(response, upgrade, client, &audit);
+                return self.switch(response, upgrade, client, &audit, arrival);
             }
             Answered::Dedicated(response) => {
                 let (head, body) = response.into_parts();
@@ -309,6 +312,7 @@ impl Shared {
         asked: Option<HeaderValue>,
         client: Option<OnUpgrade>,
         audit: &AuditContext,
+        arrival: Arc<Arrival>,
     ) -> Response<Body> {
         let agreed = response.headers().get(header::UPGRADE).cloned();
         let (Some(asked), Some(agreed), Some(client)) = (asked, agreed, client) else {
@@ -323,6 +327,7 @@ impl Shared {
             client,
             upstream: hyper::upgrade::on(&mut response),
             session: audit.hold_open(),
+            arrival,
         };
         self.tunnels
             .spawn(tunnel.relay(self.cut.clone(), Arc::clone(&self.metrics)));
@@ -375,14 +380,21 @@ async fn decided(
     }
 }
 
-fn outgoing(request: Request<RequestBody<Incoming>>) -> Request<OutgoingBody> {
+fn outgoing(request: Request<RequestBody<Incoming>>, arrival: &Arc<Arrival>) -> Request<OutgoingBody> {
     request.map(|body| {
         if body.is_end_stream() {
             Empty::new()
                 .map_err(|never: Infallible| match never {})
                 .boxed_unsync()
         } else {
-            body.map_err(Into::into).boxed_unsync()
+            let arrival = Arc::clone(arrival);
+            let count = move |frame: Frame<Bytes>| {
+                if let Some(data) = frame.data_ref() {
+                    arrival.passing.received(data.len() as u64);
+                }
+                frame
+            };
+            body.map_err(Into::into).map_frame(count).boxed_unsync()
         }
     })
 }

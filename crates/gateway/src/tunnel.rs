@@ -1,15 +1,23 @@
 //! Connections that became something else: exec, attach, port-forward.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use kaudit_tower::SessionGuard;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::arrival::Arrival;
 use crate::metrics::{Metrics, count};
+
+/// Bytes under way in each direction: two TLS records.
+const BUFFER: usize = 32 << 10;
 
 /// Both ends of a tunnel before they are joined.
 #[derive(Debug)]
@@ -18,6 +26,7 @@ pub(crate) struct Tunnel {
     pub(crate) upstream: OnUpgrade,
     /// Keeps the request open in the audit log until the last byte.
     pub(crate) session: SessionGuard,
+    pub(crate) arrival: Arc<Arrival>,
 }
 
 impl Tunnel {
@@ -27,13 +36,18 @@ impl Tunnel {
             client,
             upstream,
             session,
+            arrival,
         } = self;
         count(&metrics.tunnels);
         count(&metrics.tunnels_open);
         let relayed = async {
             let (client, upstream) = tokio::try_join!(client, upstream)?;
-            let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-            tokio::io::copy_bidirectional(&mut client, &mut upstream).await?;
+            let mut client = Counted {
+                stream: TokioIo::new(client),
+                arrival,
+            };
+            let mut upstream = TokioIo::new(upstream);
+            tokio::io::copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await?;
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
         };
         tokio::select! {
@@ -44,5 +58,42 @@ impl Tunnel {
         }
         metrics.tunnels_open.fetch_sub(1, Ordering::Relaxed);
         drop(session);
+    }
+}
+
+/// The client's end, which counts what passes.
+struct Counted {
+    stream: TokioIo<Upgraded>,
+    arrival: Arc<Arrival>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.arrival
+            .passing
+            .received((buffer.filled().len() - before) as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.arrival.passing.sent(written as u64);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

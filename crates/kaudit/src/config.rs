@@ -3,6 +3,7 @@
 //! Order: flag, environment (`KAUDIT_*`), file, default. The file is YAML; an unknown or repeated key
 //! is an error that names its line and the nearest known key.
 
+pub(crate) mod access_log;
 pub(crate) mod audit;
 pub(crate) mod collect;
 pub(crate) mod flags;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::access_log::AccessLog;
 pub(crate) use self::audit::{Audit, Log, Webhook};
 use self::collect::{Collect, Forward, Journal};
 use self::identity::{Authentication, Decisions};
@@ -83,6 +85,9 @@ pub(crate) struct Gateway {
     /// others are neither recorded nor sent on. Without the list everybody's are, as by kube-apiserver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) trusted_proxies: Option<Vec<String>>,
+    /// The access log.
+    #[serde(default)]
+    pub(crate) access_log: AccessLog,
     /// How clients are told apart.
     #[serde(default)]
     pub(crate) authentication: Authentication,

@@ -175,6 +175,7 @@ impl Dev {
 
         let serving = Serving::start(Plan {
             gateway: Some(GatewayPlan {
+                access_log: None,
                 cluster,
                 identifying: Identifying::default(),
                 connecting: UpstreamOptions::default(),

@@ -1,5 +1,6 @@
 //! `kaudit`, the binary: command line, configuration, wiring, reload, metrics, shutdown.
 
+mod access_log;
 mod admin;
 mod api;
 mod asking;

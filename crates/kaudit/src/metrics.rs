@@ -28,11 +28,20 @@ use crate::storing::Storing;
 /// Where the numbers are read from at each scrape.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    pub(crate) gateway: Option<(Gateway, Upstream)>,
+    pub(crate) gateway: Option<GatewaySource>,
     pub(crate) sinks: Option<Arc<Sinks>>,
     pub(crate) collection: Option<Collection>,
     pub(crate) storing: Option<Storing>,
     pub(crate) reloads: Arc<Reloads>,
+}
+
+/// What a gateway's numbers are read from.
+#[derive(Debug)]
+pub(crate) struct GatewaySource {
+    pub(crate) gateway: Gateway,
+    pub(crate) upstream: Upstream,
+    /// Lines of the access log that could not be written, where there is one.
+    pub(crate) unwritten: Option<Arc<AtomicU64>>,
 }
 
 /// All numbers in OpenMetrics text.
@@ -84,8 +93,8 @@ impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
         let lost = self.lost();
-        if let Some((gateway, upstream)) = &self.gateway {
-            gateway::encode(gateway, upstream, lost.bodies_left_out, encoder)?;
+        if let Some(source) = &self.gateway {
+            gateway::encode(source, lost.bodies_left_out, encoder)?;
         }
         if let Some(sinks) = &self.sinks {
             sinks::encode(sinks, &lost, encoder)?;

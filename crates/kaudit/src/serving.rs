@@ -16,6 +16,7 @@ use kaudit_tower::RemoteAddr;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access_log::AccessLog;
 use crate::admin::Admin;
 use crate::api::{self, Own, Token};
 use crate::auditing::Auditing;
@@ -56,6 +57,7 @@ pub(crate) struct GatewayPlan {
     pub(crate) auditing: Auditing,
     pub(crate) listen: SocketAddr,
     pub(crate) tls: ServerTls,
+    pub(crate) access_log: Option<AccessLog>,
 }
 
 /// A journal, and what fills it from outside.
@@ -174,9 +176,11 @@ impl Serving {
             .as_ref()
             .map(|gateway| Arc::clone(&gateway.auditing.sinks));
         let registry = metrics::registry(Sources {
-            gateway: gateway
-                .as_ref()
-                .map(|bound| (bound.gateway.clone(), bound.upstream.clone())),
+            gateway: gateway.as_ref().map(|bound| metrics::GatewaySource {
+                gateway: bound.gateway.clone(),
+                upstream: bound.upstream.clone(),
+                unwritten: bound.access_log.as_ref().map(AccessLog::unwritten),
+            }),
             sinks: sinks.clone(),
             collection: collection.clone(),
             storing: storing.clone(),
@@ -237,10 +241,14 @@ impl Serving {
         if let Some(bound) = gateway {
             serving.gateway = Some(bound.listener.local_addr());
             let stop = serving.stop.clone();
-            let (gateway, listener) = (bound.gateway, bound.listener);
-            serving
-                .gateways
-                .spawn(async move { gateway.serve(listener, stop, grace).await });
+            let (gateway, listener, access_log) = (bound.gateway, bound.listener, bound.access_log);
+            serving.gateways.spawn(async move {
+                gateway.serve(listener, stop, grace).await;
+                if let Some(log) = access_log {
+                    // A panic was reported by itself.
+                    drop(tokio::task::spawn_blocking(move || log.close()).await);
+                }
+            });
             serving.auditing = Some(bound.auditing);
         }
         if let Some(receiving) = receiving {
@@ -327,6 +335,7 @@ struct BoundGateway {
     upstream: Upstream,
     listener: Listener,
     auditing: Auditing,
+    access_log: Option<AccessLog>,
 }
 
 impl BoundGateway {
@@ -338,6 +347,7 @@ impl BoundGateway {
             auditing,
             listen,
             tls,
+            access_log,
         } = plan;
         let upstream = Upstream::with_options(&cluster, false, &connecting).map_err(Failure::usage)?;
         let gateway = Gateway::builder(
@@ -346,6 +356,10 @@ impl BoundGateway {
             Arc::clone(&auditing.sink),
         )
         .demand(auditing.demand.clone());
+        let gateway = match &access_log {
+            Some(log) => gateway.access_log(log.sender()),
+            None => gateway,
+        };
         let (gateway, authorities) = identifying.apply(gateway);
         let gateway = gateway.build().map_err(Failure::unreachable)?;
         watched.authorities = authorities;
@@ -363,6 +377,7 @@ impl BoundGateway {
             upstream,
             listener,
             auditing,
+            access_log,
         })
     }
 }

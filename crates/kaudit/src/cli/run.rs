@@ -12,6 +12,7 @@ use kaudit_journal::{Hold, Journal};
 use kaudit_listen::ServerTls;
 use tracing::{info, warn};
 
+use crate::access_log::AccessLog;
 use crate::api::Token;
 use crate::auditing::{Auditing, JournalPlan};
 use crate::collecting::{self, Receiving};
@@ -223,8 +224,19 @@ fn gateway(config: &Config, journal: Option<JournalPlan>) -> Result<GatewayPlan,
     let connecting = UpstreamOptions::default().protocol(protocol.into());
     let identifying = Identifying::new(gateway, &cluster, &connecting)?;
     let tls = ServerTls::from_files(certificate, key, &identifying.listening()).map_err(Failure::usage)?;
+    let access_log = &gateway.access_log;
+    let access_log = access_log
+        .path
+        .as_deref()
+        .map(|path| {
+            AccessLog::open(path, access_log.rotation()).map_err(|error| {
+                Failure::unreachable(anyhow!(error).context(format!("cannot write `{path}`")))
+            })
+        })
+        .transpose()?;
     Ok(GatewayPlan {
         cluster,
+        access_log,
         identifying,
         connecting,
         listen: address(listen)?,

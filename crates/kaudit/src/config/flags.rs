@@ -185,6 +185,15 @@ pub(crate) struct GatewayFlags {
     /// What the cluster is asked to speak [default: auto]
     #[arg(long, value_name = "PROTOCOL", env = "KAUDIT_UPSTREAM_PROTOCOL")]
     pub(crate) upstream_protocol: Option<Protocol>,
+    /// File for the access log, '-' for standard output; without it there is none
+    #[arg(long, value_name = "PATH", env = "KAUDIT_ACCESS_LOG_PATH")]
+    pub(crate) access_log_path: Option<String>,
+    /// Size in megabytes at which the access log is rotated; 0 never rotates [default: 100]
+    #[arg(long, value_name = "MB", env = "KAUDIT_ACCESS_LOG_MAXSIZE")]
+    pub(crate) access_log_maxsize: Option<u64>,
+    /// Rotated access logs to keep; 0 keeps all [default: 10]
+    #[arg(long, value_name = "COUNT", env = "KAUDIT_ACCESS_LOG_MAXBACKUP")]
+    pub(crate) access_log_maxbackup: Option<usize>,
     /// Address for /metrics, /livez and /readyz [default: 127.0.0.1:7441]
     #[arg(long, value_name = "ADDRESS", env = "KAUDIT_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<String>,
@@ -408,6 +417,10 @@ impl GatewayFlags {
             self.requestheader_client_ca_file,
         );
         over(&mut config.gateway.upstream.protocol, self.upstream_protocol);
+        let access_log = &mut config.gateway.access_log;
+        over(&mut access_log.path, self.access_log_path);
+        over(&mut access_log.max_size, self.access_log_maxsize);
+        over(&mut access_log.max_backup, self.access_log_maxbackup);
         over(&mut config.metrics.listen, self.metrics_listen);
         over(&mut config.api.listen, self.api_listen);
         over(&mut config.data_dir, self.data_dir);

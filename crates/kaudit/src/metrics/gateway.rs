@@ -1,24 +1,79 @@
 //! What a gateway counts.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 
 use kaudit_dial::Upstream;
 use kaudit_gateway::Gateway;
-use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 
-use super::{Labels, counter, family, gauge};
+use super::{GatewaySource, Labels, counter, family, gauge};
 
 /// Everything of one gateway; `unprintable_at_sinks` are bodies that its sinks left out.
 pub(super) fn encode(
-    gateway: &Gateway,
-    upstream: &Upstream,
+    source: &GatewaySource,
     unprintable_at_sinks: u64,
     encoder: &mut DescriptorEncoder<'_>,
 ) -> fmt::Result {
+    let gateway = &source.gateway;
     audit(gateway, encoder)?;
     bodies(gateway, unprintable_at_sinks, encoder)?;
-    forwarding(gateway, upstream, encoder)?;
+    traffic(source, encoder)?;
+    forwarding(gateway, &source.upstream, encoder)?;
     reviews(gateway, encoder)
+}
+
+fn traffic(source: &GatewaySource, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let traffic = source.gateway.traffic();
+    let mut requests = encoder.encode_descriptor(
+        "kaudit_gateway_requests",
+        "Requests that ended, by verb and code; code 0 stands for clients that left before the answer",
+        None,
+        MetricType::Counter,
+    )?;
+    for (verb, code, count) in &traffic.ended {
+        let code = code.to_string();
+        let labels = [("verb", *verb), ("code", code.as_str())];
+        ConstCounter::new(*count).encode(requests.encode_family(&labels)?)?;
+    }
+    gauge(
+        encoder,
+        "kaudit_gateway_requests_in_flight",
+        "Requests that have not ended, watches and sessions included",
+        traffic.in_flight,
+    )?;
+    family(
+        encoder,
+        "kaudit_gateway_bytes",
+        "Bytes of bodies and sessions of requests that ended",
+        [
+            (&[("direction", "from_clients")] as &Labels, traffic.from_clients),
+            (&[("direction", "to_clients")], traffic.to_clients),
+        ],
+    )?;
+    let count = traffic.added.iter().map(|(_, count)| count).sum();
+    encoder
+        .encode_descriptor(
+            "kaudit_gateway_added_latency_seconds",
+            "Time until the answer's head beyond what the cluster took for it",
+            None,
+            MetricType::Histogram,
+        )?
+        .encode_histogram::<NoLabelSet>(traffic.added_seconds, count, &traffic.added, None)?;
+    let Some(unwritten) = &source.unwritten else {
+        return Ok(());
+    };
+    family(
+        encoder,
+        "kaudit_gateway_access_log_lost",
+        "Requests that the access log lacks, by reason",
+        [
+            (&[("reason", "behind")] as &Labels, traffic.unlogged),
+            (&[("reason", "write")], unwritten.load(Ordering::Relaxed)),
+        ],
+    )
 }
 
 /// Source of the names: k8s.io/apiserver pkg/audit/metrics.go.

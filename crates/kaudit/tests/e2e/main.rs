@@ -14,6 +14,7 @@ mod collector;
 mod completeness;
 mod cookbook;
 mod dev;
+mod gateway;
 mod import;
 mod kubectl;
 mod metrics;

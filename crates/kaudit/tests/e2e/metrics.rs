@@ -30,7 +30,7 @@ fn parse(text: &str) -> BTreeMap<String, Vec<(String, f64)>> {
         }
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
-            assert!(["counter", "gauge"].contains(&kind), "{line}");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
             assert!(!families.contains_key(name), "{name} comes twice");
             families.insert(name.to_owned(), Vec::new());
             current = Some((name.to_owned(), kind.to_owned()));
@@ -54,12 +54,17 @@ fn parse(text: &str) -> BTreeMap<String, Vec<(String, f64)>> {
             assert!(!value.trim_end_matches('"').contains('"'), "{line}");
         }
         let (family, kind) = current.as_ref().expect("a type comes first");
-        let expected = if kind == "counter" {
-            format!("{family}_total")
-        } else {
-            family.clone()
+        let endings: &[&str] = match kind.as_str() {
+            "counter" => &["_total"],
+            "histogram" => &["_sum", "_count", "_bucket"],
+            _ => &[""],
         };
-        assert_eq!(name, expected, "{line}");
+        assert!(
+            endings.iter().any(|ending| name == format!("{family}{ending}")),
+            "{line}"
+        );
+        // The parts of a histogram are told apart by their names.
+        let labels = if kind == "histogram" { series } else { labels };
         let samples = families.get_mut(family).unwrap();
         assert!(
             samples.iter().all(|(known, _)| known != labels),
