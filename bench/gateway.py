@@ -58,7 +58,7 @@ http {{
       proxy_set_header Connection "";
       proxy_set_header Host $host;
       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_ssl_trusted_certificate {folder}/tls.crt;
+      proxy_ssl_trusted_certificate {folder}/ca.crt;
       proxy_ssl_verify on;
       proxy_ssl_name localhost;
       proxy_buffering off;
@@ -71,7 +71,7 @@ http {{
 HAPROXY = """
 global
   nbthread 2
-  maxconn 20000
+  maxconn 9000
   log stdout format raw local0
 defaults
   mode http
@@ -87,14 +87,14 @@ frontend http
   default_backend cluster
 backend cluster
   http-reuse always
-  server one {upstream} ssl verify required ca-file {folder}/tls.crt verifyhost localhost alpn h2,http/1.1
+  server one {upstream} ssl verify required ca-file {folder}/ca.crt verifyhost localhost alpn h2,http/1.1
 frontend tcp
   mode tcp
   bind 127.0.0.1:{tcp_port} ssl crt {folder}/both.pem
   default_backend tcp
 backend tcp
   mode tcp
-  server one {upstream} ssl verify required ca-file {folder}/tls.crt verifyhost localhost
+  server one {upstream} ssl verify required ca-file {folder}/ca.crt verifyhost localhost
 """
 
 KUBECONFIG = """
@@ -102,7 +102,7 @@ apiVersion: v1
 kind: Config
 current-context: bench
 contexts: [{{name: bench, context: {{cluster: bench, user: bench}}}}]
-clusters: [{{name: bench, cluster: {{server: "https://{upstream}", certificate-authority: {folder}/tls.crt,
+clusters: [{{name: bench, cluster: {{server: "https://{upstream}", certificate-authority: {folder}/ca.crt,
   tls-server-name: localhost}}}}]
 users: [{{name: bench, user: {{}}}}]
 """
@@ -135,7 +135,10 @@ class Proxy:
         self.process = subprocess.Popen(
             command, stdout=open(output, "wb"), stderr=subprocess.STDOUT, env=environment
         )
-        until(lambda: listens(port), f"{name} listens (see {output})")
+        try:
+            until(lambda: listens(port), f"{name} listens")
+        except SystemExit as error:
+            raise SystemExit(f"{error}: {output.read_text(errors='replace')}") from error
 
     def pids(self):
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
@@ -178,9 +181,15 @@ class Bench:
     def __init__(self, folder, kaudit, upstream, rounds):
         self.folder, self.kaudit, self.rounds = folder, kaudit, rounds
         self.rows = []
+        new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
         run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-            + ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+            ["openssl", "req", "-x509", *new_key, "-days", "2", "-subj", "/CN=bench"]
+            + ["-keyout", folder / "ca.key", "-out", folder / "ca.crt"]
+        )
+        run(
+            ["openssl", "req", "-x509", *new_key, "-days", "2", "-subj", "/CN=localhost"]
+            + ["-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
+            + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
             + ["-keyout", folder / "tls.key", "-out", folder / "tls.crt"]
         )
         (folder / "both.pem").write_text((folder / "tls.crt").read_text() + (folder / "tls.key").read_text())
@@ -311,7 +320,7 @@ class Bench:
             start = time.monotonic()
             for _ in range(5):
                 run(
-                    ["curl", "-sS", "--http1.1", "--cacert", self.folder / "tls.crt", "-H", TOKEN, "-o", "/dev/null"]
+                    ["curl", "-sS", "--http1.1", "--cacert", self.folder / "ca.crt", "-H", TOKEN, "-o", "/dev/null"]
                     + [f"https://localhost:{proxy.port}{LIST}", "--resolve", f"localhost:{proxy.port}:127.0.0.1"]
                 )
             took = time.monotonic() - start
@@ -354,7 +363,7 @@ class Bench:
 
     def tunnel(self):
         proxies = [self.haproxy(), self.gateway("kaudit", METADATA)]
-        context = ssl.create_default_context(cafile=self.folder / "tls.crt")
+        context = ssl.create_default_context(cafile=self.folder / "ca.crt")
         context.set_alpn_protocols(["http/1.1"])
 
         def measure(proxy):
