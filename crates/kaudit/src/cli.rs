@@ -26,6 +26,7 @@ mod tail;
 mod terminal;
 mod top;
 mod verify;
+mod zone;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
