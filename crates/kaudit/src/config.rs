@@ -4,6 +4,7 @@
 //! is an error that names its line and the nearest known key.
 
 pub(crate) mod audit;
+pub(crate) mod client;
 pub(crate) mod collect;
 pub(crate) mod flags;
 pub(crate) mod go;

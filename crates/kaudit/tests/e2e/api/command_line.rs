@@ -307,3 +307,64 @@ fn a_tail_from_a_time_on_shows_every_event_once() {
     assert!(shown == expected, "{} of {limit} lines", shown.len());
     running.process.stop();
 }
+
+#[test]
+fn a_context_leads_to_its_server_with_its_own_token() {
+    let running = Running::with("mixed", "{sealAfter: 1h}");
+    let home = running.folder.path().join("home");
+    let folder = home.join("kaudit");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(&running.process.token, folder.join("token")).unwrap();
+    let file = folder.join("config.yaml");
+    let text = format!(
+        "# ours\napiVersion: kaudit.dev/v1alpha1\nkind: ClientConfig\ncontexts:\n- name: here\n  server: {}\n  tokenFile: \
+         token\n- {{name: bare, server: '{}'}}\n",
+        running.process.api, running.process.api
+    );
+    std::fs::write(&file, &text).unwrap();
+    let at = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_kaudit"))
+            .args(arguments)
+            .current_dir(running.folder.path())
+            .env("XDG_CONFIG_HOME", &home)
+            .env_remove("KAUDIT_SERVER")
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let count = ["query", "--count", EVER[0], EVER[1]];
+    let all = format!("{}\n", running.lines.len());
+    let (code, found, said) = at(&[&count[..], &["--context", "here"]].concat());
+    assert_eq!((code, found), (Some(0), all.clone()), "{said}");
+    let (code, _, said) = at(&[&count[..], &["--context", "bare"]].concat());
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains(&format!(
+            "{}:8: context `bare` has no `tokenFile`",
+            file.display()
+        )),
+        "{said}"
+    );
+
+    assert_eq!(at(&["config", "current-context"]).0, Some(1));
+    assert_eq!(at(&["config", "use-context", "here"]).0, Some(0));
+    assert_eq!(at(&["config", "current-context"]).1, "here\n");
+    assert_eq!(at(&count).1, all);
+    let (_, listed, _) = at(&["config", "get-contexts", "-o", "json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(
+        (&listed[0]["current"], &listed[1]["name"]),
+        (&true.into(), &"bare".into())
+    );
+    let path = file.to_str().unwrap();
+    assert_eq!(at(&["config", "validate", path]).0, Some(0));
+    std::fs::write(&file, text.replace("tokenFile", "tokenfile")).unwrap();
+    let (code, _, said) = at(&["config", "validate", path]);
+    assert_eq!(code, Some(2));
+    assert!(
+        said.contains("line 7, column 3: unknown key `tokenfile`, did you mean `tokenFile`?"),
+        "{said}"
+    );
+    running.process.stop();
+}
