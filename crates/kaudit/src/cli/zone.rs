@@ -78,6 +78,16 @@ impl Zone {
             .to_string()
     }
 
+    /// RFC 3339 to the second.
+    pub(crate) fn instant_to_second(&self, micros: i64) -> String {
+        let format = if self.is_utc() {
+            "%Y-%m-%dT%H:%M:%SZ"
+        } else {
+            "%Y-%m-%dT%H:%M:%S%:z"
+        };
+        self.zoned(micros).strftime(format).to_string()
+    }
+
     /// What is left of an end when it is on the day on which `first` is.
     pub(crate) fn end_after(&self, first: i64, last: i64) -> String {
         let day = |micros| self.zoned(micros).date();
@@ -157,6 +167,8 @@ mod tests {
         let time = micros("2026-07-15T22:00:00.000007Z");
         assert_eq!(Zone::UTC.instant(time), "2026-07-15T22:00:00.000007Z");
         assert_eq!(berlin().instant(time), "2026-07-16T00:00:00.000007+02:00");
+        assert_eq!(Zone::UTC.instant_to_second(time), "2026-07-15T22:00:00Z");
+        assert_eq!(berlin().instant_to_second(time), "2026-07-16T00:00:00+02:00");
         assert_eq!(Zone::UTC.to_second(i64::MIN).get(..5), Some("-9999"));
     }
 
