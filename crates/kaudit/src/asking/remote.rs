@@ -110,6 +110,26 @@ impl Remote {
         })
     }
 
+    /// A document, if it comes within `limit`. What is still being done for it then, as the search for a name, is not
+    /// awaited.
+    pub(crate) fn document_within(
+        self,
+        limit: Duration,
+        path: &str,
+        parameters: &Parameters,
+    ) -> Option<Value> {
+        let asked = self.runtime.block_on(async {
+            tokio::time::timeout(limit, async {
+                let body = self.get(path, parameters, "application/json").await.ok()?;
+                let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.ok()?;
+                serde_json::from_slice(&body.to_bytes()).ok()
+            })
+            .await
+        });
+        self.runtime.shutdown_background();
+        asked.ok().flatten()
+    }
+
     /// All events that satisfy a question, in the order that it asks for, as long as the fold wants them.
     pub(crate) fn scan<F: Fold>(&self, question: &Question, mut fold: F) -> Result<(F, Scanned), Failure> {
         let mut parameters = Parameters::of(question).with(
