@@ -68,7 +68,7 @@ enum Command {
     Setup(Box<setup::Flags>),
     /// Print a kubeconfig with the gateway in the cluster's place
     Kubeconfig(kubeconfig::Flags),
-    /// Show the configuration's schema or its effective values
+    /// Show and check the configurations of a server and of this client, and choose who is asked
     #[command(subcommand)]
     Config(config::Command),
     /// List, register and remove the sinks of a running kaudit

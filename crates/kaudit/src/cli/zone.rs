@@ -9,14 +9,13 @@ use crate::exit::Failure;
 
 /// Which zone is meant. What is printed for programs is in UTC, as it was recorded.
 #[derive(Clone, Copy, Debug, Args)]
-#[command(next_help_heading = "Times")]
 pub(super) struct Zoned {
     /// Show times in UTC, and take those without an offset as UTC; this is the default
-    #[arg(long, overrides_with = "local")]
+    #[arg(long, overrides_with = "local", help_heading = "Times")]
     utc: bool,
     /// Show times in the zone of TZ, or else of this machine, and take those without an offset as of it; formats for
     /// programs stay in UTC
-    #[arg(long, overrides_with = "utc")]
+    #[arg(long, overrides_with = "utc", help_heading = "Times")]
     local: bool,
 }
 

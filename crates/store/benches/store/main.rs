@@ -6,7 +6,8 @@
 //!
 //! `KAUDIT_STORE_DIR` says where the journal and the store are made (they take a little more than the log).
 //!
-//! `--wait LOG` tells how long events that come while a log is sealed are not seen, and how soon a merge stops.
+//! `--wait LOG` tells how long events that come while a log is sealed are not seen, and how soon a merge stops; it takes
+//! some four times as much memory as the log is large.
 //!
 //! With arguments it does one part, for `bench/store`: `--seal LOG STORE`, `--compact STORE`,
 //! `--ask STORE AUDIT_ID USER MICROS [QUESTION]...`, which prints the number of each question, how many rows
@@ -168,7 +169,13 @@ fn wait(log: &Path) {
     let done = store
         .compact_until(&Compaction::before(i64::MAX), 0, &is_over)
         .unwrap();
-    assert!(done.is_ended_early, "it was faster than half of the first time");
+    if !done.is_ended_early {
+        println!(
+            "merge: {:.2} s; too small a log: its last row group had begun by then",
+            whole.as_secs_f64()
+        );
+        return;
+    }
     println!(
         "merge: {:.2} s; told to stop after half of it, it stops {:.0} ms later",
         whole.as_secs_f64(),
