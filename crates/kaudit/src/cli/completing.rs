@@ -376,7 +376,7 @@ mod tests {
                 &["compare", "--from=x", "--with", "stage: Resp"],
                 "stage: ResponseComplete",
             ),
-            (&["query", "--from=x", "verb: get"], "verb: get and"),
+            (&["query", "--from=x", "xyzzy"], "xyzzy and"),
             (&["query", "--from=x", "(verb: get "], "(verb: get and"),
             (&["completion", "z"], "zsh"),
         ] {
