@@ -17,6 +17,6 @@ pub(crate) use counts::{COMPARED_FIELDS, Comparison, Values, compare, compared, 
 pub(crate) use files::inputs;
 pub(crate) use found::{Found, Hit, Newest, Order};
 pub(crate) use masked::masked;
-pub(crate) use remote::Remote;
+pub(crate) use remote::{Parameters, Remote};
 pub(crate) use scan::{Fold, Place, Question, Scanned, scan};
 pub(crate) use sequence::Sequence;

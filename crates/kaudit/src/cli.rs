@@ -4,6 +4,7 @@ pub(crate) mod actor;
 mod ask;
 pub(crate) mod blame;
 mod compare;
+mod completing;
 mod config;
 mod dev;
 mod event;
@@ -26,6 +27,7 @@ mod tail;
 mod terminal;
 mod top;
 mod verify;
+mod zone;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -66,7 +68,7 @@ enum Command {
     Setup(Box<setup::Flags>),
     /// Print a kubeconfig with the gateway in the cluster's place
     Kubeconfig(kubeconfig::Flags),
-    /// Show the configuration's schema or its effective values
+    /// Show and check the configurations of a server and of this client, and choose who is asked
     #[command(subcommand)]
     Config(config::Command),
     /// List, register and remove the sinks of a running kaudit
@@ -101,6 +103,10 @@ enum Command {
     /// Show what somebody did, session by session
     Actor(Box<actor::Flags>),
     /// Print a completion script for a shell
+    #[command(
+        after_help = "bash: source <(kaudit completion bash). Behind kubectl, for `kubectl kaudit`, a link of this program does it:
+  ln -s \"$(command -v kaudit)\" /usr/local/bin/kubectl_complete-kaudit"
+    )]
     Completion {
         /// The shell
         shell: clap_complete::Shell,
@@ -121,6 +127,10 @@ pub(crate) enum Output {
 
 /// Runs the command line of this process.
 pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Exit {
+    let arguments: Vec<OsString> = arguments.collect();
+    if let Some(exit) = completing::answer(Cli::command, &arguments) {
+        return exit;
+    }
     let parsed = Cli::command()
         .try_get_matches_from(arguments)
         .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
@@ -168,11 +178,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<Exit, Failure> {
         Command::History(flags) => history::run(&flags),
         Command::Blame(flags) => blame::run(&flags),
         Command::Actor(flags) => actor::run(&flags),
-        Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "kaudit", &mut script);
-            print(&script)
-        }
+        Command::Completion { shell } => print(&completing::script(shell)?),
         Command::Man => {
             let mut page = Vec::new();
             clap_mangen::Man::new(Cli::command())

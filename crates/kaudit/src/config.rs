@@ -5,6 +5,7 @@
 
 pub(crate) mod access_log;
 pub(crate) mod audit;
+pub(crate) mod client;
 pub(crate) mod collect;
 pub(crate) mod flags;
 pub(crate) mod go;

@@ -1,7 +1,7 @@
 //! The store of a running kaudit, for those who ask it, and the threads that fill and look after it.
 //!
-//! One thread reads what becomes durable in the journal into memory and seals it to files; another one merges
-//! and expires files and never delays the first. Whatever fails is tried again: what is not sealed is in the
+//! One thread reads what becomes durable in the journal into memory, also while another one that it has begun seals
+//! what was read to files; a third merges and expires files and never delays the first. Whatever fails is tried again: what is not sealed is in the
 //! journal, which the store's cursor holds.
 
 mod ending;
@@ -34,8 +34,8 @@ use crate::collection::Check;
 /// A view is waited for so long.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The end waits for the threads so long. A merge of a large day may take longer; cut off, it leaves the files as
-/// they were.
+/// The end waits for the threads so long. A merge ends at its next row group and leaves the files of that day as they
+/// were.
 const LAST: Duration = Duration::from_secs(20);
 
 /// The store, and how far it has read the journal. Its clones are the same.

@@ -1,5 +1,6 @@
 //! A filter: a checked tree that is evaluated on events.
 
+use jiff::tz::TimeZone;
 use kaudit_event::MicroTime;
 
 use crate::column::{Column, ColumnType};
@@ -25,7 +26,16 @@ impl Filter {
     ///
     /// Everything that is wrong with the text, in the order in which it stands there.
     pub fn parse(text: &str, now: MicroTime) -> Result<Self, Vec<Diagnostic>> {
-        parse::parse(text, now).map(Self::new)
+        Self::parse_in(text, now, &TimeZone::UTC)
+    }
+
+    /// The same, with times that name no offset in `zone` in place of UTC; the filter holds instants.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Filter::parse`].
+    pub fn parse_in(text: &str, now: MicroTime, zone: &TimeZone) -> Result<Self, Vec<Diagnostic>> {
+        parse::parse(text, now, zone).map(Self::new)
     }
 
     /// The filter of a tree. Literals of tests that do not regard case are brought to lower case, and

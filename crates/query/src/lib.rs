@@ -49,7 +49,7 @@ pub use expr::{Bodies, Case, Comparison, Expr, Leaf, Literal, Op, Regex, RegexEr
 pub use filter::{Filter, TEXT_COLUMNS};
 pub use line::{LineFilter, LineMatch};
 pub use needles::Needles;
-pub use parse::{Completion, CompletionKind, Completions, MAX_DEPTH, MAX_TEXT_BYTES, complete};
+pub use parse::{Completion, CompletionKind, Completions, MAX_DEPTH, MAX_TEXT_BYTES, complete, duration};
 pub use path::Path;
 pub use pattern::{Pattern, PatternPart, Substring};
 pub use print::instant;

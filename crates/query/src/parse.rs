@@ -17,6 +17,7 @@ mod word;
 
 use std::ops::Range;
 
+use jiff::tz::TimeZone;
 use kaudit_event::MicroTime;
 
 use crate::column::Column;
@@ -28,6 +29,7 @@ use crate::row::micros;
 
 pub use complete::{Completion, CompletionKind, Completions, complete};
 pub(crate) use time::UNITS;
+pub use time::duration;
 use word::{Word, is_word_char};
 
 /// A longer text is refused unread.
@@ -42,7 +44,7 @@ const MAX_REGEXES: usize = 50;
 /// So many mistakes are told; the text is long past help then.
 const MAX_DIAGNOSTICS: usize = 100;
 
-pub(crate) fn parse(text: &str, now: MicroTime) -> Result<Expr, Vec<Diagnostic>> {
+pub(crate) fn parse(text: &str, now: MicroTime, zone: &TimeZone) -> Result<Expr, Vec<Diagnostic>> {
     if text.len() > MAX_TEXT_BYTES {
         let message = format!(
             "the filter has {} bytes, at most {MAX_TEXT_BYTES} are read",
@@ -50,7 +52,7 @@ pub(crate) fn parse(text: &str, now: MicroTime) -> Result<Expr, Vec<Diagnostic>>
         );
         return Err(vec![Diagnostic::error(codes::TOO_LONG, 0..0, message)]);
     }
-    let mut parser = Parser::new(text, now);
+    let mut parser = Parser::new(text, now, zone);
     let expr = parser.filter();
     if parser.found.is_empty() {
         return Ok(expr);
@@ -65,6 +67,8 @@ struct Parser<'t> {
     text: &'t str,
     at: usize,
     now: i64,
+    /// Of times that say none.
+    zone: &'t TimeZone,
     depth: usize,
     found: Vec<Diagnostic>,
     regexes: usize,
@@ -106,11 +110,12 @@ struct Node {
 }
 
 impl<'t> Parser<'t> {
-    fn new(text: &'t str, now: MicroTime) -> Self {
+    fn new(text: &'t str, now: MicroTime, zone: &'t TimeZone) -> Self {
         Self {
             text,
             at: 0,
             now: micros(now),
+            zone,
             depth: 0,
             found: Vec::new(),
             regexes: 0,

@@ -94,7 +94,8 @@ A list of texts and a path of a body satisfy an operator when any of their value
 - A bare word has no blank and none of `( ) [ ] { } , < > = ! ~ \" '`; a colon belongs to it when something
   follows, so `system:serviceaccount:ci:deployer` needs no quotes. A backslash takes the next character as it is.
 - A quoted text, in `\"` or `'`, has the escapes `\\\" \\' \\\\ \\n \\r \\t \\uXXXX`.
-- A time is `2026-11-20`, `2026-11-20T10:00`, `2026-11-20T10:00:00.5Z` or with a zone; without one it is UTC.
+- A time is `2026-11-20`, `2026-11-20T10:00`, `2026-11-20T10:00:00.5Z` or with an offset, as `+02:00`;
+  without one it is UTC, on a command line with `--local` a time of your own zone.
   `now`, `now-1h30m`. A date is its whole day: `time <= 2026-11-20` includes it, `time > 2026-11-20` begins
   after it. `time: 2026-11-20T10:00` is the whole minute.
 - A duration is `500ms`, `2s`, `1h30m`; the units are `w d h m s ms us`.

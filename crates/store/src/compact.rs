@@ -59,6 +59,8 @@ pub struct Compacted {
     pub removed: Vec<Part>,
     /// Files that took their place.
     pub added: Vec<Part>,
+    /// Whether it was over before all days were merged. Those that are left are as they were.
+    pub is_ended_early: bool,
 }
 
 impl Store {
@@ -69,13 +71,31 @@ impl Store {
     ///
     /// [`StoreError`]; a day is merged as a whole or not at all.
     pub fn compact(&self, compaction: &Compaction, now: i64) -> Result<Compacted, StoreError> {
+        self.compact_until(compaction, now, &|| false)
+    }
+
+    /// The same until `is_over` says so, which is asked before each row group and each piece of a file that is read. What
+    /// was not committed then is as if it had not been begun.
+    ///
+    /// # Errors
+    ///
+    /// As of [`compact`](Self::compact).
+    pub fn compact_until(
+        &self,
+        compaction: &Compaction,
+        now: i64,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Compacted, StoreError> {
         let mut done = Compacted::default();
         let _upkeep = self.upkeep()?;
         self.settle_for_upkeep(now)?;
         self.sweep()?;
         for ((cluster, day), parts) in self.days(compaction) {
             let version = self.manifest().version;
-            let added = self.merge_day(version, &cluster, day, &parts)?;
+            let Some(added) = self.merge_day(version, &cluster, day, &parts, is_over)? else {
+                done.is_ended_early = true;
+                break;
+            };
             let expected: u64 = parts.iter().map(|part| part.rows).sum();
             let found: u64 = added.iter().map(|written| written.part.rows).sum();
             if expected != found {
@@ -117,29 +137,42 @@ impl Store {
         days
     }
 
+    /// The files of the merged day; `None` when it was ended, and then there are none.
     fn merge_day(
         &self,
         version: u64,
         cluster: &str,
         day: i64,
         parts: &[Part],
-    ) -> Result<Vec<WrittenPart>, StoreError> {
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<WrittenPart>>, StoreError> {
         let snapshot = self.snapshot();
         let mut units = Vec::new();
         for part in parts {
+            if is_over() {
+                return Ok(None);
+            }
             units.extend(units_of(&snapshot, part)?);
         }
+        let Some(slices) = slices(&units, day, is_over)? else {
+            return Ok(None);
+        };
         let mut files = Files::new(self, version, cluster, folder_of(cluster, day, None));
-        for (from, to) in slices(&units, day)? {
+        for (from, to) in slices {
             let scan = Scan::new(Filter::everything()).between(Some(from), Some(to));
-            let rows = read(&units, &scan)?;
+            let Some(rows) = read(&units, &scan, is_over)? else {
+                return Ok(None);
+            };
             let order = by_object(&rows)?;
             for group in order.chunks(GROUP_ROWS) {
+                if is_over() {
+                    return Ok(None);
+                }
                 let group: Vec<(usize, usize)> = group.iter().map(|row| (0, *row)).collect();
                 files.group(&interleave_record_batch(&[&rows], &group)?)?;
             }
         }
-        files.finish()
+        files.finish().map(Some)
     }
 
     /// Commits files in the place of others, and removes those unless somebody looks at them.
@@ -238,10 +271,17 @@ impl<'a> Files<'a> {
 }
 
 /// Runs of time with about as many rows as a row group has, cut at full hours where that is enough.
-fn slices(units: &[Unit], day: i64) -> Result<Vec<(i64, i64)>, StoreError> {
+fn slices(
+    units: &[Unit],
+    day: i64,
+    is_over: &dyn Fn() -> bool,
+) -> Result<Option<Vec<(i64, i64)>>, StoreError> {
     let begins = day.saturating_mul(MICROS_PER_DAY);
     let mut seconds = vec![(0_usize, 0_usize); 24 * SECONDS_PER_HOUR];
     for unit in units {
+        if is_over() {
+            return Ok(None);
+        }
         let all = arrow_buffer::BooleanBuffer::new_set(unit.rows());
         unit.read_sizes(&all, |ts, bytes| {
             let second = usize::try_from((ts - begins) / MICROS_PER_SECOND).unwrap_or_default();
@@ -270,20 +310,23 @@ fn slices(units: &[Unit], day: i64) -> Result<Vec<(i64, i64)>, StoreError> {
     if rows > 0 {
         slices.push((micros(from), micros(seconds.len())));
     }
-    Ok(slices)
+    Ok(Some(slices))
 }
 
 /// The rows of a scan as one batch.
-fn read(units: &[Unit], scan: &Scan) -> Result<RecordBatch, StoreError> {
+fn read(units: &[Unit], scan: &Scan, is_over: &dyn Fn() -> bool) -> Result<Option<RecordBatch>, StoreError> {
     let mut batches = Vec::new();
     for unit in units {
+        if is_over() {
+            return Ok(None);
+        }
         let rows = select(unit, scan)?;
         unit.read_all(&rows, |batch| {
             batches.push(batch.clone());
             Ok(())
         })?;
     }
-    Ok(concat_batches(&schema::schema(), &batches)?)
+    Ok(Some(concat_batches(&schema::schema(), &batches)?))
 }
 
 /// The rows in the order of resource, user, verb, time and number.

@@ -19,7 +19,7 @@ use crate::faults::Step;
 use crate::part::{PartWriter, WrittenPart};
 use crate::rebuild::Rows;
 use crate::schema::{self, Col, Form, GROUP_ROWS};
-use crate::store::folder_of;
+use crate::store::{State, folder_of};
 use crate::tail::Chunk;
 use crate::{Manifest, Part, Store, StoreError};
 
@@ -37,16 +37,18 @@ pub struct Sealed {
 }
 
 impl Store {
-    /// Seals the whole tail and moves the cursor. Does nothing when there is no tail. `now` is in
-    /// microseconds since 1970 in UTC.
+    /// Seals the tail as it is and moves the cursor. Does nothing when there is no tail. `now` is in
+    /// microseconds since 1970 in UTC. Meanwhile [`catch_up`](Self::catch_up) goes on, to one and a half
+    /// times [`tail_bytes`](crate::Options::tail_bytes).
     ///
     /// # Errors
     ///
     /// [`StoreError`]; nothing is lost, and the next call begins anew.
     pub fn seal(&self, cursor: &Cursor, now: i64) -> Result<Sealed, StoreError> {
-        let work = self.tail_work()?;
-        self.settle(&work)?;
-        let state = self.state();
+        let sealing = self.sealing()?;
+        self.settle(&sealing)?;
+        let state = self.begin_seal();
+        let _begun = Begun(self);
         let Some(last) = state.tail.last() else {
             let to = state.manifest.sealed_to;
             // A commit of which was heard late.
@@ -97,6 +99,14 @@ impl Store {
         Ok(Sealed { parts, to })
     }
 
+    /// What is to be sealed. As long as it is, chunks of it are not put together with what comes.
+    fn begin_seal(&self) -> State {
+        self.change(|state| {
+            state.sealing_to = state.tail.last().map_or(0, |chunk| chunk.next);
+            state.clone()
+        })
+    }
+
     fn write_hour(
         &self,
         tail: &[Arc<Chunk>],
@@ -120,6 +130,15 @@ impl Store {
             writer.group(&gather(&batches, group)?)?;
         }
         writer.finish()
+    }
+}
+
+/// A seal that has not ended, well or not.
+struct Begun<'a>(&'a Store);
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.0.change(|state| state.sealing_to = 0);
     }
 }
 
@@ -186,4 +205,164 @@ fn partitions(tail: &[Arc<Chunk>]) -> Result<BTreeMap<(String, i64), Vec<Place>>
         }
     }
     Ok(partitions)
+}
+
+#[cfg(test)]
+mod tests {
+    use kaudit_event::record::{RecordHead, Transport};
+    use kaudit_journal::{Batch, Journal};
+    use kaudit_query::Filter;
+
+    use super::*;
+    use crate::{CaughtUp, Options, Order, Scan};
+
+    const NOW: i64 = 1_795_000_000_000_000;
+
+    struct Bed {
+        _folder: tempfile::TempDir,
+        journal: Journal,
+        store: Store,
+        cursor: Cursor,
+    }
+
+    impl Bed {
+        fn new(tail_bytes: usize) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let mut options = kaudit_journal::Options::default();
+            options.segment_bytes = 1 << 20;
+            options.reserve_bytes = 0;
+            let (journal, _) = Journal::open(&folder.path().join("journal"), options).unwrap();
+            let options = Options {
+                tail_bytes,
+                ..Options::default()
+            };
+            let store = Store::open(&folder.path().join("store"), options).unwrap();
+            let cursor = store.cursor(&journal).unwrap();
+            Self {
+                _folder: folder,
+                journal,
+                store,
+                cursor,
+            }
+        }
+
+        fn append(&self, events: usize) {
+            let mut batch = Batch::new();
+            for _ in 0..events {
+                let mut record = Vec::new();
+                let head = RecordHead {
+                    cluster: "c",
+                    source: "audit.log",
+                    instance: "cp-1",
+                    seq: 0,
+                    received_micros: NOW,
+                    transport: Transport::File,
+                    tail: None,
+                    matched_rule: None,
+                };
+                head.write(&mut record).unwrap();
+                record.extend_from_slice(br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a","stage":"ResponseComplete","requestURI":"/","verb":"get","user":{},"requestReceivedTimestamp":"2026-11-22T11:59:59.000000Z","stageTimestamp":"2026-11-22T12:00:00.000000Z"}"#);
+                batch.push(None, &record);
+            }
+            self.journal.append(batch).unwrap().wait().unwrap();
+        }
+
+        /// Every record's number that can be seen, in order.
+        fn seen(&self) -> Vec<u64> {
+            let scan = Scan::new(Filter::everything());
+            let page = self
+                .store
+                .snapshot()
+                .page(&scan, Order::OldestFirst, 10_000, None)
+                .unwrap();
+            let mut seen: Vec<u64> = page.events.iter().map(|event| event.position.seq).collect();
+            seen.sort_unstable();
+            seen
+        }
+    }
+
+    fn up_to(last: u64) -> Vec<u64> {
+        (1..=last).collect()
+    }
+
+    /// Small chunks are put together wherever that is possible, so a seal that begins, fails or ends between any two of
+    /// them meets every case.
+    #[test]
+    fn what_is_read_while_a_seal_goes_on_fails_or_ends_is_there_once() {
+        let bed = Bed::new(1 << 20);
+        let mut last = 0;
+        let mut read = || {
+            bed.append(3);
+            assert_eq!(bed.store.catch_up(&bed.journal).unwrap(), CaughtUp::End);
+            last += 3;
+            assert_eq!(bed.seen(), up_to(last));
+        };
+        read();
+        let state = bed.store.begin_seal();
+        let to = state.tail.last().unwrap().next;
+        read();
+        read();
+        assert_eq!(
+            bed.store.state().tail.len(),
+            2,
+            "what is sealed stays by itself, what comes is together"
+        );
+        drop(Begun(&bed.store));
+        // It failed: all may be put together again.
+        read();
+        assert_eq!(bed.store.state().tail.len(), 1);
+
+        let to_of = |state: &State| state.tail.last().unwrap().next;
+        let state = bed.store.begin_seal();
+        assert!(to_of(&state) > to);
+        read();
+        drop(Begun(&bed.store));
+        let sealed = bed.store.seal(&bed.cursor, NOW).unwrap();
+        assert_eq!(sealed.to, 16);
+        assert!(!bed.store.is_sealing());
+        assert_eq!(bed.seen(), up_to(15));
+    }
+
+    #[test]
+    fn chunks_that_began_to_be_sealed_after_they_were_looked_at_stay_as_they_are() {
+        let bed = Bed::new(1 << 20);
+        bed.append(3);
+        bed.store.catch_up(&bed.journal).unwrap();
+        let first = Arc::clone(&bed.store.state().tail[0]);
+        bed.append(3);
+        bed.store.catch_up(&bed.journal).unwrap();
+        let both = Arc::clone(&bed.store.state().tail[0]);
+        assert_eq!((first.batch.num_rows(), both.batch.num_rows()), (3, 6));
+        let alone =
+            Arc::new(Chunk::new(both.batch.slice(3, 3), 7, BTreeMap::new(), BTreeMap::new()).unwrap());
+        for (sealing_to, tail, expected) in [
+            // Nothing happened meanwhile.
+            (0, vec![Arc::clone(&first)], vec![6]),
+            // It is being sealed.
+            (4, vec![Arc::clone(&first)], vec![3, 3]),
+            // It was sealed.
+            (0, vec![], vec![3]),
+            // Another one stands in its place.
+            (0, vec![Arc::clone(&both)], vec![6, 3]),
+        ] {
+            let mut state = bed.store.state();
+            state.tail = tail;
+            state.sealing_to = sealing_to;
+            state.append(Arc::clone(&alone), Arc::clone(&both), &[&first]);
+            let rows: Vec<usize> = state.tail.iter().map(|chunk| chunk.batch.num_rows()).collect();
+            assert_eq!(rows, expected);
+        }
+    }
+
+    #[test]
+    fn the_tail_has_half_as_much_again_at_most_while_it_is_sealed() {
+        let bed = Bed::new(1 << 20);
+        bed.append(100);
+        bed.store.catch_up(&bed.journal).unwrap();
+        let mut state = bed.store.state();
+        let held = state.tail_bytes();
+        assert!(state.is_full(held) && !state.is_full(held + 1));
+        state.sealing_to = 101;
+        assert!(!state.is_full(held) && state.is_full(held / 3 * 2));
+    }
 }

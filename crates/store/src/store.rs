@@ -30,7 +30,8 @@ pub struct Options {
     /// Threads that build, write and scan.
     pub threads: NonZeroUsize,
     /// Bytes of events that are held unsealed; [`Store::catch_up`] reads no further. About twice as much
-    /// memory is taken, and once more while they are sealed.
+    /// memory is taken. While they are sealed it is once more, and half as many bytes of what comes meanwhile are held
+    /// besides.
     pub tail_bytes: usize,
     /// Bytes that a compacted file should have.
     pub part_bytes: u64,
@@ -62,9 +63,11 @@ pub struct Store {
     pub(crate) options: Options,
     access: Access,
     state: RwLock<State>,
-    /// Held by whoever reads the journal or seals. A reader that goes on where it was need not look for its
-    /// place in a segment again.
-    tail_work: Mutex<Option<Reader>>,
+    /// Held by whoever seals; taken before `reading` where both are needed.
+    sealing: Mutex<()>,
+    /// Held by whoever reads the journal. A reader that goes on where it was need not look for its place in a segment
+    /// again.
+    reading: Mutex<Option<Reader>>,
     /// Held by whoever replaces files.
     upkeep: Mutex<()>,
     /// Held while a version is committed.
@@ -100,6 +103,8 @@ enum Standing {
 pub(crate) struct State {
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) tail: Vec<Arc<Chunk>>,
+    /// Chunks of records before this one are being sealed: they stay as they are until they are sealed or that failed.
+    pub(crate) sealing_to: u64,
 }
 
 impl State {
@@ -111,6 +116,13 @@ impl State {
 
     pub(crate) fn tail_bytes(&self) -> usize {
         self.tail.iter().map(|chunk| chunk.event_bytes).sum()
+    }
+
+    /// Whether no more is to be read into the tail. While a part of it is sealed, it may have half as much again, however
+    /// often that has failed before.
+    pub(crate) fn is_full(&self, tail_bytes: usize) -> bool {
+        let beside = if self.sealing_to == 0 { 0 } else { tail_bytes / 2 };
+        self.tail_bytes() >= tail_bytes.saturating_add(beside)
     }
 }
 
@@ -225,8 +237,10 @@ impl Store {
             state: RwLock::new(State {
                 manifest,
                 tail: Vec::new(),
+                sealing_to: 0,
             }),
-            tail_work: Mutex::new(None),
+            sealing: Mutex::new(()),
+            reading: Mutex::new(None),
             upkeep: Mutex::new(()),
             committing: Mutex::new(versions),
             footers: Arc::default(),
@@ -294,6 +308,12 @@ impl Store {
         self.versions().standing == Standing::InDoubt
     }
 
+    /// Whether events are being sealed now.
+    #[must_use]
+    pub fn is_sealing(&self) -> bool {
+        self.state().sealing_to > 0
+    }
+
     fn versions(&self) -> MutexGuard<'_, Versions> {
         self.committing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -321,13 +341,18 @@ impl Store {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// For reading the journal and sealing, one at a time; fails where this process may not write.
-    pub(crate) fn tail_work(&self) -> Result<MutexGuard<'_, Option<Reader>>, StoreError> {
-        self.writing(&self.tail_work)
+    /// For reading the journal, one at a time; fails where this process may not write.
+    pub(crate) fn reading(&self) -> Result<MutexGuard<'_, Option<Reader>>, StoreError> {
+        self.writing(&self.reading)
+    }
+
+    /// For sealing, one at a time; reading goes on meanwhile.
+    pub(crate) fn sealing(&self) -> Result<MutexGuard<'_, ()>, StoreError> {
+        self.writing(&self.sealing)
     }
 
     /// For replacing files, one at a time; sealing goes on meanwhile.
@@ -407,8 +432,13 @@ impl Store {
     }
 
     /// Learns what became of a commit whose answer did not come, and whether the bucket answers at all, before work is
-    /// done for it. `_work` keeps others from the tail.
-    pub(crate) fn settle(&self, _work: &MutexGuard<'_, Option<Reader>>) -> Result<(), StoreError> {
+    /// done for it. Nobody may seal meanwhile.
+    pub(crate) fn settle(&self, _sealing: &MutexGuard<'_, ()>) -> Result<(), StoreError> {
+        if !self.is_in_doubt() && !self.place.is_ailing() {
+            return Ok(());
+        }
+        // The tail may be cleared.
+        let _reading = self.reading()?;
         let mut versions = self.writing(&self.committing)?;
         if versions.standing == Standing::Sure && !self.place.is_ailing() {
             return Ok(());
@@ -441,8 +471,8 @@ impl Store {
     /// leave undone.
     pub(crate) fn settle_for_upkeep(&self, now: i64) -> Result<(), StoreError> {
         if self.is_in_doubt() || self.place.is_ailing() {
-            let work = self.tail_work()?;
-            self.settle(&work)?;
+            let sealing = self.sealing()?;
+            self.settle(&sealing)?;
         }
         if !self.versions().is_tidy {
             self.begin(now)?;

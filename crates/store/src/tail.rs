@@ -11,6 +11,7 @@ use kaudit_journal::{GapReason, Item, Journal, Reader, Seq};
 
 use crate::columns::Builder;
 use crate::schema;
+use crate::store::State;
 use crate::{Store, StoreError};
 
 /// Bytes of events that are built at once.
@@ -66,8 +67,8 @@ impl Store {
     ///
     /// [`StoreError::Journal`] when a segment cannot be read; what was read before stays.
     pub fn catch_up(&self, journal: &Journal) -> Result<CaughtUp, StoreError> {
-        let mut kept = self.tail_work()?;
-        if self.state().tail_bytes() >= self.options.tail_bytes {
+        let mut kept = self.reading()?;
+        if self.state().is_full(self.options.tail_bytes) {
             return Ok(CaughtUp::Full);
         }
         let read_to = Seq::new(self.state().read_to());
@@ -78,7 +79,7 @@ impl Store {
             .unwrap_or_else(|| journal.reader(read_to));
         let mut round = read_round(&mut reader)?;
         loop {
-            let is_full = self.state().tail_bytes() >= self.options.tail_bytes;
+            let is_full = self.state().is_full(self.options.tail_bytes);
             if round.next == 0 {
                 *kept = Some(reader);
                 return Ok(if is_full { CaughtUp::Full } else { CaughtUp::End });
@@ -118,20 +119,43 @@ impl Store {
             std::mem::take(&mut round.rejected),
             std::mem::take(&mut round.lost),
         )?;
-        // Small chunks are put together, so that there are few of them.
-        let mut chunk = Arc::new(chunk);
-        let mut tail = self.state().tail;
-        while let Some(last) = tail.last()
+        // Small chunks are put together, so that there are few of them; but for those that are being sealed.
+        let chunk = Arc::new(chunk);
+        let State { tail, sealing_to, .. } = self.state();
+        let mut all = Arc::clone(&chunk);
+        let mut before: Vec<&Arc<Chunk>> = tail.iter().filter(|chunk| chunk.next > sealing_to).collect();
+        let mut replaced = Vec::new();
+        while let Some(last) = before.pop()
             && last.batch.num_rows() < CHUNK_ROWS
-            && last.event_bytes + chunk.event_bytes < CHUNK_BYTES
-            && last.batch.num_rows() <= 2 * chunk.batch.num_rows()
+            && last.event_bytes + all.event_bytes < CHUNK_BYTES
+            && last.batch.num_rows() <= 2 * all.batch.num_rows()
         {
-            chunk = Arc::new(last.followed_by(&chunk)?);
-            tail.pop();
+            all = Arc::new(last.followed_by(&all)?);
+            replaced.insert(0, last);
         }
-        tail.push(chunk);
-        self.change(|state| state.tail = tail);
+        self.change(|state| state.append(chunk, all, &replaced));
         Ok(())
+    }
+}
+
+impl State {
+    /// Adds `chunk`, or `all` of it and the chunks before it in their place. They may have begun to be sealed since they
+    /// were looked at, or be sealed.
+    pub(crate) fn append(&mut self, chunk: Arc<Chunk>, all: Arc<Chunk>, replaced: &[&Arc<Chunk>]) {
+        let kept = self.tail.len().checked_sub(replaced.len());
+        let is_as_it_was = |at: usize| {
+            let last = self.tail.get(at..).unwrap_or_default();
+            last.iter()
+                .zip(replaced)
+                .all(|(last, replaced)| Arc::ptr_eq(last, replaced) && last.next > self.sealing_to)
+        };
+        match kept.filter(|at| is_as_it_was(*at)) {
+            Some(at) => {
+                self.tail.truncate(at);
+                self.tail.push(all);
+            }
+            None => self.tail.push(chunk),
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! Counts: `/api/v1/count`, `/api/v1/facets`, `/api/v1/histogram`, `/api/v1/compare`.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use axum::extract::{RawQuery, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use kaudit_query::Column;
-use kaudit_query::accumulate::{Bucket, Compare, Facets, Histogram, Key, Limits, Top};
+use kaudit_query::accumulate::{Bucket, Compare, Facets, Histogram, HistogramCounts, Key, Limits, Top};
 use kaudit_store::{Hit, Scan, ScanStats, Snapshot, StoreError};
 use serde_json::{Value, json};
 
@@ -23,6 +24,9 @@ const MAX_VALUES: usize = 10_000;
 
 const BUCKETS: usize = 60;
 const MAX_BUCKETS: usize = 1000;
+
+/// Widths of buckets that may be asked for.
+const INTERVALS: RangeInclusive<i64> = 1000..=1000 * 86_400_000_000;
 
 /// Values of `by` that have a curve of their own.
 const CURVES: usize = 8;
@@ -122,8 +126,8 @@ fn tops(snapshot: &Snapshot, scan: &Scan, columns: &[Column]) -> Result<(Vec<Top
 }
 
 async fn histogram(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
-    let parameters = Parameters::parse(query.as_deref(), &["buckets", "by"], true)?;
-    let most = parameters.size("buckets", BUCKETS, MAX_BUCKETS)?.max(2);
+    let parameters = Parameters::parse(query.as_deref(), &["buckets", "interval", "by"], true)?;
+    let division = Division::of(&parameters)?;
     let by = parameters.fields("by")?;
     if by.len() > 1 {
         return Err(Problem::bad("by: one field at a time"));
@@ -133,10 +137,11 @@ async fn histogram(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Res
     let begun = Instant::now();
     let of = scan.clone();
     let asked = by.clone();
-    let ask = move |snapshot: &Snapshot| curves(snapshot, &of, most, asked.as_ref());
+    let ask = move |snapshot: &Snapshot| curves(snapshot, &of, division, asked.as_ref());
     let ((curves, stats), freshness) = scans.ask(scan.cancel, ask).await?;
     let counts = curves.all.finish();
     let width = counts.width_micros;
+    division.check(&counts)?;
     let named: Vec<(Value, BTreeMap<i64, u64>)> = curves
         .by
         .iter()
@@ -181,6 +186,60 @@ async fn histogram(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Res
     ))
 }
 
+/// How time is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Division {
+    /// So many buckets at most, of a width that suits.
+    Most(usize),
+    /// Buckets of so many microseconds.
+    Width(i64),
+}
+
+impl Division {
+    fn of(parameters: &Parameters) -> Result<Self, Problem> {
+        let Some(text) = parameters.one("interval")? else {
+            let most = parameters.size("buckets", BUCKETS, MAX_BUCKETS)?;
+            return Ok(Self::Most(most.max(2)));
+        };
+        if parameters.one("buckets")?.is_some() {
+            return Err(Problem::bad("buckets and interval: give one of them"));
+        }
+        match kaudit_query::duration(text).filter(|micros| INTERVALS.contains(micros)) {
+            Some(micros) => Ok(Self::Width(micros)),
+            None => Err(Problem::bad(format!(
+                "interval: `{text}` is no duration from 1ms to 1000d; write it as 30s, 5m or 1h30m"
+            ))),
+        }
+    }
+
+    fn histogram(self) -> Histogram {
+        match self {
+            Self::Most(most) => Histogram::new(most),
+            Self::Width(micros) => Histogram::of_width(micros, MAX_BUCKETS),
+        }
+    }
+
+    /// For events that lie from `first` to `last`.
+    fn for_span(self, first: i64, last: i64) -> Histogram {
+        match self {
+            Self::Most(most) => Histogram::for_span(most, first, last),
+            Self::Width(_) => self.histogram(),
+        }
+    }
+
+    /// Whether the buckets are as they were asked for.
+    fn check(self, counts: &HistogramCounts) -> Result<(), Problem> {
+        match self {
+            Self::Width(micros) if counts.width_micros != micros => Err(Problem::bad(format!(
+                "interval: these events lie too far apart for {MAX_BUCKETS} buckets of this width; narrow them with since \
+                 and until, or ask for wider ones, at least {} s",
+                counts.width_micros / 1_000_000
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
 struct Curves {
     all: Histogram,
     /// The most frequent values, each with its own.
@@ -190,17 +249,17 @@ struct Curves {
 fn curves(
     snapshot: &Snapshot,
     scan: &Scan,
-    most: usize,
+    division: Division,
     by: Option<&Column>,
 ) -> Result<(Curves, Vec<ScanStats>), StoreError> {
     let begun = Instant::now();
     let (folds, stats) = snapshot.fold(
         scan,
         &[],
-        || Histogram::new(most),
+        || division.histogram(),
         |all, hit| all.add(Some(hit.ts())),
     )?;
-    let mut all = Histogram::new(most);
+    let mut all = division.histogram();
     for fold in &folds {
         all.merge(fold);
     }
@@ -215,7 +274,7 @@ fn curves(
     let new = || -> Vec<(Key, Histogram)> {
         let entries = top.finish(CURVES).entries.into_iter();
         entries
-            .map(|entry| (entry.key, Histogram::for_span(most, first, last)))
+            .map(|entry| (entry.key, division.for_span(first, last)))
             .collect()
     };
     let add = |curves: &mut Vec<(Key, Histogram)>, hit: &Hit<'_>| {

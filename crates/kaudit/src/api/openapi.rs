@@ -114,7 +114,7 @@ const OPERATIONS: &[Operation] = &[
     question(
         "/api/v1/histogram",
         "How many events there are over time",
-        &["buckets", "by"],
+        &["buckets", "interval", "by"],
         &[(JSON, "Histogram")],
     ),
     question(

@@ -182,3 +182,84 @@ async fn run<T: Send + 'static>(
         Err(panic) => Err(Problem::internal(&panic)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse as _;
+    use http::{StatusCode, header};
+    use kaudit_query::Filter;
+    use kaudit_store::{Options, Scan, Store};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn scans(folder: &tempfile::TempDir) -> Scans {
+        let store = Store::open(&folder.path().join("store"), Options::default()).unwrap();
+        Scans::new(Storing::idle(store), TaskTracker::new())
+    }
+
+    async fn count(scans: &Scans) -> Result<u64, Problem> {
+        let scan = Scan::new(Filter::everything());
+        let ask = move |snapshot: &Snapshot| snapshot.count(&scan);
+        Ok(scans.ask(Cancel::default(), ask).await?.0.0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_all_busy_for_two_seconds_is_told_to_come_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let scans = scans(&folder);
+        let mut places = Vec::new();
+        for _ in 0..4 {
+            places.push(scans.place().await.unwrap());
+        }
+        let begun = Instant::now();
+        let problem = count(&scans).await.unwrap_err();
+        // The runtime's clock goes by milliseconds.
+        let waited = begun.elapsed();
+        assert!((2000..2010).contains(&waited.as_millis()), "{waited:?}");
+        let response = problem.into_response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
+
+        // One who waits has the place of the first who goes.
+        let place = places.pop();
+        let going = async {
+            tokio::time::sleep(Duration::from_millis(1900)).await;
+            drop(place);
+        };
+        let (counted, ()) = tokio::join!(count(&scans), going);
+        assert_eq!(counted.unwrap(), 0);
+        drop(places);
+        assert_eq!(count(&scans).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_place_is_kept_until_the_scan_has_ended_not_until_its_client_has_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let scans = scans(&folder);
+        let cancel = Cancel::default();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let (end, ended) = std::sync::mpsc::sync_channel::<()>(1);
+        let asked = scans.ask(cancel.clone(), move |_| {
+            begin.send(()).unwrap();
+            // An error is that of a test that failed.
+            ended.recv().ok();
+            Ok(())
+        });
+        let mut asked = Box::pin(asked);
+        tokio::select! {
+            _ = &mut asked => panic!("it waits to be ended"),
+            begun = begun => begun.unwrap(),
+        }
+        drop(asked);
+        assert!(cancel.is_cancelled());
+        assert_eq!(scans.room.available_permits(), AT_ONCE - 1);
+        end.send(()).unwrap();
+        let all = u32::try_from(AT_ONCE).unwrap();
+        drop(scans.room.acquire_many(all).await.unwrap());
+    }
+}

@@ -141,3 +141,49 @@ impl Following {
         Ok((is_one || page.next.is_none() || page.events.len() >= limit).then_some(page.events))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kaudit_query::Filter;
+    use kaudit_store::{Options, Store};
+    use tokio::time::Instant;
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::storing::Storing;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nothing_happens_is_pinged_every_fifteen_seconds() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store"), Options::default()).unwrap();
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let scans = Scans::new(Storing::idle(store), tasks.clone()).until(stop.clone());
+        let following = Following {
+            mask: scans.digests.clone(),
+            scans,
+            scan: Scan::new(Filter::everything()),
+            next: 8,
+        };
+        let (sender, mut pieces) = mpsc::channel(1);
+        let begun = Instant::now();
+        tasks.spawn(following.run(sender));
+        // What to resume after comes at once, although nothing happened.
+        assert_eq!(pieces.recv().await.unwrap(), "id: 7\n: events from here on\n\n");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        for round in 1..=3 {
+            assert_eq!(pieces.recv().await.unwrap(), "id: 7\n: ping\n\n");
+            let waited = begun.elapsed().as_millis();
+            // The runtime's clock goes by milliseconds.
+            assert!(
+                (15_000 * round..15_000 * round + 10).contains(&waited),
+                "{waited} ms"
+            );
+        }
+        stop.cancel();
+        assert_eq!(pieces.recv().await, None, "the end of the process ends it");
+        tasks.close();
+        tasks.wait().await;
+    }
+}

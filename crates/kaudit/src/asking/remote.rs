@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use kaudit_dial::{Cluster, Trust, Upstream, UpstreamBody};
+use kaudit_dial::{Cluster, Upstream, UpstreamBody};
 use kaudit_query::{Bodies, Leaf};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -80,17 +80,18 @@ impl Parameters {
 }
 
 impl Remote {
-    /// The API at `address`, with its token as a header.
-    pub(crate) fn new(address: &str, authorization: Option<HeaderValue>) -> Result<Self, Failure> {
+    /// The API of `cluster`, with its token as a header; `address` is what a person calls it.
+    pub(crate) fn new(
+        cluster: &Cluster,
+        authorization: Option<HeaderValue>,
+        address: &str,
+    ) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("cannot start")
             .map_err(Failure::unreachable)?;
-        let server = address
-            .parse()
-            .map_err(|why| Failure::usage(anyhow!("--server `{address}`: {why}")))?;
-        let upstream = Upstream::new(&Cluster::new(server, Trust::Public), false).map_err(Failure::usage)?;
+        let upstream = Upstream::new(cluster, false).map_err(Failure::usage)?;
         Ok(Self {
             runtime,
             upstream,
@@ -107,6 +108,26 @@ impl Remote {
             let body = body.map_err(|error| self.lost(anyhow!(error)))?.to_bytes();
             serde_json::from_slice(&body).map_err(|error| self.lost(anyhow!(error)))
         })
+    }
+
+    /// A document, if it comes within `limit`. What is still being done for it then, as the search for a name, is not
+    /// awaited.
+    pub(crate) fn document_within(
+        self,
+        limit: Duration,
+        path: &str,
+        parameters: &Parameters,
+    ) -> Option<Value> {
+        let asked = self.runtime.block_on(async {
+            tokio::time::timeout(limit, async {
+                let body = self.get(path, parameters, "application/json").await.ok()?;
+                let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.ok()?;
+                serde_json::from_slice(&body.to_bytes()).ok()
+            })
+            .await
+        });
+        self.runtime.shutdown_background();
+        asked.ok().flatten()
     }
 
     /// All events that satisfy a question, in the order that it asks for, as long as the fold wants them.
@@ -248,7 +269,7 @@ impl Remote {
     fn unanswered(&self, error: impl Into<anyhow::Error>) -> Failure {
         Failure::unreachable(error.into().context(format!(
             "no kaudit answers at {}\n  help: start one (`kaudit dev`, `kaudit run --role collect,store`), name it with \
-             --server, or ask files with --from audit.log",
+             --server or --context, or ask files with --from audit.log",
             self.address
         )))
     }

@@ -8,7 +8,7 @@ pub(crate) fn instant(text: &str) -> String {
     if is_duration(text) {
         format!("now-{text}")
     } else {
-        text.to_owned()
+        word(text)
     }
 }
 

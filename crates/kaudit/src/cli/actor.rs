@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::ask::{self, From, Times};
 use super::show::{self, cell, short_user};
+use super::zone::Zone;
 use super::{Output, print, say};
 use crate::asking::{self, Fold, Found, Question, times};
 use crate::exit::{Exit, Failure};
@@ -172,8 +173,9 @@ struct Session {
 }
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
+    let zone = flags.times.zone()?;
     let text = Gathering::filter(&flags.user);
-    let filter: Filter = flags.times.narrow(ask::parse_now(&text)?, ask::now())?;
+    let filter: Filter = flags.times.narrow(ask::parse(&text, &zone)?, ask::now())?;
     let (folds, scanned) = asking::scan(flags.from.place()?, &Question::new(filter), || {
         Gathering::new(&flags.user)
     })?;
@@ -188,7 +190,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     sort(&mut requests);
     let sessions = sessions(&requests, i64::from(flags.gap) * 60_000_000);
     match flags.output {
-        Output::Text => print(text_of(&flags.user, &groups, &requests, &sessions).as_bytes())?,
+        Output::Text => print(text_of(flags, &groups, &requests, &sessions, &zone).as_bytes())?,
         Output::Json => print(format!("{:#}\n", document(&flags.user, &groups, &sessions)).as_bytes())?,
     };
     ask::tell_strays(&scanned);
@@ -262,7 +264,14 @@ fn listed(texts: &BTreeSet<String>) -> String {
 /// Acts that are shown of a session.
 const SHOWN: usize = 6;
 
-fn text_of(user: &str, groups: &BTreeSet<String>, requests: &[Request], sessions: &[Session]) -> String {
+fn text_of(
+    flags: &Flags,
+    groups: &BTreeSet<String>,
+    requests: &[Request],
+    sessions: &[Session],
+    zone: &Zone,
+) -> String {
+    let user = &flags.user;
     let (Some(first), Some(last)) = (requests.first(), requests.last()) else {
         return String::new();
     };
@@ -275,20 +284,15 @@ fn text_of(user: &str, groups: &BTreeSet<String>, requests: &[Request], sessions
     out.push_str(&format!(
         "{} requests from {} to {}, in {} sessions\n",
         requests.len(),
-        show::to_second(first.micros),
-        show::to_second(last.micros),
+        zone.to_second(first.micros),
+        zone.to_second(last.micros),
         sessions.len()
     ));
     for session in sessions {
-        let end = show::to_second(session.last);
-        let end = if end.get(..10) == show::to_second(session.first).get(..10) {
-            end.get(11..).unwrap_or_default()
-        } else {
-            &end
-        };
+        let end = zone.end_after(session.first, session.last);
         out.push_str(&format!(
             "\n{} - {end}  {} with {}: {} requests, {} writes, {} refused\n",
-            show::to_second(session.first),
+            zone.to_second(session.first),
             listed(&session.addresses),
             listed(&session.clients),
             session.requests,

@@ -11,6 +11,7 @@ use kaudit_query::{Column, Diagnostic, Filter, Leaf};
 
 use super::say;
 use super::server::Server;
+use super::zone::{Zone, Zoned};
 use crate::asking::times::{self, instant, is_duration, word};
 use crate::asking::{self, Place, Scanned};
 use crate::exit::{Exit, Failure};
@@ -106,6 +107,8 @@ pub(super) struct Times {
     /// So long before --until, or before now
     #[arg(long, value_name = "DURATION", help_heading = "Times", conflicts_with_all = ["since", "at"])]
     last: Option<String>,
+    #[command(flatten)]
+    zone: Zoned,
 }
 
 impl Selection {
@@ -116,7 +119,7 @@ impl Selection {
             return Ok(filter);
         }
         say(format_args!("note: of the last 24 hours; give --since for more"));
-        Ok(filter.and(parse("stageTimestamp >= now-24h", now())?))
+        Ok(filter.and(of_last_day()?))
     }
 
     /// What is compared with: of the times that were given, unless `filter` says when; of a server otherwise of the
@@ -129,7 +132,7 @@ impl Selection {
         if has_time(&narrowed) || !from.is_server() {
             return Ok(narrowed);
         }
-        Ok(narrowed.and(parse("stageTimestamp >= now-24h", now())?))
+        Ok(narrowed.and(of_last_day()?))
     }
 
     /// Whether requests to the server's own API are meant, too.
@@ -144,8 +147,14 @@ impl Selection {
             until,
             at,
             last,
+            zone: _,
         } = &self.times;
         since.is_some() || until.is_some() || at.is_some() || last.is_some()
+    }
+
+    /// In which times are shown, and in which those without an offset are.
+    pub(super) fn zone(&self) -> Result<Zone, Failure> {
+        self.times.zone()
     }
 
     /// The filter of all that was given.
@@ -155,8 +164,9 @@ impl Selection {
 
     /// The filter of all that was given but times.
     pub(super) fn filter_without_times(&self) -> Result<Filter, Failure> {
+        let zone = self.zone()?;
         let now = now();
-        let mut filter = parse(self.filter.as_deref().unwrap_or_default(), now)?;
+        let mut filter = parse(self.filter.as_deref().unwrap_or_default(), &zone)?;
         let texts = [
             ("--user", "user.username", &self.user),
             ("--resource", "objectRef.resource", &self.resource),
@@ -169,12 +179,12 @@ impl Selection {
             if self.include_lists && matches!(flag, "--name" | "--namespace") {
                 text += &format!(" or ({LISTS} and not {field}: *)");
             }
-            filter = filter.and(of_flag(flag, value, &text, now)?);
+            filter = filter.and(of_flag(flag, value, &text, now, &zone)?);
         }
         if !self.verb.is_empty() {
             let words: Vec<String> = self.verb.iter().map(|verb| word(verb)).collect();
             let text = format!("verb: ({})", words.join(" or "));
-            filter = filter.and(of_flag("--verb", &self.verb.join(","), &text, now)?);
+            filter = filter.and(of_flag("--verb", &self.verb.join(","), &text, now, &zone)?);
         }
         if !self.code.is_empty() {
             let codes: Vec<String> = self
@@ -183,10 +193,10 @@ impl Selection {
                 .map(|code| format!("responseStatus.code:{code}"))
                 .collect();
             let text = codes.join(" or ");
-            filter = filter.and(of_flag("--code", &self.code.join(","), &text, now)?);
+            filter = filter.and(of_flag("--code", &self.code.join(","), &text, now, &zone)?);
         }
         if self.humans {
-            filter = filter.and(parse("actorKind: human", now)?);
+            filter = filter.and(parse("actorKind: human", &zone)?);
         }
         if self.bodies {
             filter = filter.searching_bodies();
@@ -196,19 +206,25 @@ impl Selection {
 }
 
 impl Times {
+    /// In which times are shown, and in which those without an offset are.
+    pub(super) fn zone(&self) -> Result<Zone, Failure> {
+        self.zone.zone()
+    }
+
     pub(super) fn narrow(&self, mut filter: Filter, now: MicroTime) -> Result<Filter, Failure> {
+        let zone = &self.zone()?;
         if let Some(since) = &self.since {
             let text = format!("stageTimestamp >= {}", instant(since));
-            filter = filter.and(of_flag("--since", since, &text, now)?);
+            filter = filter.and(of_flag("--since", since, &text, now, zone)?);
         }
         if let Some(until) = &self.until {
             let text = format!("stageTimestamp < {}", instant(until));
-            filter = filter.and(of_flag("--until", until, &text, now)?);
+            filter = filter.and(of_flag("--until", until, &text, now, zone)?);
         }
         if let Some(at) = &self.at {
-            let at_micros = micros_of("--at", at, now)?;
+            let at_micros = micros_of("--at", at, now, zone)?;
             let (least, most) = (at_micros - AROUND_MICROS, at_micros + AROUND_MICROS);
-            filter = filter.and(between(least, most, now)?);
+            filter = filter.and(between(least, most)?);
         }
         if let Some(last) = &self.last {
             if !is_duration(last) {
@@ -217,12 +233,12 @@ impl Times {
                 )));
             }
             let end = match &self.until {
-                Some(until) => micros_of("--until", until, now)?,
+                Some(until) => micros_of("--until", until, now, zone)?,
                 None => kaudit_query::micros(now),
             };
             let end_time = time_of(end);
             let text = format!("stageTimestamp >= now-{last} and stageTimestamp <= now");
-            filter = filter.and(of_flag("--last", last, &text, end_time)?);
+            filter = filter.and(of_flag("--last", last, &text, end_time, zone)?);
         }
         Ok(filter)
     }
@@ -248,16 +264,21 @@ const LISTS: &str = "verb: (list or watch or deletecollection)";
 /// What `--at` means.
 const AROUND_MICROS: i64 = 300_000_000;
 
-fn between(least: i64, most: i64, now: MicroTime) -> Result<Filter, Failure> {
+fn of_last_day() -> Result<Filter, Failure> {
+    parse("stageTimestamp >= now-24h", &Zone::UTC)
+}
+
+fn between(least: i64, most: i64) -> Result<Filter, Failure> {
     let (least, most) = (kaudit_query::instant(least), kaudit_query::instant(most));
-    parse(&format!("stageTimestamp: [{least} TO {most}]"), now)
+    parse(&format!("stageTimestamp: [{least} TO {most}]"), &Zone::UTC)
 }
 
 /// The instant that a flag means.
-fn micros_of(flag: &str, text: &str, now: MicroTime) -> Result<i64, Failure> {
+fn micros_of(flag: &str, text: &str, now: MicroTime, zone: &Zone) -> Result<i64, Failure> {
     use kaudit_query::{Literal, Op};
 
-    let filter = of_flag(flag, text, &format!("stageTimestamp >= {}", instant(text)), now)?;
+    let meant = format!("stageTimestamp >= {}", instant(text));
+    let filter = of_flag(flag, text, &meant, now, zone)?;
     let mut found = None;
     filter.expr().visit(&mut |leaf| {
         if let Leaf::Test(test) = leaf
@@ -278,8 +299,9 @@ fn time_of(micros: i64) -> MicroTime {
 }
 
 /// Not before a time that a flag gives.
-pub(super) fn since(flag: &str, time: &str) -> Result<Filter, Failure> {
-    of_flag(flag, time, &format!("stageTimestamp >= {}", instant(time)), now())
+pub(super) fn since(flag: &str, time: &str, zone: &Zone) -> Result<Filter, Failure> {
+    let meant = format!("stageTimestamp >= {}", instant(time));
+    of_flag(flag, time, &meant, now(), zone)
 }
 
 /// What `now` means in a filter.
@@ -288,12 +310,8 @@ pub(super) fn now() -> MicroTime {
 }
 
 /// The filter that a person typed.
-pub(super) fn parse(text: &str, now: MicroTime) -> Result<Filter, Failure> {
-    Filter::parse(text, now).map_err(|wrong| refused(text, &wrong))
-}
-
-pub(super) fn parse_now(text: &str) -> Result<Filter, Failure> {
-    parse(text, now())
+pub(super) fn parse(text: &str, zone: &Zone) -> Result<Filter, Failure> {
+    Filter::parse_in(text, now(), zone.rules()).map_err(|wrong| refused(text, &wrong))
 }
 
 fn refused(text: &str, wrong: &[Diagnostic]) -> Failure {
@@ -301,8 +319,8 @@ fn refused(text: &str, wrong: &[Diagnostic]) -> Failure {
 }
 
 /// The filter that a flag stands for; what is wrong with its value is said of the flag.
-fn of_flag(flag: &str, value: &str, text: &str, now: MicroTime) -> Result<Filter, Failure> {
-    Filter::parse(text, now).map_err(|wrong| {
+fn of_flag(flag: &str, value: &str, text: &str, now: MicroTime, zone: &Zone) -> Result<Filter, Failure> {
+    Filter::parse_in(text, now, zone.rules()).map_err(|wrong| {
         let first = wrong.first();
         let message = first.map_or_else(String::new, |first| first.message.clone());
         let help = first.and_then(|first| first.help.as_deref());

@@ -7,6 +7,7 @@ use kaudit_query::micros;
 use serde_json::json;
 
 use super::object::{self, Object};
+use super::zone::Zone;
 use super::{Output, print, say};
 use crate::exit::{Exit, Failure};
 
@@ -32,6 +33,7 @@ pub(super) struct Flags {
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     let field = flags.field.as_deref().map(Path::parse).transpose();
     let field = field.map_err(|error| Failure::usage(anyhow::Error::new(error).context("--field")))?;
+    let zone = flags.object.zone()?;
     let (history, exit) = flags.object.history()?;
     let no = |error| Failure {
         exit: Exit::No,
@@ -56,7 +58,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
         )));
     }
     match flags.output {
-        Output::Text => print(text(&history, &lines).as_bytes())?,
+        Output::Text => print(text(&history, &lines, &zone).as_bytes())?,
         Output::Json => print(format!("{:#}\n", lines_document(&history, &lines)).as_bytes())?,
     };
     if history.versions().len() > index + 1 {
@@ -84,29 +86,32 @@ fn lines_document(history: &History, lines: &[BlameLine]) -> serde_json::Value {
 }
 
 /// Who, when, and how well that is known.
-fn author(history: &History, author: Author) -> [String; 3] {
+fn author(history: &History, author: Author, zone: &Zone) -> [String; 3] {
     let of = |at: usize| history.get(at);
     match author {
         Author::NotRecorded => ["(not recorded)".to_owned(), String::new(), String::new()],
         Author::Version(at) => of(at).map_or_else(Default::default, |version| {
             [
                 object::who(&version.origin),
-                object::time(&version.origin),
+                object::time(&version.origin, zone),
                 object::exactness(version.exactness).to_owned(),
             ]
         }),
         Author::Within { until, .. } => of(until).map_or_else(Default::default, |version| {
             [
                 "(unclear)".to_owned(),
-                object::time(&version.origin),
+                object::time(&version.origin, zone),
                 "or before".to_owned(),
             ]
         }),
     }
 }
 
-fn text(history: &History, lines: &[BlameLine]) -> String {
-    let authors: Vec<[String; 3]> = lines.iter().map(|line| author(history, line.author)).collect();
+fn text(history: &History, lines: &[BlameLine], zone: &Zone) -> String {
+    let authors: Vec<[String; 3]> = lines
+        .iter()
+        .map(|line| author(history, line.author, zone))
+        .collect();
     let width = |column: usize| {
         let cells = authors.iter().filter_map(|author| author.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or_default()

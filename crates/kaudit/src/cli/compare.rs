@@ -57,11 +57,12 @@ impl Fold for Comparing<'_> {
 }
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
+    let zone = flags.selection.zone()?;
     let selection = flags.selection.filter_of(&flags.from)?;
     // Of the same time, unless it says another.
     let baseline = flags
         .selection
-        .within(ask::parse_now(&flags.with)?, &flags.from)?;
+        .within(ask::parse(&flags.with, &zone)?, &flags.from)?;
     let names: Vec<&str> = if flags.fields.is_empty() {
         asking::COMPARED_FIELDS.to_vec()
     } else {
@@ -87,7 +88,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
                 .map(|one| {
                     [
                         one.column.name().into_owned(),
-                        key_text(&one.key, &one.column),
+                        key_text(&one.key, &one.column, &zone),
                         format!("{:.1} %", one.selection_share * 100.0),
                         format!("{:.1} %", one.baseline_share * 100.0),
                         lift(one.lift),

@@ -7,6 +7,7 @@ use kaudit_query::{COLUMNS, Column, Origin};
 
 use super::ask::{self, From};
 use super::show;
+use super::zone::{Zone, Zoned};
 use super::{print, say};
 use crate::asking::{self, Fold, Found, Hit, Newest, Order, Question, times};
 use crate::exit::{Exit, Failure};
@@ -29,6 +30,8 @@ pub(super) struct Flags {
     /// Show the values of Secrets and tokens
     #[arg(long)]
     reveal: bool,
+    #[command(flatten)]
+    zone: Zoned,
 }
 
 /// How an event is printed.
@@ -62,6 +65,7 @@ const MOST: usize = 1000;
 const MOST_BYTES: usize = 256 << 20;
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
+    let zone = flags.zone.zone()?;
     let (filter, number) = times::meaning(&flags.reference);
     let mut hits = find(flags, &filter, number)?;
     if let (true, Some(_), Some(hit)) = (flags.stages, number, hits.first()) {
@@ -90,7 +94,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
                 if index > 0 {
                     out.push(b'\n');
                 }
-                out.extend_from_slice(text(hit, &mask).as_bytes());
+                out.extend_from_slice(text(hit, &mask, &zone).as_bytes());
             }
         }
     }
@@ -103,7 +107,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
 
 fn find(flags: &Flags, filter: &str, number: Option<u64>) -> Result<Vec<Hit>, Failure> {
     let is_revealed = flags.reveal || flags.output == EventFormat::Raw;
-    let question = Question::new(ask::parse_now(filter)?).revealed(is_revealed);
+    let question = Question::new(ask::parse(filter, &Zone::UTC)?).revealed(is_revealed);
     let make = || Keeping {
         newest: Newest::new(Order::Oldest, MOST, MOST_BYTES),
         number,
@@ -117,9 +121,9 @@ fn find(flags: &Flags, filter: &str, number: Option<u64>) -> Result<Vec<Hit>, Fa
 }
 
 /// Every field that has a value, then annotations and bodies.
-fn text(hit: &Hit, mask: &Mask) -> String {
+fn text(hit: &Hit, mask: &Mask, zone: &Zone) -> String {
     let row = hit.row();
-    let mut out = format!("{}\n", show::sentence(&row).trim_end());
+    let mut out = format!("{}\n", show::sentence(&row, zone).trim_end());
     let mut field = |name: &str, value: &str| {
         if !value.is_empty() {
             out.push_str(&format!("  {name:28} {value}\n"));
@@ -156,7 +160,7 @@ fn text(hit: &Hit, mask: &Mask) -> String {
         {
             continue;
         }
-        field(info.name, &show::cell(&row.value(&column)));
+        field(info.name, &show::cell_in(&row.value(&column), zone));
     }
     for (key, value) in hit.event.view().annotations() {
         field(&show::plain(&key), &show::plain(&value));

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::object::{self, Object};
 use super::show::plain;
+use super::zone::Zone;
 use super::{Output, print, say};
 use crate::exit::{Exit, Failure};
 
@@ -35,11 +36,12 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
+    let zone = flags.object.zone()?;
     let (history, exit) = flags.object.history()?;
     let mask = flags.object.mask();
     let rows = rows(&history, flags.all, &mask);
     match flags.output {
-        Output::Text => text(flags, &rows)?,
+        Output::Text => text(flags, &rows, &zone)?,
         Output::Json => {
             let document = versions(&history, &rows, flags.diff);
             print(format!("{document:#}\n").as_bytes())?;
@@ -118,7 +120,7 @@ const fn effect(effect: Effect) -> &'static str {
 }
 
 /// Newest first.
-fn text(flags: &Flags, rows: &[Row<'_>]) -> Result<(), Failure> {
+fn text(flags: &Flags, rows: &[Row<'_>], zone: &Zone) -> Result<(), Failure> {
     let mut out = String::new();
     let mut folded: usize = 0;
     let end_of_folded = |out: &mut String, folded: &mut usize| {
@@ -136,7 +138,7 @@ fn text(flags: &Flags, rows: &[Row<'_>]) -> Result<(), Failure> {
             continue;
         }
         end_of_folded(&mut out, &mut folded);
-        out.push_str(&head(row.version));
+        out.push_str(&head(row.version, zone));
         if let Some(unseen) = &row.version.unseen {
             out.push_str(&format!("    ! {unseen}\n"));
         }
@@ -154,7 +156,7 @@ fn text(flags: &Flags, rows: &[Row<'_>]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn head(version: &Version) -> String {
+fn head(version: &Version, zone: &Zone) -> String {
     let origin = &version.origin;
     let verb = match origin.subresource.as_str() {
         "" => origin.verb.clone(),
@@ -167,7 +169,7 @@ fn head(version: &Version) -> String {
     let revision = version.resource_version.as_deref().unwrap_or("-");
     format!(
         "{}  {}  {}  {}  {}  {}  rv {}\n",
-        object::time(origin),
+        object::time(origin, zone),
         effect(version.effect),
         plain(verb.as_bytes()),
         object::who(origin),

@@ -8,6 +8,7 @@ use kaudit_query::{Filter, micros};
 
 use super::ask::{self, From, Times};
 use super::say;
+use super::zone::Zone;
 use crate::asking::times::quoted;
 use crate::asking::{self, Fold, Found, Hit, Newest, Order, Question};
 use crate::exit::{Exit, Failure};
@@ -104,6 +105,11 @@ impl Object {
         Ok((history, ask::whole(&scanned, exit)))
     }
 
+    /// In which times are shown.
+    pub(super) fn zone(&self) -> Result<Zone, Failure> {
+        self.times.zone()
+    }
+
     pub(super) fn mask(&self) -> Mask {
         mask(if self.reveal { Reveal::Yes } else { Reveal::No })
     }
@@ -166,8 +172,8 @@ pub(super) const fn exactness(exactness: Exactness) -> &'static str {
 }
 
 /// When it was written.
-pub(super) fn time(origin: &Origin) -> String {
-    super::show::to_second(micros(origin.time))
+pub(super) fn time(origin: &Origin, zone: &Zone) -> String {
+    zone.to_second(micros(origin.time))
 }
 
 /// Who wrote.

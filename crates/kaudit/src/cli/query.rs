@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::ask::{self, From, Selection};
 use super::show::{self, Chosen, Columns, Format, Rows, TableStyle};
 use super::terminal::{self, When};
+use super::zone::Zone;
 use super::{print, say};
 use crate::asking::{self, Fold, Found, Hit, Newest, Order, Place, Question, Scanned, Sequence};
 use crate::exit::{Exit, Failure};
@@ -73,10 +74,14 @@ const EXAMPLES: &str = "Examples:
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     let filter = flags.selection.filter_of(&flags.from)?;
+    let mut zone = flags.selection.zone()?;
+    if flags.output.format.is_for_programs() {
+        zone = Zone::UTC;
+    }
     let columns = match (&flags.columns, flags.output.format) {
-        (Some(names), _) => Columns::parse(names).map_err(Failure::usage)?,
-        (None, Format::Wide) => Columns::wide(),
-        (None, _) => Columns::usual(),
+        (Some(names), _) => Columns::parse(names, zone).map_err(Failure::usage)?,
+        (None, Format::Wide) => Columns::wide(zone),
+        (None, _) => Columns::usual(zone),
     };
     let mut question = Question::new(filter)
         .revealed(flags.reveal || flags.output.format == Format::Raw)
@@ -252,7 +257,7 @@ fn in_order(flags: &Flags, question: &Question, columns: Columns, most: usize) -
         Format::Markdown => out.extend_from_slice(rows_of(columns, &hits).markdown().as_bytes()),
         Format::Sentence => {
             for hit in &hits {
-                out.extend_from_slice(show::sentence(&hit.row()).as_bytes());
+                out.extend_from_slice(show::sentence(&hit.row(), columns.zone()).as_bytes());
             }
         }
         Format::Json => show::write_list(&mut out, &hits, &flags.mask()).map_err(Failure::unreachable)?,

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 pub(super) use event::{reference, write_list, write_yaml};
 pub(super) use rows::{Columns, Growing, Rows, TableStyle, object, sentence, short_user};
 pub(super) use template::Template;
-pub(super) use value::{key_text, plain, text_of as cell, to_second};
+pub(super) use value::{key_text, plain, text_in as cell_in, text_of as cell};
 
 /// How events are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

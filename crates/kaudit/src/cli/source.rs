@@ -3,11 +3,11 @@
 use anyhow::Context as _;
 use clap::Subcommand;
 use http::Method;
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::server::Server;
 use super::table::table_of;
+use super::zone::{Zone, Zoned};
 use super::{Output, print};
 use crate::api::Sources;
 use crate::collection::{ForwardRow, JournalRow, SourceRow};
@@ -34,6 +34,8 @@ pub(super) enum Command {
         /// How to print
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
+        #[command(flatten)]
+        zone: Zoned,
     },
 }
 
@@ -46,7 +48,12 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
     runtime.block_on(async {
         match command {
             Command::List { server, output } => list(&server, output).await,
-            Command::Status { only, server, output } => status(&server, only.as_deref(), output).await,
+            Command::Status {
+                only,
+                server,
+                output,
+                zone,
+            } => status(&server, only.as_deref(), output, &zone.zone()?).await,
         }
     })
 }
@@ -97,7 +104,7 @@ async fn list(server: &Server, output: Output) -> Result<Exit, Failure> {
     print(text.as_bytes())
 }
 
-async fn status(server: &Server, only: Option<&str>, output: Output) -> Result<Exit, Failure> {
+async fn status(server: &Server, only: Option<&str>, output: Output, zone: &Zone) -> Result<Exit, Failure> {
     let mut sources = sources(server).await?;
     if let Some(only) = only {
         let (cluster, instance) = only.split_once('/').map_or((only, None), |(c, i)| (c, Some(i)));
@@ -116,7 +123,7 @@ async fn status(server: &Server, only: Option<&str>, output: Output) -> Result<E
     let now_micros = kaudit_collect::now_micros();
     let mut text = String::new();
     for row in &sources.items {
-        text += &described(row, now_micros);
+        text += &described(row, now_micros, zone);
     }
     text += &journal(&sources.journal);
     if let Some(row) = &sources.forward {
@@ -128,7 +135,7 @@ async fn status(server: &Server, only: Option<&str>, output: Output) -> Result<E
             printable(&signal.audit_id),
             signal.cluster,
             signal.instance,
-            time(signal.at_micros)
+            zone.instant_to_second(signal.at_micros)
         );
     }
     print(text.as_bytes())?;
@@ -136,7 +143,7 @@ async fn status(server: &Server, only: Option<&str>, output: Output) -> Result<E
 }
 
 /// One source over several lines.
-fn described(row: &SourceRow, now_micros: i64) -> String {
+fn described(row: &SourceRow, now_micros: i64, zone: &Zone) -> String {
     let mut text = format!(
         "{}/{} by {}{}\n",
         row.cluster,
@@ -167,7 +174,7 @@ fn described(row: &SourceRow, now_micros: i64) -> String {
             .map_or_else(String::new, |lag| format!(", it came {} later", span(lag)));
         line(
             "last event",
-            format!("{} ({}){lag}", time(at), ago(now_micros, at)),
+            format!("{} ({}){lag}", zone.instant_to_second(at), ago(now_micros, at)),
         );
     }
     let mut counts = vec![
@@ -195,7 +202,10 @@ fn described(row: &SourceRow, now_micros: i64) -> String {
         let days = end.saturating_sub(now_micros / 1_000_000) / 86_400;
         line(
             "certificate",
-            format!("ends {} (in {days} days)", time(end.saturating_mul(1_000_000))),
+            format!(
+                "ends {} (in {days} days)",
+                zone.instant_to_second(end.saturating_mul(1_000_000))
+            ),
         );
     }
     text
@@ -252,11 +262,6 @@ fn dash() -> String {
 
 fn rate(events_per_second: f64) -> String {
     format!("{events_per_second:.1}/s")
-}
-
-fn time(micros: i64) -> String {
-    Timestamp::from_microsecond(micros)
-        .map_or_else(|_| dash(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 fn ago(now_micros: i64, at_micros: i64) -> String {

@@ -10,6 +10,7 @@ use super::query::write_one;
 use super::server::Server;
 use super::show::{self, Columns, Growing, TableStyle};
 use super::terminal::{self, When};
+use super::zone::Zone;
 use super::{print, say};
 use crate::asking::{Fold, Found, Order, Question};
 use crate::exit::{Exit, Failure};
@@ -95,7 +96,9 @@ impl Fold for Printing {
         let mut out = Vec::new();
         match self.format {
             Format::Table | Format::Wide => out.extend_from_slice(self.table.line(&hit.row()).as_bytes()),
-            Format::Sentence => out.extend_from_slice(show::sentence(&hit.row()).as_bytes()),
+            Format::Sentence => {
+                out.extend_from_slice(show::sentence(&hit.row(), self.columns.zone()).as_bytes())
+            }
             Format::Ndjson => write_one(&mut out, &hit, show::Format::Ndjson, &self.columns, &self.mask),
             Format::Csv => write_one(&mut out, &hit, show::Format::Csv, &self.columns, &self.mask),
             Format::Name => write_one(&mut out, &hit, show::Format::Name, &self.columns, &self.mask),
@@ -126,10 +129,14 @@ impl Printing {
 }
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
+    let zone = match flags.output {
+        Format::Ndjson | Format::Csv | Format::Name | Format::Raw => Zone::UTC,
+        Format::Table | Format::Wide | Format::Sentence => flags.selection.zone()?,
+    };
     let columns = match (&flags.columns, flags.output) {
-        (Some(names), _) => Columns::parse(names).map_err(Failure::usage)?,
-        (None, Format::Wide) => Columns::wide(),
-        (None, _) => Columns::usual(),
+        (Some(names), _) => Columns::parse(names, zone).map_err(Failure::usage)?,
+        (None, Format::Wide) => Columns::wide(zone),
+        (None, _) => Columns::usual(zone),
     };
     let style = TableStyle {
         width: terminal::width(),

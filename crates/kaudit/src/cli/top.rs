@@ -10,6 +10,7 @@ use serde_json::json;
 use super::ask::{self, From, Selection};
 use super::show::{Columns, key_text};
 use super::table::table_of;
+use super::zone::Zone;
 use super::{print, say};
 use crate::asking::{self, Fold, Found, Place, Question, Scanned, Values};
 use crate::exit::{Exit, Failure};
@@ -79,6 +80,7 @@ impl Fold for Counting<'_> {
 }
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
+    let zone = flags.selection.zone()?;
     let column = ask::column(&flags.field)?;
     let (counts, scanned) = match &flags.first_seen {
         None => {
@@ -94,7 +96,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
             let rows: Vec<[String; 3]> = counts
                 .entries
                 .iter()
-                .map(|(key, count)| [count.to_string(), share(*count), key_text(key, &column)])
+                .map(|(key, count)| [count.to_string(), share(*count), key_text(key, &column, &zone)])
                 .collect();
             let heads = ["EVENTS", "SHARE", flags.field.as_str()];
             print(table_of(&heads, &rows).concat().as_bytes())?;
@@ -120,7 +122,7 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
             let mut out = Columns::csv(["events", flags.field.as_str()].into_iter());
             for (key, count) in &counts.entries {
                 let count = count.to_string();
-                let value = key_text(key, &column);
+                let value = key_text(key, &column, &Zone::UTC);
                 out.push_str(&Columns::csv([count.as_str(), value.as_str()].into_iter()));
             }
             print(out.as_bytes())?;
@@ -168,7 +170,7 @@ fn values(
 /// The values since `time` that there were none of before.
 fn first_seen(flags: &Flags, time: &str, column: &Column) -> Result<(Values, Scanned), Failure> {
     let filter = flags.selection.filter()?;
-    let since = ask::since("--first-seen", time)?;
+    let since = ask::since("--first-seen", time, &flags.selection.zone()?)?;
     let hidden = |question: Question| question.with_hidden(flags.selection.is_hidden_meant());
     let (mut new, old, scanned) = match flags.from.place()? {
         Place::Server(remote) => {

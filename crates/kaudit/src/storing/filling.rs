@@ -1,6 +1,6 @@
 //! From the journal into memory, and from there to files.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use kaudit_collect::now_micros;
@@ -18,6 +18,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Without anything to do the thread looks around so often.
 const LONGEST_REST: Duration = Duration::from_secs(3600);
+
+/// While events are sealed, the journal is looked at so often.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The last work may take so long; what is not done then stays in the journal.
 const LAST_WORK: Duration = Duration::from_secs(10);
@@ -70,9 +73,11 @@ pub(super) fn run(inner: &Arc<Inner>, journal: &Journal, mut cursor: Option<Curs
             _ => is_last || age.is_some_and(|age| age >= inner.settings.seal_after),
         };
         let may_seal = since.is_some() && (is_last || sealing.left().is_zero());
-        if is_due && may_seal && seal(inner, journal, &mut cursor, &mut sealing).is_ok() {
+        if is_due && may_seal && seal(inner, journal, &mut cursor, &mut reading, &mut sealing).is_ok() {
             since = None;
-            if !is_last || caught_up == Ok(CaughtUp::Full) {
+            // More may have been read meanwhile.
+            let is_all = inner.store.snapshot().read_to() <= inner.store.manifest().sealed_to;
+            if !is_last || caught_up == Ok(CaughtUp::Full) || !is_all {
                 continue;
             }
         }
@@ -121,16 +126,36 @@ fn seal(
     inner: &Inner,
     journal: &Journal,
     cursor: &mut Option<Cursor>,
+    reading: &mut Retry,
     retry: &mut Retry,
 ) -> Result<(), Failed> {
     let began = Instant::now();
-    let sealed = inner.health.attempt(Doing::Sealing, || {
-        let cursor = match cursor {
-            Some(cursor) => cursor,
-            // On a disk that was full at the start.
-            None => cursor.insert(inner.store.cursor(journal)?),
+    let mut work = || {
+        inner.health.attempt(Doing::Sealing, || {
+            let cursor = match cursor {
+                Some(cursor) => cursor,
+                // On a disk that was full at the start.
+                None => cursor.insert(inner.store.cursor(journal)?),
+            };
+            inner.store.seal(cursor, now_micros())
+        })
+    };
+    let sealed = std::thread::scope(|scope| {
+        let (done, is_done) = mpsc::sync_channel::<()>(1);
+        let named = std::thread::Builder::new().name("store-seal".to_owned());
+        let thread = named.spawn_scoped(scope, move || {
+            let _done = done;
+            work()
+        });
+        let Ok(thread) = thread else {
+            return Err(Failed);
         };
-        inner.store.seal(cursor, now_micros())
+        // What comes meanwhile can be seen meanwhile. The channel ends with the work.
+        while is_done.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // A failure is counted, and the next look tries again.
+            let _caught_up: Result<CaughtUp, Failed> = read(inner, journal, reading);
+        }
+        thread.join().unwrap_or(Err(Failed))
     });
     let took = began.elapsed();
     match sealed {

@@ -149,6 +149,69 @@ fn a_full_memory_and_old_events_are_sealed_and_the_journal_may_let_them_go() {
     storing.end();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_durable_while_events_are_sealed_is_seen_before_that_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = journal(folder.path());
+    // Who opens a pipe to write to it waits until somebody reads: so long the seal takes.
+    let hour = folder.path().join("store/cluster=c/dt=2026-11-22/hour=12");
+    std::fs::create_dir_all(&hour).unwrap();
+    let storing = Storing::start(
+        store(folder.path()),
+        &journal,
+        settings(Duration::from_millis(10)),
+    )
+    .unwrap();
+    std::fs::create_dir_all(&hour).unwrap();
+    let pipe = hour.join("part-00000000000000000001.parquet.tmp");
+    rustix::fs::mkfifoat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+    )
+    .unwrap();
+    append(&journal, 0..10);
+    until("the seal has begun", || storing.store().is_sealing());
+    for round in 1..10 {
+        append(&journal, round * 10..round * 10 + 10);
+        let (snapshot, freshness) = storing.snapshot().await;
+        assert_eq!(freshness, Freshness::Current);
+        let seen = numbers(&snapshot);
+        assert_eq!(seen, (1..=u64::try_from(seen.len()).unwrap()).collect::<Vec<_>>());
+        assert_eq!(seen.len(), round * 10 + 10);
+        assert!(storing.store().is_sealing(), "it still waits");
+    }
+    assert_eq!(storing.report().sealed_to, 1);
+    drop(std::fs::File::open(&pipe).unwrap());
+    // A pipe cannot be synced: the seal fails and is done again.
+    until("all is sealed", || storing.report().sealed_to == 101);
+    let all: Vec<u64> = (1..101).collect();
+    assert_eq!(numbers(&storing.store().snapshot()), all);
+    journal.close();
+    storing.end();
+}
+
+#[test]
+fn a_merge_ends_when_the_process_is_to_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = journal(folder.path());
+    let store = store(folder.path());
+    let cursor = store.cursor(&journal).unwrap();
+    for round in 0..2 {
+        append(&journal, round..round + 1);
+        store.catch_up(&journal).unwrap();
+        store.seal(&cursor, NOON).unwrap();
+    }
+    let storing = Storing::new(store, Some(journal), Settings::default());
+    storing.0.ending.begin(Haste::InOrder);
+    assert!(
+        !upkeep::compact(&storing.0, NOON + DAY, NOON + DAY),
+        "it is to be done another time"
+    );
+    assert_eq!(storing.report().stats.files, 2);
+    assert!(storing.report().failing.is_empty(), "that is no failure");
+}
+
 #[test]
 fn what_cannot_be_sealed_stays_in_the_journal_is_shown_and_is_sealed_later() {
     let folder = tempfile::tempdir().unwrap();

@@ -49,10 +49,13 @@ pub(super) fn look(inner: &Inner, now: i64, merged: &mut Option<i64>) {
     }
 }
 
-fn compact(inner: &Inner, before: i64, now: i64) -> bool {
+/// Merges days that end before `before`; false when not all of them were.
+pub(super) fn compact(inner: &Inner, before: i64, now: i64) -> bool {
     let began = Instant::now();
     let done = inner.health.attempt(Doing::Compacting, || {
-        inner.store.compact(&Compaction::before(before), now)
+        let compaction = Compaction::before(before);
+        let is_over = || inner.ending.haste() > Haste::None;
+        inner.store.compact_until(&compaction, now, &is_over)
     });
     let Ok(done) = done else {
         return false;
@@ -67,7 +70,7 @@ fn compact(inner: &Inner, before: i64, now: i64) -> bool {
             figures.compact_time += took;
         });
     }
-    true
+    !done.is_ended_early
 }
 
 fn retain(inner: &Inner, now: i64) {

@@ -341,3 +341,134 @@ fn an_objects_history_and_blame_are_told_from_its_events() {
     assert_eq!(without.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&without.stderr).contains("give it with -n"));
 }
+
+/// An event at the end of a day, at one in winter, and two within the hour that comes twice in autumn.
+fn log_over_the_year(folder: &tempfile::TempDir) -> String {
+    let times = [
+        "2026-07-15T22:30:00.000007Z",
+        "2026-01-15T11:00:00.000000Z",
+        "2026-10-25T00:30:00.000000Z",
+        "2026-10-25T01:30:00.000000Z",
+    ];
+    let lines = times.map(|time| {
+        format!(
+            r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"{time}","stage":"ResponseComplete","requestURI":"/","verb":"get","user":{{"username":"ada"}},"requestReceivedTimestamp":"{time}","stageTimestamp":"{time}"}}"#
+        )
+    });
+    let path = folder.path().join("audit.log");
+    std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn in_zone(zone: &str, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kaudit"))
+        .args(arguments)
+        .env("TZ", zone)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn local_times_are_shown_and_read_in_the_zone_of_tz_and_programs_get_utc() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = log_over_the_year(&folder);
+    // The rules by themselves, and by name where the system has a database.
+    let mut zones = vec![("CET-1CEST,M3.5.0,M10.5.0/3", "TIME")];
+    if std::path::Path::new("/usr/share/zoneinfo/Europe/Berlin").exists() {
+        zones.push(("Europe/Berlin", "TIME (EUROPE/BERLIN)"));
+        zones.push((":Europe/Berlin", "TIME (EUROPE/BERLIN)"));
+    }
+    for (zone, head) in zones {
+        let shown = |arguments: &[&str]| {
+            let all = [arguments, &["--from", &log]].concat();
+            let output = in_zone(zone, &all);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{zone} {arguments:?}: {said}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let table = shown(&["query", "--local", "--columns", "time", "--order", "oldest"]);
+        let rows: Vec<&str> = table.lines().skip(1).collect();
+        let expected = [
+            "2026-01-15 12:00:00+01:00",
+            "2026-07-16 00:30:00+02:00",
+            "2026-10-25 02:30:00+02:00",
+            "2026-10-25 02:30:00+01:00",
+        ];
+        assert_eq!(rows, expected, "{zone}");
+        assert!(shown(&["query", "--local"]).starts_with(head), "{zone}");
+        let found = |arguments: &[&str]| {
+            shown(&[&["query", "--count"], arguments].concat())
+                .trim()
+                .to_owned()
+        };
+        // A day of 25 hours; the days of July as they are here and in UTC.
+        assert_eq!(found(&["--local", "time: 2026-10-25"]), "2");
+        assert_eq!(found(&["--local", "time: 2026-07-16"]), "1");
+        assert_eq!(found(&["--utc", "time: 2026-07-16"]), "0");
+        assert_eq!(found(&["time: 2026-07-16"]), "0");
+        assert_eq!(
+            found(&["--local", "--utc", "time: 2026-07-16"]),
+            "0",
+            "the last one counts"
+        );
+        // What a table shows can be put into a flag, with the offset and without it.
+        for since in [
+            "2026-10-25 02:30:00+01:00",
+            "2026-10-25T02:30:00+01:00",
+            "2026-10-25T01:30Z",
+        ] {
+            assert_eq!(found(&["--local", "--since", since]), "1", "{since}");
+        }
+        assert_eq!(found(&["--local", "--since", "2026-07-16 00:30"]), "3");
+        assert_eq!(found(&["--local", "--until", "2026-07-16 00:30"]), "1");
+        assert_eq!(found(&["--local", "--at", "2026-07-16T00:33"]), "1");
+        assert_eq!(found(&["--at", "2026-07-16T00:33"]), "0");
+        for format in [
+            "ndjson",
+            "json",
+            "yaml",
+            "csv",
+            "name",
+            "raw",
+            "jsonpath={.stageTimestamp}",
+        ] {
+            let local = shown(&["query", "--local", "-o", format]);
+            assert_eq!(local, shown(&["query", "-o", format]), "{format}");
+            assert!(local.contains("2026-07-15"), "{format}");
+        }
+        let sentences = shown(&["query", "--local", "-o", "sentence"]);
+        assert!(
+            sentences.contains("2026-07-16 00:30:00+02:00 ada get"),
+            "{sentences}"
+        );
+        let top = shown(&["top", "stageTimestamp", "--local"]);
+        assert!(top.contains("2026-07-16T00:30:00.000007+02:00"), "{top}");
+        let event = shown(&["event", "2026-07-15T22:30:00.000007Z", "--local"]);
+        let field = event
+            .lines()
+            .find(|line| line.contains("stageTimestamp"))
+            .unwrap();
+        assert!(field.ends_with("2026-07-16T00:30:00.000007+02:00"), "{field}");
+        assert!(
+            event.contains("2026-07-15T22:30:00.000007Z-"),
+            "a reference stays what it is"
+        );
+        let actor = shown(&["actor", "ada", "--local", "--gap", "600"]);
+        assert!(
+            actor.contains("from 2026-01-15 12:00:00+01:00 to 2026-10-25 02:30:00+01:00"),
+            "{actor}"
+        );
+    }
+    let unknown = in_zone("Europe/Nowhere", &["query", "--local", "--from", &log]);
+    assert_eq!(unknown.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(
+        said.contains("TZ=`Europe/Nowhere` is no zone") && said.contains("help: "),
+        "{said}"
+    );
+    assert!(
+        in_zone("Europe/Nowhere", &["query", "--from", &log])
+            .status
+            .success()
+    );
+}

@@ -78,6 +78,16 @@ impl Histogram {
         }
     }
 
+    /// Buckets of `width_micros`, at least 1, as long as the span has no more than `most` of them; beyond, they become
+    /// wider as by [`Histogram::new`], which [`HistogramCounts::width_micros`] shows.
+    #[must_use]
+    pub fn of_width(width_micros: i64, most: usize) -> Self {
+        Self {
+            width: width_micros.max(1),
+            ..Self::new(most)
+        }
+    }
+
     /// The width for a span that is known beforehand, so that several histograms have the same.
     #[must_use]
     pub fn for_span(most: usize, first_micros: i64, last_micros: i64) -> Self {
@@ -193,6 +203,21 @@ fn wider(width: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_width_that_was_asked_for_stays_unless_there_are_too_many() {
+        let mut histogram = Histogram::of_width(7 * MINUTE, 10);
+        for minute in 0..60 {
+            histogram.add(Some(minute * MINUTE));
+        }
+        let counts = histogram.finish();
+        assert_eq!((counts.width_micros, counts.buckets.len()), (7 * MINUTE, 9));
+        assert_eq!(counts.buckets.iter().map(|bucket| bucket.count).sum::<u64>(), 60);
+        histogram.add(Some(HOUR * 2));
+        let counts = histogram.finish();
+        assert!(counts.width_micros > 7 * MINUTE && counts.buckets.len() <= 10);
+        assert_eq!(counts.buckets.iter().map(|bucket| bucket.count).sum::<u64>(), 61);
+    }
 
     #[test]
     fn every_width_is_a_multiple_of_the_one_before() {

@@ -235,7 +235,7 @@ impl Parser<'_> {
     }
 
     fn interval(&mut self, column: &Column, raw: &Raw) -> Option<Interval> {
-        let interval = time::instant(&raw.text, self.now).filter(|_| !raw.has_wildcards);
+        let interval = time::instant(&raw.text, self.now, self.zone).filter(|_| !raw.has_wildcards);
         if interval.is_none() {
             self.wrong_type(
                 column,

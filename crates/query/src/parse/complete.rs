@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use jiff::tz::TimeZone;
 use kaudit_event::MicroTime;
 use serde::Serialize;
 
@@ -65,7 +66,9 @@ pub fn complete(text: &str, cursor: usize) -> Completions {
             items: Vec::new(),
         };
     }
-    let mut parser = Parser::new(before, MicroTime::from_unix(0, 0));
+    // What a time means is of no interest here.
+    let (now, zone) = (MicroTime::from_unix(0, 0), TimeZone::UTC);
+    let mut parser = Parser::new(before, now, &zone);
     parser.filter();
     // The last place where something was expected, with nothing but one half-written word behind it.
     let is_one_word = |at: usize| {

@@ -1,7 +1,7 @@
 //! Times and durations as people write them.
 
 use jiff::civil::{Date, DateTime};
-use jiff::tz::Offset;
+use jiff::tz::{Offset, TimeZone};
 
 /// The microseconds from `first` to `last`, both included, that a text stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,9 +15,10 @@ pub(super) struct Interval {
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
 
-/// `2026-11-20`, `2026-11-20T10:00`, with seconds, with a fraction, each with or without a zone (then it
-/// is UTC); `now`, `now-1h30m`.
-pub(super) fn instant(text: &str, now: i64) -> Option<Interval> {
+/// `2026-11-20`, `2026-11-20T10:00`, with seconds, with a fraction, each with or without an offset (then it
+/// is of `local_zone`); `now`, `now-1h30m`. A time of day that comes twice is the first of both; one that is left out
+/// is as much later as the clock was put forward.
+pub(super) fn instant(text: &str, now: i64, local_zone: &TimeZone) -> Option<Interval> {
     if let Some(offset) = text.strip_prefix("now") {
         let micros = match offset.strip_prefix('-') {
             Some(back) => now.checked_sub(duration(back)?)?,
@@ -28,10 +29,16 @@ pub(super) fn instant(text: &str, now: i64) -> Option<Interval> {
     }
     if text.len() == 10 {
         let date: Date = text.parse().ok()?;
-        let day = micros_of(date.to_datetime(jiff::civil::Time::midnight()), 0)?;
+        let midnight = |date: Date| micros_of(date.at(0, 0, 0, 0), local_zone);
+        let first = midnight(date)?;
+        // A day on which the clock changes has not 24 hours.
+        let last = match date.tomorrow() {
+            Ok(next) => midnight(next)? - 1,
+            Err(_) => first + DAY - 1,
+        };
         return Some(Interval {
-            first: day,
-            last: day + DAY - 1,
+            first,
+            last,
             is_day: true,
         });
     }
@@ -53,7 +60,11 @@ pub(super) fn instant(text: &str, now: i64) -> Option<Interval> {
         return None;
     }
     let local: DateTime = local.parse().ok()?;
-    Some(exactly(micros_of(local, offset)?, unit))
+    let first = match offset {
+        Some(seconds) => micros_of(local, &Offset::from_seconds(seconds).ok()?.to_time_zone())?,
+        None => micros_of(local, local_zone)?,
+    };
+    Some(exactly(first, unit))
 }
 
 const fn exactly(first: i64, unit: i64) -> Interval {
@@ -64,15 +75,14 @@ const fn exactly(first: i64, unit: i64) -> Interval {
     }
 }
 
-fn micros_of(local: DateTime, offset_seconds: i32) -> Option<i64> {
-    let offset = Offset::from_seconds(offset_seconds).ok()?;
-    Some(offset.to_timestamp(local).ok()?.as_microsecond())
+fn micros_of(local: DateTime, zone: &TimeZone) -> Option<i64> {
+    Some(zone.to_timestamp(local).ok()?.as_microsecond())
 }
 
-/// The local time and the seconds east of UTC.
-fn zone(text: &str) -> Option<(&str, i32)> {
+/// The local time and the seconds east of UTC, if it says them.
+fn zone(text: &str) -> Option<(&str, Option<i32>)> {
     if let Some(local) = text.strip_suffix(['Z', 'z']) {
-        return Some((local, 0));
+        return Some((local, Some(0)));
     }
     let at = text.len().checked_sub(6)?;
     let (local, zone) = text.split_at_checked(at)?;
@@ -84,9 +94,9 @@ fn zone(text: &str) -> Option<(&str, i32)> {
                 return None;
             }
             let seconds = hours * 3600 + minutes * 60;
-            Some((local, if *sign == b'-' { -seconds } else { seconds }))
+            Some((local, Some(if *sign == b'-' { -seconds } else { seconds })))
         }
-        _ => Some((text, 0)),
+        _ => Some((text, None)),
     }
 }
 
@@ -101,8 +111,9 @@ pub(crate) const UNITS: &[(&str, i64)] = &[
     ("us", 1),
 ];
 
-/// Microseconds of `1h30m`, `500ms`, `1.5s`, `-2s`.
-pub(super) fn duration(text: &str) -> Option<i64> {
+/// Microseconds of a duration as filters have it: `1h30m`, `500ms`, `1.5s`, `-2s`. `None` when the text is none.
+#[must_use]
+pub fn duration(text: &str) -> Option<i64> {
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1, rest),
         None => (1, text),
@@ -155,7 +166,7 @@ mod tests {
             ("now-1s", 5 - SECOND, 5 - SECOND),
             ("now+1m", 5 + 60 * SECOND, 5 + 60 * SECOND),
         ] {
-            let interval = instant(text, 5).unwrap();
+            let interval = instant(text, 5, &TimeZone::UTC).unwrap();
             assert_eq!((interval.first, interval.last), (first, last), "{text}");
         }
         for text in [
@@ -167,7 +178,42 @@ mod tests {
             "2025-11-2",
             "2025-11-20T00:00+2",
         ] {
-            assert_eq!(instant(text, 5), None, "{text}");
+            assert_eq!(instant(text, 5, &TimeZone::UTC), None, "{text}");
+        }
+    }
+
+    /// The rules of central Europe, in the words of POSIX: no zone database is needed.
+    #[test]
+    fn times_without_an_offset_are_of_the_zone_that_is_given() {
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let utc = |text: &str| instant(text, 0, &TimeZone::UTC).unwrap().first;
+        for (text, first, last) in [
+            ("2026-01-15T12:00", "2026-01-15T11:00:00Z", "2026-01-15T11:01:00Z"),
+            ("2026-07-15T12:00", "2026-07-15T10:00:00Z", "2026-07-15T10:01:00Z"),
+            (
+                "2026-07-15T12:00:00Z",
+                "2026-07-15T12:00:00Z",
+                "2026-07-15T12:00:01Z",
+            ),
+            (
+                "2026-07-15T12:00-03:00",
+                "2026-07-15T15:00:00Z",
+                "2026-07-15T15:01:00Z",
+            ),
+            // Of 23, 25 and 24 hours.
+            ("2026-03-29", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z"),
+            ("2026-10-25", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z"),
+            ("2026-10-26", "2026-10-25T23:00:00Z", "2026-10-26T23:00:00Z"),
+            // Left out, and there twice.
+            ("2026-03-29T02:30", "2026-03-29T01:30:00Z", "2026-03-29T01:31:00Z"),
+            ("2026-10-25T02:59", "2026-10-25T00:59:00Z", "2026-10-25T01:00:00Z"),
+        ] {
+            let interval = instant(text, 0, &berlin).unwrap();
+            assert_eq!(
+                (interval.first, interval.last + 1),
+                (utc(first), utc(last)),
+                "{text}"
+            );
         }
     }
 

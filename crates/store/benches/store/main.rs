@@ -6,6 +6,9 @@
 //!
 //! `KAUDIT_STORE_DIR` says where the journal and the store are made (they take a little more than the log).
 //!
+//! `--wait LOG` tells how long events that come while a log is sealed are not seen, and how soon a merge stops; it takes
+//! some four times as much memory as the log is large.
+//!
 //! With arguments it does one part, for `bench/store`: `--seal LOG STORE`, `--compact STORE`,
 //! `--ask STORE AUDIT_ID USER MICROS [QUESTION]...`, which prints the number of each question, how many rows
 //! it has, and the milliseconds of the first answer, of later ones, and of the processor, and `--once`, the
@@ -24,6 +27,7 @@ mod questions;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use kaudit_event::record::{RecordHead, Transport};
@@ -40,6 +44,7 @@ fn main() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         [] => measure(),
+        ["--wait", log] => wait(Path::new(log)),
         ["--seal", log, into] => keep(Path::new(log), Path::new(into)),
         ["--compact", store] => compact(&Store::open(Path::new(store), Options::default()).unwrap(), None),
         [how @ ("--ask" | "--once"), store, audit_id, user, ts, names @ ..] => {
@@ -52,7 +57,7 @@ fn main() {
             answer(&store.snapshot(), &samples, names, *how == "--once");
         }
         _ => panic!(
-            "--seal LOG STORE, --compact STORE, or --ask|--once STORE AUDIT_ID USER MICROS [QUESTION]..."
+            "--wait LOG, --seal LOG STORE, --compact STORE, or --ask|--once STORE AUDIT_ID USER MICROS [QUESTION]..."
         ),
     }
 }
@@ -92,6 +97,107 @@ fn keep(log: &Path, into: &Path) {
     let (journal, _) = Journal::open(dir.path(), kaudit_journal::Options::default()).unwrap();
     let bytes = fill(&journal, log);
     seal(&open(into, 2), &journal, bytes);
+}
+
+/// Seals a whole log at once while single events come, merges it, and merges it again as far as it comes in half the
+/// time.
+fn wait(log: &Path) {
+    let parent = std::env::var("KAUDIT_STORE_DIR").map_or_else(|_| std::env::temp_dir(), PathBuf::from);
+    let dir = tempfile::tempdir_in(parent).unwrap();
+    let (journal, _) =
+        Journal::open(&dir.path().join("journal"), kaudit_journal::Options::default()).unwrap();
+    let bytes = fill(&journal, log);
+    let mut options = Options::default();
+    options.tail_bytes = usize::MAX / 4;
+    let root = dir.path().join("store");
+    let store = Store::open(&root, options).unwrap();
+    let cursor = store.cursor(&journal).unwrap();
+    assert_eq!(store.catch_up(&journal).unwrap(), CaughtUp::End);
+    let line = BufReader::new(std::fs::File::open(log).unwrap())
+        .lines()
+        .next()
+        .unwrap()
+        .unwrap();
+    let is_done = AtomicBool::new(false);
+    let mut waits = Vec::new();
+    let took = std::thread::scope(|scope| {
+        let seal = scope.spawn(|| {
+            let begun = Instant::now();
+            store.seal(&cursor, 0).unwrap();
+            is_done.store(true, Ordering::Release);
+            begun.elapsed()
+        });
+        while !is_done.load(Ordering::Acquire) {
+            let mut batch = Batch::new();
+            batch.push(None, &record(line.as_bytes(), 1_795_000_000_000_000));
+            journal.append(batch).unwrap().wait().unwrap();
+            let (begun, durable) = (Instant::now(), journal.durable().get());
+            while store.snapshot().read_to() < durable {
+                store.catch_up(&journal).unwrap();
+            }
+            waits.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        seal.join().unwrap()
+    });
+    waits.sort_by(f64::total_cmp);
+    println!(
+        "seal: {:.1} MB in {:.2} s; {} events came meanwhile and were seen after {:.1} ms (median), {:.1} ms at most",
+        megabytes(bytes),
+        took.as_secs_f64(),
+        waits.len(),
+        waits[waits.len() / 2],
+        waits[waits.len() - 1],
+    );
+    let copy = dir.path().join("copy");
+    assert!(
+        std::process::Command::new("cp")
+            .arg("-r")
+            .arg(&root)
+            .arg(&copy)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let begun = Instant::now();
+    Store::open(&copy, Options::default())
+        .unwrap()
+        .compact(&Compaction::before(i64::MAX), 0)
+        .unwrap();
+    let whole = begun.elapsed();
+    let stop = begun + whole + whole / 2;
+    let is_over = || Instant::now() >= stop;
+    let done = store
+        .compact_until(&Compaction::before(i64::MAX), 0, &is_over)
+        .unwrap();
+    if !done.is_ended_early {
+        println!(
+            "merge: {:.2} s; too small a log: its last row group had begun by then",
+            whole.as_secs_f64()
+        );
+        return;
+    }
+    println!(
+        "merge: {:.2} s; told to stop after half of it, it stops {:.0} ms later",
+        whole.as_secs_f64(),
+        stop.elapsed().as_secs_f64() * 1e3,
+    );
+}
+
+fn record(event: &[u8], received_micros: i64) -> Vec<u8> {
+    let head = RecordHead {
+        cluster: "prod",
+        source: "audit.log",
+        instance: "cp-1",
+        seq: 0,
+        received_micros,
+        transport: Transport::File,
+        tail: None,
+        matched_rule: None,
+    };
+    let mut record = Vec::new();
+    head.write(&mut record).unwrap();
+    record.extend_from_slice(event);
+    record
 }
 
 /// Merges everything; `bytes` is what the events take as log lines.
@@ -136,20 +242,8 @@ fn fill(journal: &Journal, log: &Path) -> u64 {
         bytes += u64::try_from(read).unwrap();
         if read > 0 {
             received_micros += 100_000;
-            let head = RecordHead {
-                cluster: "prod",
-                source: "audit.log",
-                instance: "cp-1",
-                seq: 0,
-                received_micros,
-                transport: Transport::File,
-                tail: None,
-                matched_rule: None,
-            };
-            let mut record = Vec::new();
-            head.write(&mut record).unwrap();
-            record.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(&line));
-            batch.push(None, &record);
+            let event = line.strip_suffix(b"\n").unwrap_or(&line);
+            batch.push(None, &record(event, received_micros));
         }
         if batch.bytes() > 2 << 20 || read == 0 {
             tickets.push(journal.append(std::mem::take(&mut batch)).unwrap());

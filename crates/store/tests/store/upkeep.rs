@@ -70,6 +70,59 @@ fn a_day_becomes_one_file_and_the_old_ones_go() {
 }
 
 #[test]
+fn a_merge_that_is_ended_early_leaves_every_day_merged_or_as_it_was() {
+    let asked = |most: usize| {
+        let bed = two_days();
+        let before = bed.all();
+        let asked = std::cell::Cell::new(0);
+        let is_over = || {
+            asked.set(asked.get() + 1);
+            asked.get() > most
+        };
+        let done = bed
+            .store
+            .compact_until(&Compaction::before(LATER), NOW, &is_over)
+            .unwrap();
+        assert_eq!(done.is_ended_early, asked.get() > most);
+        assert_eq!(done.removed.len(), done.added.len() * 2, "a day has two files");
+        assert!(bed.all() == before, "after {most} questions");
+        let verified = bed.store.snapshot().verify().unwrap();
+        assert!(verified.findings.is_empty(), "{:?}", verified.findings);
+        let files = walk(&bed.dir.path().join("store"));
+        let parts = bed.store.manifest().parts.len();
+        assert_eq!(files, parts, "nothing is left that the manifest does not name");
+        let rest = bed.store.compact(&Compaction::before(LATER), NOW).unwrap();
+        assert_eq!(done.added.len() + rest.added.len(), 2);
+        assert!(bed.all() == before);
+        (asked.get(), done.added.len())
+    };
+    let (all, days) = asked(usize::MAX);
+    assert_eq!(days, 2);
+    // Two files and their two groups, read twice, and the group that is written, of each day.
+    assert!(all >= 2 * 7, "{all}");
+    for most in 0..all {
+        assert_eq!(
+            asked(most).1,
+            usize::from(most >= all / 2),
+            "after {most} of {all}"
+        );
+    }
+}
+
+/// The Parquet files below a folder, whole or not.
+fn walk(folder: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| match path.is_dir() {
+            true => walk(&path),
+            false => usize::from(path.to_string_lossy().contains(".parquet")),
+        })
+        .sum()
+}
+
+#[test]
 fn old_events_go_but_for_what_a_class_or_a_hold_keeps() {
     let bed = two_days();
     let mut retention = Retention::default();

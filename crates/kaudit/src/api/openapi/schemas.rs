@@ -82,7 +82,13 @@ pub(super) fn parameters() -> Value {
             "buckets",
             "buckets",
             json!({"type": "integer", "minimum": 0, "maximum": 1000, "default": 60}),
-            "So many buckets at most; less than 2 is as 2",
+            "So many buckets at most; less than 2 is as 2. Not together with `interval`",
+        ),
+        query(
+            "interval",
+            "interval",
+            string(),
+            "The width of each bucket as `30s`, `5m` or `1h30m`, from 1ms to 1000d; a 400 when there were more than 1000",
         ),
         query(
             "by",

@@ -171,7 +171,7 @@ async fn asked(server: &Server, method: Method, path: &str, body: Bytes) -> Resu
         if answer.code == StatusCode::NOT_FOUND {
             return Err(Failure::usage(anyhow!(
                 "the kaudit at {} has no journal to import into: it does not have role collect",
-                server.address()
+                answer.address
             )));
         }
         if !is_busy || waited >= PATIENCE {
@@ -180,7 +180,7 @@ async fn asked(server: &Server, method: Method, path: &str, body: Bytes) -> Resu
         if waited.is_zero() {
             say(format_args!(
                 "{} takes nothing at the moment: waiting",
-                server.address()
+                answer.address
             ));
         }
         let wait = pause.max(answer.retry_after.unwrap_or_default()).min(LAST_PAUSE);

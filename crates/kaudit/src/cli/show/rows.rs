@@ -3,7 +3,8 @@
 use kaudit_query::{Column, Row, Value};
 
 use super::event::reference;
-use super::value::{duration, plain, text_of, to_second};
+use super::value::{duration, plain, text_in, text_of};
+use crate::cli::zone::Zone;
 
 /// What stands in a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +25,11 @@ enum Cell {
 
 /// The columns of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Columns(Vec<(String, Cell)>);
+pub(crate) struct Columns {
+    all: Vec<(String, Cell)>,
+    /// Of times.
+    zone: Zone,
+}
 
 /// A name that is no column.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +41,7 @@ pub(crate) struct InvalidColumns(String);
 
 /// What a person asks about first.
 const USUAL: [(&str, Cell); 7] = [
-    ("TIME (UTC)", Cell::Time),
+    ("TIME", Cell::Time),
     ("VERB", Cell::Verb),
     ("CODE", Cell::Code),
     ("USER", Cell::User),
@@ -46,12 +51,19 @@ const USUAL: [(&str, Cell); 7] = [
 ];
 
 impl Columns {
-    pub(crate) fn usual() -> Self {
-        Self(USUAL.map(|(head, cell)| (head.to_owned(), cell)).into())
+    pub(crate) fn usual(zone: Zone) -> Self {
+        let one = |(head, cell): (&str, Cell)| match cell {
+            Cell::Time => (zone.head(), cell),
+            cell => (head.to_owned(), cell),
+        };
+        Self {
+            all: USUAL.map(one).into(),
+            zone,
+        }
     }
 
-    pub(crate) fn wide() -> Self {
-        let mut columns = Self::usual();
+    pub(crate) fn wide(zone: Zone) -> Self {
+        let mut columns = Self::usual(zone);
         let further = [
             ("STAGE", Cell::Stage),
             ("TOOK", Cell::Took),
@@ -59,12 +71,17 @@ impl Columns {
             ("REF", Cell::Reference),
         ];
         let further = further.map(|(head, cell)| (head.to_owned(), cell));
-        columns.0.extend(further);
+        columns.all.extend(further);
         columns
     }
 
+    /// In which times are.
+    pub(crate) const fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
     /// Names with commas between them.
-    pub(crate) fn parse(text: &str) -> Result<Self, InvalidColumns> {
+    pub(crate) fn parse(text: &str, zone: Zone) -> Result<Self, InvalidColumns> {
         let one = |name: &str| {
             let cell = match name {
                 "time" => Cell::Time,
@@ -86,23 +103,24 @@ impl Columns {
         text.split(',')
             .map(|name| one(name.trim()))
             .collect::<Result<_, _>>()
-            .map(Self)
+            .map(|all| Self { all, zone })
     }
 
     pub(crate) fn heads(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(head, _)| head.as_str())
+        self.all.iter().map(|(head, _)| head.as_str())
     }
 
     pub(crate) fn cells(&self, row: &Row<'_>) -> Vec<String> {
-        self.0.iter().map(|(_, cell)| cell.text(row)).collect()
+        let cells = self.all.iter().map(|(_, cell)| cell.text(row, &self.zone));
+        cells.collect()
     }
 }
 
 impl Cell {
-    fn text(&self, row: &Row<'_>) -> String {
+    fn text(&self, row: &Row<'_>, zone: &Zone) -> String {
         let of = |column: &Column| text_of(&row.value(column));
         match self {
-            Self::Time => time(row),
+            Self::Time => time(row, zone),
             Self::Verb => of(&Column::Verb),
             Self::Code => of(&Column::ResponseCode),
             Self::User => user(row),
@@ -115,14 +133,14 @@ impl Cell {
                 _ => String::new(),
             },
             Self::Reference => reference(row),
-            Self::Field(column) => of(column),
+            Self::Field(column) => text_in(&row.value(column), zone),
         }
     }
 
     /// What is mostly enough.
-    const fn usual_width(&self) -> usize {
+    fn usual_width(&self, zone: &Zone) -> usize {
         match self {
-            Self::Time => 19,
+            Self::Time => zone.width(),
             Self::Verb => 6,
             Self::Code => 4,
             Self::User => 24,
@@ -141,9 +159,9 @@ impl Cell {
     }
 }
 
-pub(super) fn time(row: &Row<'_>) -> String {
+pub(super) fn time(row: &Row<'_>, zone: &Zone) -> String {
     match row.value(&Column::StageTimestamp) {
-        Value::Time(micros) => to_second(micros),
+        Value::Time(micros) => zone.to_second(micros),
         _ => "-".to_owned(),
     }
 }
@@ -250,7 +268,7 @@ impl Rows {
         line(out, widths, row.iter().map(String::as_str), |index, cell| {
             let is_code = self
                 .columns
-                .0
+                .all
                 .get(index)
                 .is_some_and(|(_, kind)| *kind == Cell::Code);
             match cell.as_bytes().first() {
@@ -270,7 +288,7 @@ impl Rows {
             if all <= room {
                 return;
             }
-            let flexible = self.columns.0.iter().zip(widths.iter_mut());
+            let flexible = self.columns.all.iter().zip(widths.iter_mut());
             let widest = flexible
                 .filter(|((_, cell), width)| cell.is_flexible() && **width > MIN_WIDTH)
                 .max_by_key(|(_, width)| **width);
@@ -307,9 +325,9 @@ pub(crate) struct Growing {
 impl Growing {
     pub(crate) fn new(columns: Columns, style: TableStyle) -> Self {
         let usual = columns
-            .0
+            .all
             .iter()
-            .map(|(head, cell)| cell.usual_width().max(length(head)));
+            .map(|(head, cell)| cell.usual_width(&columns.zone).max(length(head)));
         Self {
             widths: usual.collect(),
             rows: Rows::new(columns),
@@ -410,7 +428,7 @@ fn cut(text: &str, width: usize) -> String {
 }
 
 /// An event in words.
-pub(crate) fn sentence(row: &Row<'_>) -> String {
+pub(crate) fn sentence(row: &Row<'_>, zone: &Zone) -> String {
     let of = |column: &Column| text_of(&row.value(column));
     let verb = of(&Column::Verb);
     let code = of(&Column::ResponseCode);
@@ -427,7 +445,7 @@ pub(crate) fn sentence(row: &Row<'_>) -> String {
     };
     format!(
         "{} {} {verb} {} from {}{with}{outcome}\n",
-        time(row),
+        time(row, zone),
         user(row),
         object(row),
         of(&Column::SourceIp)

@@ -3,6 +3,8 @@
 use kaudit_query::accumulate::Key;
 use kaudit_query::{Column, ColumnType, Value};
 
+use crate::cli::zone::Zone;
+
 /// A text that cannot move the cursor or change the colours of a terminal: what controls it is written as an escape.
 pub(crate) fn plain(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
@@ -19,8 +21,13 @@ pub(crate) fn plain(bytes: &[u8]) -> String {
     out
 }
 
-/// A value in a cell; an absent one is empty.
+/// A value in a cell; an absent one is empty, and a time is as it was recorded.
 pub(crate) fn text_of(value: &Value<'_>) -> String {
+    text_in(value, &Zone::UTC)
+}
+
+/// The same, a time in a zone.
+pub(crate) fn text_in(value: &Value<'_>, zone: &Zone) -> String {
     match value {
         Value::Absent => String::new(),
         Value::Text(text) => plain(text),
@@ -30,7 +37,7 @@ pub(crate) fn text_of(value: &Value<'_>) -> String {
         }
         Value::Number(number) => number.to_string(),
         Value::Bool(value) => value.to_string(),
-        Value::Time(micros) => kaudit_query::instant(*micros),
+        Value::Time(micros) => zone.instant(*micros),
         Value::Duration(micros) => duration(*micros),
         Value::Json(values) => {
             let values: Vec<String> = values.iter().map(|value| plain(value)).collect();
@@ -40,24 +47,17 @@ pub(crate) fn text_of(value: &Value<'_>) -> String {
 }
 
 /// A value that was counted.
-pub(crate) fn key_text(key: &Key, column: &Column) -> String {
+pub(crate) fn key_text(key: &Key, column: &Column, zone: &Zone) -> String {
     match key {
         Key::Absent => "(none)".to_owned(),
         Key::Bool(value) => value.to_string(),
         Key::Number(number) => match column.info().column_type {
-            ColumnType::Time => kaudit_query::instant(*number),
+            ColumnType::Time => zone.instant(*number),
             ColumnType::Duration => duration(*number),
             _ => number.to_string(),
         },
         Key::Text(text) => plain(text),
     }
-}
-
-/// An instant as a person reads it, `YYYY-MM-DD HH:MM:SS` in UTC.
-pub(crate) fn to_second(micros: i64) -> String {
-    let text = kaudit_query::instant(micros);
-    let seconds = text.split_once('.').map_or(text.as_str(), |(seconds, _)| seconds);
-    seconds.replacen('T', " ", 1)
 }
 
 /// The two largest units that say something.

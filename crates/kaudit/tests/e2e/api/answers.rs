@@ -55,6 +55,11 @@ fn what_cannot_be_answered_is_refused_with_the_reason() {
         "facets?field=usr.username",
         "histogram?buckets=1001",
         "histogram?by=verb&by=stage",
+        "histogram?interval=5",
+        "histogram?interval=1us",
+        "histogram?interval=1m&buckets=5",
+        // They lie minutes apart.
+        "histogram?interval=1ms",
         "compare?with=usrname%3Aa",
         "suggest?at=5",
         "tail?after=x",
@@ -219,6 +224,25 @@ fn counts_are(running: &Running, filter: &str, meant: &[&Value]) {
         assert_eq!(bucket["events"], parts, "there are fewer stages than curves");
     }
     assert_eq!((sum, &histogram["events"]), (events, &json!(events)));
+
+    let fixed = running.json(&target(
+        "histogram",
+        &[("q", filter), ("interval", "7s"), ("by", "stage")],
+    ));
+    assert_eq!(fixed["intervalMicros"], 7_000_000);
+    for bucket in fixed["buckets"].as_array().unwrap() {
+        let at = micros(bucket["at"].as_str().unwrap());
+        let inside = |event: &&&Value| {
+            let micros = micros(event["stageTimestamp"].as_str().unwrap()) - at;
+            (0..7_000_000).contains(&micros)
+        };
+        let expected = meant.iter().filter(inside).count();
+        assert_eq!(bucket["events"], expected, "{bucket} of {filter}");
+        let by = bucket["by"].as_array().unwrap();
+        let parts: u64 = by.iter().map(|one| one["events"].as_u64().unwrap()).sum();
+        assert_eq!(bucket["events"], parts);
+    }
+    assert_eq!(fixed["events"], json!(events));
 
     let compared = running.json(&target(
         "compare",

@@ -307,3 +307,163 @@ fn a_tail_from_a_time_on_shows_every_event_once() {
     assert!(shown == expected, "{} of {limit} lines", shown.len());
     running.process.stop();
 }
+
+#[test]
+fn a_context_leads_to_its_server_with_its_own_token() {
+    let running = Running::with("mixed", "{sealAfter: 1h}");
+    let home = running.folder.path().join("home");
+    let folder = home.join("kaudit");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(&running.process.token, folder.join("token")).unwrap();
+    let file = folder.join("config.yaml");
+    let text = format!(
+        "# ours\napiVersion: kaudit.dev/v1alpha1\nkind: ClientConfig\ncontexts:\n- name: here\n  server: {}\n  tokenFile: \
+         token\n- {{name: bare, server: '{}'}}\n",
+        running.process.api, running.process.api
+    );
+    std::fs::write(&file, &text).unwrap();
+    let at = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_kaudit"))
+            .args(arguments)
+            .current_dir(running.folder.path())
+            .env("XDG_CONFIG_HOME", &home)
+            .env_remove("KAUDIT_SERVER")
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let count = ["query", "--count", EVER[0], EVER[1]];
+    let all = format!("{}\n", running.lines.len());
+    let (code, found, said) = at(&[&count[..], &["--context", "here"]].concat());
+    assert_eq!((code, found), (Some(0), all.clone()), "{said}");
+    let (code, _, said) = at(&[&count[..], &["--context", "bare"]].concat());
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains(&format!(
+            "{}:8: context `bare` has no `tokenFile`",
+            file.display()
+        )),
+        "{said}"
+    );
+
+    assert_eq!(at(&["config", "current-context"]).0, Some(1));
+    assert_eq!(at(&["config", "use-context", "here"]).0, Some(0));
+    assert_eq!(at(&["config", "current-context"]).1, "here\n");
+    assert_eq!(at(&count).1, all);
+    let (_, listed, _) = at(&["config", "get-contexts", "-o", "json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(
+        (&listed[0]["current"], &listed[1]["name"]),
+        (&true.into(), &"bare".into())
+    );
+    let path = file.to_str().unwrap();
+    assert_eq!(at(&["config", "validate", path]).0, Some(0));
+    std::fs::write(&file, text.replace("tokenFile", "tokenfile")).unwrap();
+    let (code, _, said) = at(&["config", "validate", path]);
+    assert_eq!(code, Some(2));
+    assert!(
+        said.contains("line 7, column 3: unknown key `tokenfile`, did you mean `tokenFile`?"),
+        "{said}"
+    );
+    running.process.stop();
+}
+
+/// What a shell is offered at the end of a line.
+fn offered(line: &[&str]) -> Vec<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_kaudit"))
+        .args(["--", "kaudit"])
+        .args(line)
+        .env("KAUDIT_COMPLETE", "fish")
+        .output()
+        .unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{line:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let words = text
+        .lines()
+        .map(|line| line.split('\t').next().unwrap().to_owned());
+    words.collect()
+}
+
+#[test]
+fn shells_and_kubectl_are_offered_what_the_server_knows() {
+    let running = Running::with("mixed", "{sealAfter: 1h}");
+    let server = format!("--server={}", running.process.api);
+    let token = running.process.token.to_str().unwrap();
+    let ours = ["--token-file", token, &server];
+    for (line, expected) in [
+        (
+            &["query", "user.username: ali"][..],
+            "user.username: alice@example.com",
+        ),
+        (
+            &["query", "verb: get and user.username: ali"],
+            "verb: get and user.username: alice@example.com",
+        ),
+        (&["query", "-u", "ali"], "alice@example.com"),
+        (&["tail", "-r", "secr"], "secrets"),
+        (&["actor", "ali"], "alice@example.com"),
+        (&["history", "deployme"], "deployments/"),
+    ] {
+        let (last, first) = line.split_last().unwrap();
+        // A machine that is busy answers late, and then there is nothing.
+        let mut words = Vec::new();
+        running.process.until("the server answers in time", |_| {
+            words = offered(
+                &[
+                    first.get(..1).unwrap(),
+                    &ours[..],
+                    first.get(1..).unwrap(),
+                    &[last],
+                ]
+                .concat(),
+            );
+            words.iter().any(|word| word == expected)
+        });
+        let begins = |word: &String| word.to_lowercase().starts_with(&last.to_lowercase());
+        assert!(words.iter().all(begins), "{line:?}: {words:?}");
+    }
+
+    let link = running.folder.path().join("kubectl_complete-kaudit");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kaudit"), &link).unwrap();
+    running.process.until("the server answers kubectl in time", |_| {
+        let output = Command::new(&link)
+            .arg("query")
+            .args(ours)
+            .args(["-n", "team-"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.lines().last(), Some(":4"), "{text}");
+        text.lines().any(|line| line.starts_with("team-a\t"))
+    });
+    running.process.stop();
+}
+
+#[test]
+fn a_server_that_does_not_answer_holds_nobody_up_who_completes_a_word() {
+    // It takes connections, and that is all.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    let server = format!("http://{}", silent.local_addr().unwrap());
+    let ours = ["--token-file", token.to_str().unwrap(), "--server", &server];
+    let begun = std::time::Instant::now();
+    let words = offered(&[&["query"][..], &ours, &["verb: dele"]].concat());
+    assert!(words.iter().any(|word| word == "verb: delete"), "{words:?}");
+    assert_eq!(
+        offered(&[&["query"][..], &ours, &["-u", "ali"]].concat()),
+        [""; 0]
+    );
+    // Two times 200 ms, and a busy machine; a question would wait for 90 s.
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(30),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(
+        offered(&["query", "--token-file", "nowhere", "-u", "ali"]),
+        [""; 0]
+    );
+}
