@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::response::Parts as ResponseHead;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -108,7 +109,10 @@ impl Shared {
         else {
             return refuse(&StatusError::unavailable("the gateway does not know who asks"));
         };
-        let upgrade = headers::upgrade(request.headers());
+        // HTTP/1.0 has no upgrades and HTTP/2 none of this kind: RFC 9110 section 7.8.
+        let upgrade = (request.version() == Version::HTTP_11)
+            .then(|| headers::upgrade(request.headers()))
+            .flatten();
         let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let authorities = self.authorities.as_ref().map(AuthoritiesHandle::current);
         let onward = Onward {
@@ -147,7 +151,8 @@ impl Shared {
             }
         });
         let upstream = own.as_ref().map_or(&self.upstream, OwnCredential::upstream);
-        let mut sent = pin!(self.send(upstream, outgoing(request), upgrade.is_some()));
+        let (request, broke_off) = outgoing(request);
+        let mut sent = pin!(self.send(upstream, request, upgrade.is_some()));
         let mut decision: Option<Option<Answer>> = None;
         let answered = loop {
             tokio::select! {
@@ -157,6 +162,8 @@ impl Shared {
         };
         let answered = match answered {
             Ok(answered) => answered,
+            // A request that is not whole is the client's doing, whatever became of it.
+            Err(error) if broke_off.is_set() => return refuse(&broken_off(&error)),
             Err(error) => return self.not_answered(&error),
         };
         let (head, body) = match answered {
@@ -375,16 +382,32 @@ async fn decided(
     }
 }
 
-fn outgoing(request: Request<RequestBody<Incoming>>) -> Request<OutgoingBody> {
-    request.map(|body| {
-        if body.is_end_stream() {
-            Empty::new()
-                .map_err(|never: Infallible| match never {})
-                .boxed_unsync()
-        } else {
-            body.map_err(Into::into).boxed_unsync()
-        }
-    })
+/// Set when a client's body ends before its end, or is none.
+#[derive(Clone, Debug, Default)]
+struct BrokeOff(Option<Arc<AtomicBool>>);
+
+impl BrokeOff {
+    fn is_set(&self) -> bool {
+        self.0.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+}
+
+fn outgoing(request: Request<RequestBody<Incoming>>) -> (Request<OutgoingBody>, BrokeOff) {
+    let (head, body) = request.into_parts();
+    if body.is_end_stream() {
+        let nothing = Empty::new().map_err(|never: Infallible| match never {});
+        return (
+            Request::from_parts(head, nothing.boxed_unsync()),
+            BrokeOff::default(),
+        );
+    }
+    let flag = Arc::new(AtomicBool::new(false));
+    let broke_off = BrokeOff(Some(Arc::clone(&flag)));
+    let body = body.map_err(move |error| {
+        flag.store(true, Ordering::Relaxed);
+        error.into()
+    });
+    (Request::from_parts(head, body.boxed_unsync()), broke_off)
 }
 
 /// Whether the body can be a Status.
@@ -428,6 +451,11 @@ fn bad_gateway(why: &str) -> StatusError {
         "InternalError",
         format!("the cluster gave the gateway no answer: {why}"),
     )
+}
+
+fn broken_off(error: &SendError) -> StatusError {
+    let message = format!("the request's body is not whole: {}", chain(error));
+    StatusError::new(StatusCode::BAD_REQUEST, "BadRequest", message)
 }
 
 /// An error with its causes.

@@ -58,7 +58,8 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    fn so_far(&self) -> Vec<Value> {
+    /// The events so far.
+    pub(crate) fn so_far(&self) -> Vec<Value> {
         self.lines.lock().unwrap().clone()
     }
 
@@ -112,6 +113,9 @@ pub(crate) struct Fixture {
     got: Arc<Mutex<Vec<Got>>>,
     tasks: JoinSet<()>,
 }
+
+/// What a gateway that stops leaves to what is open.
+const GRACE: Duration = Duration::from_secs(1);
 
 pub(crate) const METADATA: &str = "Metadata";
 
@@ -205,7 +209,7 @@ impl Fixture {
             .unwrap();
         let (addr, stop) = (listener.local_addr(), CancellationToken::new());
         let (serving, stopped) = (gateway.clone(), stop.clone());
-        tasks.spawn(async move { serving.serve(listener, stopped, Duration::from_secs(5)).await });
+        tasks.spawn(async move { serving.serve(listener, stopped, GRACE).await });
         Self {
             addr,
             gateway,

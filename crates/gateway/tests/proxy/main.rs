@@ -7,6 +7,7 @@
 )]
 
 mod certificates;
+mod corpus;
 mod fixture;
 mod forwarding;
 mod identity;
