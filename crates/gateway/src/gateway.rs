@@ -145,7 +145,7 @@ impl Builder {
             metrics,
             tunnels,
             cut: CancellationToken::new(),
-            stopping: CancellationToken::new(),
+            watches: Arc::default(),
         };
         Ok(Gateway {
             audit,
@@ -222,14 +222,16 @@ impl Gateway {
         self.shared.metrics.snapshot()
     }
 
-    /// Serves a listener until `stop`. Then watches end, other requests and tunnels may finish within
-    /// `grace`, and what is left is cut; every audited request has had its final event when this returns.
+    /// Serves a listener until `stop`. Then watches end one after another, within half of `grace` and at most
+    /// 15 s, each behind a whole event; other requests and tunnels may finish within `grace`, and what is
+    /// left is cut. Every audited request has had its final event when this returns.
     pub async fn serve(&self, listener: Listener, stop: CancellationToken, grace: Duration) {
         let gateway = self.clone();
         let deadline = async {
             stop.cancelled().await;
-            self.shared.stopping.cancel();
-            tokio::time::Instant::now() + grace
+            let stopped = tokio::time::Instant::now();
+            self.shared.watches.end(stopped, grace).await;
+            stopped + grace
         };
         let serve = listener.serve(
             move |connection| gateway.connection(connection),

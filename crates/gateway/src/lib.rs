@@ -27,6 +27,7 @@ mod proxy;
 mod review;
 mod trust;
 mod tunnel;
+mod watches;
 
 pub use body::Body;
 pub use cache::NoRandomness;

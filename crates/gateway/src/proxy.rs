@@ -36,6 +36,7 @@ use crate::metrics::{Metrics, count};
 use crate::own::OwnCredential;
 use crate::path::{self, PathMode};
 use crate::tunnel::Tunnel;
+use crate::watches::{Ending, Events, Watches};
 
 /// A refusal's body is read before it is passed on if it is at most this large.
 const MAX_STATUS_BYTES: usize = 64 << 10;
@@ -58,8 +59,7 @@ pub(crate) struct Shared {
     /// Tunnels; they end by themselves or when `cut` says so.
     pub(crate) tunnels: TaskTracker,
     pub(crate) cut: CancellationToken,
-    /// Watches end when this is cancelled.
-    pub(crate) stopping: CancellationToken,
+    pub(crate) watches: Arc<Watches>,
 }
 
 /// The service inside the chain.
@@ -169,7 +169,8 @@ impl Shared {
         let (head, body) = match answered {
             Answered::Plain(response) => {
                 let (head, body) = response.into_parts();
-                (head, self.body(body, info))
+                let body = self.body(body, &head, info);
+                (head, body)
             }
             Answered::Dedicated(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 annotate(&audit, Evidence::Handled, decided(decision, asked.as_mut()).await);
@@ -301,9 +302,9 @@ impl Shared {
         }
     }
 
-    fn body(&self, body: UpstreamBody, info: &RequestInfo) -> Body {
-        if info.verb() == b"watch" {
-            Body::watch(body, self.stopping.clone().cancelled_owned())
+    fn body(&self, body: UpstreamBody, head: &ResponseHead, info: &RequestInfo) -> Body {
+        if info.verb() == b"watch" && head.status == StatusCode::OK {
+            Body::watch(body, Ending::new(self.watches.begin(), Events::of(&head.headers)))
         } else {
             Body::upstream(body)
         }
