@@ -14,3 +14,5 @@ mod identity;
 mod invariants;
 mod lifecycle;
 mod sessions;
+mod streams;
+mod tunnels;
