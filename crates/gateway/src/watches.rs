@@ -41,7 +41,7 @@ impl Watches {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A watch begins. Where the gateway stops already it ends with its first event.
+    /// A watch begins. Where the gateway stops already it ends at once.
     pub(crate) fn begin(self: &Arc<Self>) -> Turn {
         let (sender, end) = oneshot::channel();
         let mut state = self.state();

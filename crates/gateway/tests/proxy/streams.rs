@@ -60,9 +60,9 @@ const PODS: &str = "/api/v1/namespaces/n/pods";
 
 #[tokio::test]
 async fn t32_a_slow_reader_of_a_watch_holds_up_its_own_watch_only() {
-    const EVENT: [u8; 64 << 10] = [b'x'; 64 << 10];
+    static EVENT: [u8; 64 << 10] = [b'x'; 64 << 10];
     const EVENTS: usize = 1024;
-    const WHOLE: usize = EVENTS * EVENT.len();
+    const WHOLE: usize = EVENTS * (64 << 10);
     let written = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&written);
     let (upstream, tasks) = raw_upstream(move |mut stream, _| {
