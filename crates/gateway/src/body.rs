@@ -9,9 +9,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use kaudit_dial::UpstreamBody;
 use kaudit_tower::{BoxError, ResponseBody};
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::arrival::Arrival;
+use crate::watches::Ending;
 
 /// What an answer's bytes come from. Frames are passed on as they arrive.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ enum Kind {
     /// A watch: it ends, whole, when the gateway stops.
     Watch {
         body: UpstreamBody,
-        stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+        ending: Ending,
     },
     /// The refusal of an upgrade.
     Dedicated(Incoming),
@@ -64,9 +64,8 @@ impl Body {
         Self(Kind::Upstream(body))
     }
 
-    pub(crate) fn watch(body: UpstreamBody, stopped: WaitForCancellationFutureOwned) -> Self {
-        let stopped = Box::pin(stopped);
-        Self(Kind::Watch { body, stopped })
+    pub(crate) const fn watch(body: UpstreamBody, ending: Ending) -> Self {
+        Self(Kind::Watch { body, ending })
     }
 
     pub(crate) const fn dedicated(body: Incoming) -> Self {
@@ -97,11 +96,13 @@ impl HttpBody for Body {
                 None => Poll::Ready(error.take().map(Err)),
             },
             Kind::Upstream(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Kind::Watch { body, stopped } => {
-                if stopped.as_mut().poll(cx).is_ready() {
+            Kind::Watch { body, ending } => {
+                if ending.is_over(cx) {
                     return Poll::Ready(None);
                 }
-                Pin::new(body).poll_frame(cx).map_err(Into::into)
+                let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
+                let frame = frame.map(|frame| frame.map(|frame| frame.map_data(|data| ending.pass(data))));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Kind::Dedicated(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Switched => Poll::Ready(None),

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use kaudit_dial::Upstream;
 use kaudit_listen::{ConnectionInfo, Listener};
@@ -156,7 +156,7 @@ impl Builder {
             metrics,
             tunnels,
             cut: CancellationToken::new(),
-            stopping: CancellationToken::new(),
+            watches: Arc::default(),
         };
         Ok(Gateway {
             audit,
@@ -243,14 +243,16 @@ impl Gateway {
         self.traffic.snapshot()
     }
 
-    /// Serves a listener until `stop`. Then watches end, other requests and tunnels may finish within
-    /// `grace`, and what is left is cut; every audited request has had its final event when this returns.
+    /// Serves a listener until `stop`. Then watches end one after another, within half of `grace` and at most
+    /// 15 s, each behind a whole event; other requests and tunnels may finish within `grace`, and what is
+    /// left is cut. Every audited request has had its final event when this returns.
     pub async fn serve(&self, listener: Listener, stop: CancellationToken, grace: Duration) {
         let gateway = self.clone();
         let deadline = async {
             stop.cancelled().await;
-            self.shared.stopping.cancel();
-            tokio::time::Instant::now() + grace
+            let stopped = tokio::time::Instant::now();
+            self.shared.watches.end(stopped, grace).await;
+            stopped + grace
         };
         let serve = listener.serve(
             move |connection| gateway.connection(connection),
@@ -307,8 +309,8 @@ impl Service<Request<Incoming>> for GatewayService {
     }
 
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
-        if !is_request(&request) {
-            let refusal = text_response(StatusCode::BAD_REQUEST, "400 Bad Request".to_owned());
+        if let Some(code) = refused_unread(&request) {
+            let refusal = text_response(code, code.to_string());
             let delivery = |body| Delivery::new(ResponseBody::unaudited(body), None);
             return Box::pin(std::future::ready(Ok(refusal.map(delivery))));
         }
@@ -345,13 +347,38 @@ impl Service<Request<Incoming>> for GatewayService {
     }
 }
 
-/// Whether this can be a request to an API server; anything else never reaches the chain, as in Go's
-/// server.
+/// With what code a request is refused that never reaches the chain, as in Go's server.
+///
+/// Source: net/http, transferReader.parseTransferEncoding.
+fn refused_unread(request: &Request<Incoming>) -> Option<StatusCode> {
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    let is_plain = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    if !is_request(request) {
+        Some(StatusCode::BAD_REQUEST)
+    } else if !is_plain {
+        // What is within the chunks would go on as if nothing had been done to it.
+        Some(StatusCode::NOT_IMPLEMENTED)
+    } else {
+        None
+    }
+}
+
+/// Whether this can be a request to an API server.
+///
+/// Source: net/http, Server, conn.readRequest.
 fn is_request(request: &Request<Incoming>) -> bool {
     let uri = request.uri();
     let has_path = uri.path().starts_with('/');
-    let host = request.headers().get(header::HOST);
-    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (host, is_one) = (hosts.next(), hosts.next().is_none());
+    let is_named = match host {
+        Some(host) => is_host(host.as_bytes()),
+        None => request.version() != Version::HTTP_11,
+    };
     let agrees = match (uri.authority(), host) {
         (Some(authority), Some(host)) => authority
             .as_str()
@@ -359,5 +386,13 @@ fn is_request(request: &Request<Incoming>) -> bool {
             .eq_ignore_ascii_case(host.as_bytes()),
         _ => true,
     };
-    request.method() != Method::CONNECT && has_path && hosts <= 1 && agrees
+    request.method() != Method::CONNECT && has_path && is_one && is_named && agrees
+}
+
+/// Whether a `Host` has only bytes that one can have. It may be empty.
+///
+/// Source: golang.org/x/net http/httpguts, ValidHostHeader.
+fn is_host(host: &[u8]) -> bool {
+    host.iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"!$%&()*+,-.:;=[']_~".contains(byte))
 }

@@ -29,6 +29,7 @@ mod review;
 mod traffic;
 mod trust;
 mod tunnel;
+mod watches;
 
 pub use access::Access;
 pub use body::{Body, Delivery};

@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::response::Parts as ResponseHead;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -36,6 +37,7 @@ use crate::metrics::{Metrics, count};
 use crate::own::OwnCredential;
 use crate::path::{self, PathMode};
 use crate::tunnel::Tunnel;
+use crate::watches::{Ending, Events, Watches};
 
 /// A refusal's body is read before it is passed on if it is at most this large.
 const MAX_STATUS_BYTES: usize = 64 << 10;
@@ -58,8 +60,7 @@ pub(crate) struct Shared {
     /// Tunnels; they end by themselves or when `cut` says so.
     pub(crate) tunnels: TaskTracker,
     pub(crate) cut: CancellationToken,
-    /// Watches end when this is cancelled.
-    pub(crate) stopping: CancellationToken,
+    pub(crate) watches: Arc<Watches>,
 }
 
 /// The service inside the chain.
@@ -109,7 +110,10 @@ impl Shared {
         else {
             return refuse(&StatusError::unavailable("the gateway does not know who asks"));
         };
-        let upgrade = headers::upgrade(request.headers());
+        // HTTP/1.0 has no upgrades and HTTP/2 none of this kind: RFC 9110 section 7.8.
+        let upgrade = (request.version() == Version::HTTP_11)
+            .then(|| headers::upgrade(request.headers()))
+            .flatten();
         let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let authorities = self.authorities.as_ref().map(AuthoritiesHandle::current);
         let onward = Onward {
@@ -148,7 +152,8 @@ impl Shared {
             }
         });
         let upstream = own.as_ref().map_or(&self.upstream, OwnCredential::upstream);
-        let mut sent = pin!(self.send(upstream, outgoing(request, &arrival), upgrade.is_some()));
+        let (request, broke_off) = outgoing(request, &arrival);
+        let mut sent = pin!(self.send(upstream, request, upgrade.is_some()));
         let mut decision: Option<Option<Answer>> = None;
         let asked_at = Instant::now();
         let answered = loop {
@@ -160,12 +165,15 @@ impl Shared {
         arrival.passing.asked_upstream(asked_at.elapsed());
         let answered = match answered {
             Ok(answered) => answered,
+            // A request that is not whole is the client's doing, whatever became of it.
+            Err(error) if broke_off.is_set() => return refuse(&broken_off(&error)),
             Err(error) => return self.not_answered(&error),
         };
         let (head, body) = match answered {
             Answered::Plain(response) => {
                 let (head, body) = response.into_parts();
-                (head, self.body(body, info))
+                let body = self.body(body, &head, info);
+                (head, body)
             }
             Answered::Dedicated(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 annotate(&audit, Evidence::Handled, decided(decision, asked.as_mut()).await);
@@ -297,9 +305,9 @@ impl Shared {
         }
     }
 
-    fn body(&self, body: UpstreamBody, info: &RequestInfo) -> Body {
-        if info.verb() == b"watch" {
-            Body::watch(body, self.stopping.clone().cancelled_owned())
+    fn body(&self, body: UpstreamBody, head: &ResponseHead, info: &RequestInfo) -> Body {
+        if info.verb() == b"watch" && head.status == StatusCode::OK {
+            Body::watch(body, Ending::new(self.watches.begin(), Events::of(&head.headers)))
         } else {
             Body::upstream(body)
         }
@@ -380,23 +388,42 @@ async fn decided(
     }
 }
 
-fn outgoing(request: Request<RequestBody<Incoming>>, arrival: &Arc<Arrival>) -> Request<OutgoingBody> {
-    request.map(|body| {
-        if body.is_end_stream() {
-            Empty::new()
-                .map_err(|never: Infallible| match never {})
-                .boxed_unsync()
-        } else {
-            let arrival = Arc::clone(arrival);
-            let count = move |frame: Frame<Bytes>| {
-                if let Some(data) = frame.data_ref() {
-                    arrival.passing.received(data.len() as u64);
-                }
-                frame
-            };
-            body.map_err(Into::into).map_frame(count).boxed_unsync()
+/// Set when a client's body ends before its end, or is none.
+#[derive(Clone, Debug, Default)]
+struct BrokeOff(Option<Arc<AtomicBool>>);
+
+impl BrokeOff {
+    fn is_set(&self) -> bool {
+        self.0.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+}
+
+fn outgoing(
+    request: Request<RequestBody<Incoming>>,
+    arrival: &Arc<Arrival>,
+) -> (Request<OutgoingBody>, BrokeOff) {
+    let (head, body) = request.into_parts();
+    if body.is_end_stream() {
+        let nothing = Empty::new().map_err(|never: Infallible| match never {});
+        return (
+            Request::from_parts(head, nothing.boxed_unsync()),
+            BrokeOff::default(),
+        );
+    }
+    let flag = Arc::new(AtomicBool::new(false));
+    let broke_off = BrokeOff(Some(Arc::clone(&flag)));
+    let arrival = Arc::clone(arrival);
+    let count = move |frame: Frame<Bytes>| {
+        if let Some(data) = frame.data_ref() {
+            arrival.passing.received(data.len() as u64);
         }
-    })
+        frame
+    };
+    let body = body.map_frame(count).map_err(move |error| {
+        flag.store(true, Ordering::Relaxed);
+        error.into()
+    });
+    (Request::from_parts(head, body.boxed_unsync()), broke_off)
 }
 
 /// Whether the body can be a Status.
@@ -440,6 +467,11 @@ fn bad_gateway(why: &str) -> StatusError {
         "InternalError",
         format!("the cluster gave the gateway no answer: {why}"),
     )
+}
+
+fn broken_off(error: &SendError) -> StatusError {
+    let message = format!("the request's body is not whole: {}", chain(error));
+    StatusError::new(StatusCode::BAD_REQUEST, "BadRequest", message)
 }
 
 /// An error with its causes.

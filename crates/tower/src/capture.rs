@@ -1,10 +1,10 @@
 //! Copies of bodies, bounded per body and for the process.
 
-use std::io::Read;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use flate2::bufread::GzDecoder;
+use flate2::write::GzDecoder;
 
 use crate::metrics::{Metrics, count};
 
@@ -89,9 +89,6 @@ const STATUS_BYTES: usize = 64 << 10;
 /// So far into a Status its kind can be read.
 const STATUS_HEAD: usize = 256;
 
-/// A compressed body is read in steps of this size.
-const CHUNK_BYTES: usize = 32 << 10;
-
 /// What a copy is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
@@ -103,7 +100,22 @@ pub(crate) enum Wanted {
 
 /// A growing copy of one body.
 #[derive(Debug)]
-pub(crate) struct Copy {
+pub(crate) struct Copy(Form);
+
+/// How the body comes.
+#[derive(Debug)]
+enum Form {
+    Plain(Kept),
+    /// What is in it is kept as it comes, so that neither the body nor the work piles up.
+    Gzip {
+        decoder: Box<GzDecoder<Kept>>,
+        is_begun: bool,
+    },
+}
+
+/// What is kept of a body.
+#[derive(Debug)]
+struct Kept {
     bytes: Vec<u8>,
     wanted: Wanted,
     /// It is not what is wanted.
@@ -115,18 +127,84 @@ pub(crate) struct Copy {
 
 impl Copy {
     pub(crate) const fn new(wanted: Wanted, budget: Arc<Budget>, metrics: Arc<Metrics>) -> Self {
-        Self {
+        Self(Form::Plain(Kept {
             bytes: Vec::new(),
             wanted,
             is_foreign: false,
             missing: None,
             budget,
             metrics,
+        }))
+    }
+
+    /// The body, of which nothing has come yet, is compressed; so it is no Status, which is never large enough.
+    ///
+    /// Source: k8s.io/apiserver pkg/endpoints/handlers/responsewriters/writers.go, defaultGzipThresholdBytes.
+    pub(crate) fn gunzipped(self) -> Self {
+        match self.0 {
+            Form::Plain(kept) if kept.wanted != Wanted::Status => Self(Form::Gzip {
+                decoder: Box::new(GzDecoder::new(kept)),
+                is_begun: false,
+            }),
+            form => Self(form),
         }
     }
 
     pub(crate) fn push(&mut self, data: &[u8]) {
-        if self.missing.is_some() || self.is_foreign {
+        match &mut self.0 {
+            Form::Plain(kept) => kept.push(data),
+            Form::Gzip { decoder, is_begun } => {
+                *is_begun |= !data.is_empty();
+                if decoder.get_ref().is_growing() && io::Write::write_all(decoder, data).is_err() {
+                    decoder.get_mut().corrupt();
+                }
+            }
+        }
+    }
+
+    /// There is no more to come.
+    pub(crate) fn end(&mut self) {
+        if let Form::Gzip { decoder, is_begun } = &mut self.0
+            && *is_begun
+            && decoder.get_ref().is_growing()
+            && decoder.try_finish().is_err()
+        {
+            decoder.get_mut().corrupt();
+        }
+    }
+
+    fn kept(&self) -> &Kept {
+        match &self.0 {
+            Form::Plain(kept) => kept,
+            Form::Gzip { decoder, .. } => decoder.get_ref(),
+        }
+    }
+
+    /// The body was not read, for a reason that its header tells.
+    pub(crate) fn leave_out(&mut self) {
+        let kept = match &mut self.0 {
+            Form::Plain(kept) => kept,
+            Form::Gzip { decoder, .. } => decoder.get_mut(),
+        };
+        if matches!(kept.wanted, Wanted::Object { .. }) {
+            kept.give_up(Missing::Unreadable);
+        }
+    }
+
+    /// The whole body, or why it is not there.
+    pub(crate) fn bytes(&self) -> Result<&[u8], Missing> {
+        let kept = self.kept();
+        kept.missing.map_or(Ok(&kept.bytes), Err)
+    }
+}
+
+impl Kept {
+    const fn is_growing(&self) -> bool {
+        self.missing.is_none() && !self.is_foreign
+    }
+
+    fn push(&mut self, data: &[u8]) {
+        if !self.is_growing() {
             return;
         }
         let limit = match self.wanted {
@@ -154,35 +232,27 @@ impl Copy {
         self.missing = Some(missing);
     }
 
-    /// The body was not read, for a reason that its header tells.
-    pub(crate) fn leave_out(&mut self) {
-        if matches!(self.wanted, Wanted::Object { .. }) {
-            self.give_up(Missing::Unreadable);
+    /// It broke, unless it is not wanted any more, which ends the decoder too.
+    fn corrupt(&mut self) {
+        if self.is_growing() {
+            self.give_up(Missing::Corrupt);
+        }
+    }
+}
+
+/// Takes what a decoder gives, and ends it where no more is wanted.
+impl io::Write for Kept {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.push(data);
+        if self.is_growing() {
+            Ok(data.len())
+        } else {
+            Err(io::ErrorKind::FileTooLarge.into())
         }
     }
 
-    /// A copy of what a compressed body holds, within the same bounds.
-    pub(crate) fn gunzipped(self) -> Self {
-        let mut plain = Self::new(self.wanted, Arc::clone(&self.budget), Arc::clone(&self.metrics));
-        plain.missing = self.missing;
-        if self.bytes.is_empty() {
-            return plain;
-        }
-        let mut source = GzDecoder::new(self.bytes.as_slice());
-        let mut chunk = vec![0; CHUNK_BYTES];
-        while plain.missing.is_none() {
-            match source.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(read) => plain.push(chunk.get(..read).unwrap_or_default()),
-                Err(_) => plain.give_up(Missing::Corrupt),
-            }
-        }
-        plain
-    }
-
-    /// The whole body, or why it is not there.
-    pub(crate) fn bytes(&self) -> Result<&[u8], Missing> {
-        self.missing.map_or(Ok(&self.bytes), Err)
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -193,7 +263,7 @@ fn can_be_status(data: &[u8]) -> bool {
     is_object && (data.len() < STATUS_HEAD || head.windows(6).any(|window| window == b"Status"))
 }
 
-impl Drop for Copy {
+impl Drop for Kept {
     fn drop(&mut self) {
         self.budget.give_back(self.bytes.len());
     }
@@ -228,12 +298,13 @@ mod tests {
         let budget = Arc::new(Budget::new(1 << 20));
         let read = |bytes: &[u8], limit| {
             let wanted = Wanted::Object { limit };
-            let mut copy = Copy::new(wanted, Arc::clone(&budget), Arc::clone(&metrics));
-            copy.push(bytes);
-            copy.gunzipped().bytes().map(<[u8]>::to_vec)
+            let mut copy = Copy::new(wanted, Arc::clone(&budget), Arc::clone(&metrics)).gunzipped();
+            bytes.chunks(11).for_each(|piece| copy.push(piece));
+            copy.end();
+            copy.bytes().map(<[u8]>::to_vec)
         };
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-        std::io::Write::write_all(&mut gzip, &[b'a'; 100_000]).unwrap();
+        io::Write::write_all(&mut gzip, &[b'a'; 100_000]).unwrap();
         let gzip = gzip.finish().unwrap();
         assert_eq!(read(&gzip, 100_000), Ok(vec![b'a'; 100_000]));
         assert_eq!(read(&gzip, 99_999), Err(Missing::OverLimit));
@@ -241,6 +312,28 @@ mod tests {
         assert_eq!(read(b"{}", 200_000), Err(Missing::Corrupt));
         assert_eq!(read(b"", 200_000), Ok(Vec::new()));
         assert_eq!(budget.0.load(Ordering::Relaxed), 1 << 20);
+    }
+
+    #[test]
+    fn t34_a_compressed_body_is_let_go_when_it_is_too_large_or_not_what_is_wanted() {
+        let metrics = Arc::new(Metrics::default());
+        let budget = Arc::new(Budget::new(1 << 20));
+        let kept = |wanted, plain: &[u8]| {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            io::Write::write_all(&mut gzip, plain).unwrap();
+            let mut copy = Copy::new(wanted, Arc::clone(&budget), Arc::clone(&metrics)).gunzipped();
+            copy.push(&gzip.finish().unwrap());
+            copy.end();
+            (copy.bytes().map(<[u8]>::len), copy.kept().bytes.capacity())
+        };
+        let limit = 100_000;
+        let over = vec![b' '; 100 * limit];
+        assert_eq!(
+            kept(Wanted::Object { limit }, &over),
+            (Err(Missing::OverLimit), 0)
+        );
+        assert_eq!(kept(Wanted::Status, b"{\"kind\":\"Status\"}"), (Ok(0), 0));
+        assert_eq!(metrics.snapshot().bodies_over_limit, 1);
     }
 
     #[test]

@@ -92,7 +92,6 @@ struct Record {
     reservation: Reservation,
     request_copy: Option<(Copy, RequestShape)>,
     response_copy: Option<Copy>,
-    response_is_gzip: bool,
     /// Who the request asks to be, where only the answer will tell whether it was let.
     claims: Option<UserInfo>,
 }
@@ -342,7 +341,6 @@ impl AuditContext {
             reservation: Reservation::none(),
             request_copy: None,
             response_copy: None,
-            response_is_gzip: false,
             claims: None,
         }));
         count(&metrics.received);
@@ -452,7 +450,7 @@ impl AuditContext {
 
     /// The response's copy is compressed.
     pub(crate) fn response_is_gzip(&self) {
-        self.record(|record| record.response_is_gzip = true);
+        self.record(|record| record.response_copy = record.response_copy.take().map(Copy::gunzipped));
     }
 
     /// The response says that its version of the API is on its way out. Upstream notes it with the final event.

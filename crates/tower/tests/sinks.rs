@@ -95,7 +95,7 @@ fn the_request_goes_on_when_request_received_is_delivered_and_not_before() {
 }
 
 #[test]
-fn a_refusal_that_comes_later_refuses_the_request_and_no_further_event_is_made() {
+fn t41_a_refusal_that_comes_later_refuses_the_request_and_no_further_event_is_made() {
     let (later, called) = (Arc::new(Later::default()), Arc::default());
     let (audit, response) = request(&later, &called);
     let mut response = pin!(response);
@@ -111,7 +111,7 @@ fn a_refusal_that_comes_later_refuses_the_request_and_no_further_event_is_made()
 }
 
 #[test]
-fn a_client_that_leaves_while_request_received_is_delivered_gets_its_final_event() {
+fn t37_a_client_that_leaves_while_request_received_is_delivered_gets_its_final_event() {
     let (later, called) = (Arc::new(Later::default()), Arc::default());
     let (audit, response) = request(&later, &called);
     {

@@ -111,7 +111,7 @@ fn submit(sink: &Buffered, number: usize, reservation: &mut Reservation) -> Outc
 }
 
 #[test]
-fn a_full_queue_drops_the_newest_counts_it_and_accepts_the_request() {
+fn t41_a_full_queue_drops_the_newest_counts_it_and_accepts_the_request() {
     let recording = Recording::default();
     let gate = Gate::new(recording.clone());
     let counters = Arc::new(Counters::default());

@@ -58,7 +58,8 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    fn so_far(&self) -> Vec<Value> {
+    /// The events so far.
+    pub(crate) fn so_far(&self) -> Vec<Value> {
         self.lines.lock().unwrap().clone()
     }
 
@@ -93,7 +94,10 @@ impl Sink for Events {
                 message: "told to".to_owned(),
             }]);
         }
-        let event = serde_json::from_slice(emission.line().unwrap()).unwrap();
+        let line = emission.line().unwrap();
+        let breaks = line.iter().filter(|byte| **byte < b' ').count();
+        assert_eq!((breaks, line.last()), (1, Some(&b'\n')));
+        let event = serde_json::from_slice(line).unwrap();
         self.lines.lock().unwrap().push(event);
         self.changed.notify_waiters();
         Outcome::Accepted
@@ -110,8 +114,12 @@ pub(crate) struct Fixture {
     pub(crate) events: Arc<Events>,
     pub(crate) stop: CancellationToken,
     got: Arc<Mutex<Vec<Got>>>,
+    serving: JoinSet<()>,
     tasks: JoinSet<()>,
 }
+
+/// What a gateway that stops leaves to what is open.
+const GRACE: Duration = Duration::from_secs(1);
 
 pub(crate) const METADATA: &str = "Metadata";
 
@@ -187,7 +195,7 @@ impl Fixture {
         level: &str,
         sink_refuses: bool,
         got: Arc<Mutex<Vec<Got>>>,
-        mut tasks: JoinSet<()>,
+        tasks: JoinSet<()>,
     ) -> Self {
         let policy = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{{level: {level}}}]\n");
         let (policy, _) = Policy::parse(policy.as_bytes()).unwrap();
@@ -204,16 +212,23 @@ impl Fixture {
             .await
             .unwrap();
         let (addr, stop) = (listener.local_addr(), CancellationToken::new());
-        let (serving, stopped) = (gateway.clone(), stop.clone());
-        tasks.spawn(async move { serving.serve(listener, stopped, Duration::from_secs(5)).await });
+        let (server, stopped) = (gateway.clone(), stop.clone());
+        let mut serving = JoinSet::new();
+        serving.spawn(async move { server.serve(listener, stopped, GRACE).await });
         Self {
             addr,
             gateway,
             events,
             stop,
             got,
+            serving,
             tasks,
         }
+    }
+
+    /// Waits for the end of a gateway that was stopped.
+    pub(crate) async fn served(&mut self) {
+        self.serving.join_next().await.unwrap().unwrap();
     }
 
     /// Requests that were forwarded: reviews are the gateway's own.
@@ -263,6 +278,8 @@ impl Fixture {
     pub(crate) async fn finish(mut self) {
         self.stop.cancel();
         let metrics = self.gateway.audit_metrics();
+        self.serving.abort_all();
+        while self.serving.join_next().await.is_some() {}
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         assert_eq!(metrics.received, metrics.finals, "G-2");

@@ -7,9 +7,15 @@
 )]
 
 mod certificates;
+mod corpus;
+mod endings;
 mod fixture;
 mod forwarding;
 mod identity;
 mod invariants;
 mod lifecycle;
+mod records;
 mod sessions;
+mod streams;
+mod tunnels;
+mod vectors;

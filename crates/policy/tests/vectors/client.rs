@@ -21,7 +21,7 @@ fn first(case: &Value, name: &str) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn vector_source_ips() {
+fn t43_vector_source_ips() {
     let cases = cases("source-ips.jsonl");
     let mut wrong = Vec::new();
     for case in &cases {

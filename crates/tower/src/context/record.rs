@@ -155,15 +155,11 @@ impl Record {
 
     /// What the bytes of the response tell: the Status they are, and the object at RequestResponse.
     pub(super) fn apply_response_copy(&mut self, info: &RequestInfo) {
-        let Some(copy) = self.response_copy.take() else {
+        let Some(mut copy) = self.response_copy.take() else {
             return;
         };
+        copy.end();
         let wants_object = self.config.level >= Level::RequestResponse;
-        let copy = if self.response_is_gzip {
-            copy.gunzipped()
-        } else {
-            copy
-        };
         match copy.bytes() {
             Ok([]) => {}
             Ok(bytes) => {
