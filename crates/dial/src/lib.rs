@@ -23,5 +23,6 @@ pub use proxy::Proxy;
 pub use server::Server;
 pub use tls::{ClientTls, ClientTlsError, Trust};
 pub use upstream::{
-    BodyError, BoxError, OutgoingBody, SendError, Upstream, UpstreamBody, UpstreamMetrics, UpstreamOptions,
+    BodyError, BoxError, OutgoingBody, SendError, ServerMetrics, Servers, Upstream, UpstreamBody,
+    UpstreamMetrics, UpstreamOptions,
 };

@@ -226,6 +226,10 @@ impl Gateway {
     /// `grace`, and what is left is cut; every audited request has had its final event when this returns.
     pub async fn serve(&self, listener: Listener, stop: CancellationToken, grace: Duration) {
         let gateway = self.clone();
+        match self.shared.own.as_ref().or(self.shared.reviewing.as_ref()) {
+            Some(own) => own.check_servers(),
+            None => self.shared.upstream.check_servers(None),
+        }
         let deadline = async {
             stop.cancelled().await;
             self.shared.stopping.cancel();

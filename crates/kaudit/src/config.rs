@@ -112,6 +112,10 @@ pub(crate) struct Upstream {
     /// with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// The cluster's API servers, for example `https://10.0.0.1:6443`, where there are several; without the list the
+    /// kubeconfig's server. Authority, `tls-server-name`, credential, Host and path are the kubeconfig's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) servers: Option<Vec<String>>,
     /// What the cluster is asked to speak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) protocol: Option<Protocol>,

@@ -187,6 +187,7 @@ impl Serving {
             sinks.clone(),
             collection.clone(),
             storing.clone(),
+            gateway.as_ref().map(|bound| bound.upstream.clone()),
             stop.clone(),
         );
         let mut serving = Self {

@@ -73,8 +73,13 @@ impl Outgoing {
 
     /// A body that has nothing.
     pub(crate) fn nothing() -> Self {
+        Self::new(Self::empty())
+    }
+
+    /// The same before it is known how often it goes out.
+    pub(crate) fn empty() -> OutgoingBody {
         let empty = Empty::new().map_err(|never: Infallible| -> BoxError { match never {} });
-        Self::new(empty.boxed_unsync())
+        empty.boxed_unsync()
     }
 
     /// The body from its beginning, unless too much of it is gone.

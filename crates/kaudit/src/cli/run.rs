@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use kaudit_collect::{Forward, ForwardOptions, Intake};
-use kaudit_dial::{Cluster, UpstreamOptions};
+use kaudit_dial::Cluster;
 use kaudit_journal::{Hold, Journal};
 use kaudit_listen::ServerTls;
 use tracing::{info, warn};
@@ -219,8 +219,7 @@ fn gateway(config: &Config, journal: Option<JournalPlan>) -> Result<GatewayPlan,
     for warning in &cluster.warnings {
         warn!(file = %kubeconfig.display(), "{warning}");
     }
-    let protocol = gateway.upstream.protocol.unwrap_or_default();
-    let connecting = UpstreamOptions::default().protocol(protocol.into());
+    let connecting = crate::connecting::options(&gateway.upstream, &cluster)?;
     let identifying = Identifying::new(gateway, &cluster, &connecting)?;
     let tls = ServerTls::from_files(certificate, key, &identifying.listening()).map_err(Failure::usage)?;
     Ok(GatewayPlan {

@@ -182,6 +182,15 @@ pub(crate) struct GatewayFlags {
     /// Authorities of the certificates of a front proxy that says in headers who asks, PEM
     #[arg(long, value_name = "FILE", env = "KAUDIT_REQUESTHEADER_CLIENT_CA_FILE")]
     pub(crate) requestheader_client_ca_file: Option<PathBuf>,
+    /// The cluster's API servers, where there are several, for example https://10.0.0.1:6443
+    /// [default: the kubeconfig's server]
+    #[arg(
+        long,
+        value_name = "SERVER,...",
+        value_delimiter = ',',
+        env = "KAUDIT_UPSTREAM_SERVERS"
+    )]
+    pub(crate) upstream_servers: Option<Vec<String>>,
     /// What the cluster is asked to speak [default: auto]
     #[arg(long, value_name = "PROTOCOL", env = "KAUDIT_UPSTREAM_PROTOCOL")]
     pub(crate) upstream_protocol: Option<Protocol>,
@@ -407,6 +416,7 @@ impl GatewayFlags {
             &mut authentication.request_header.client_ca_file,
             self.requestheader_client_ca_file,
         );
+        over(&mut config.gateway.upstream.servers, self.upstream_servers);
         over(&mut config.gateway.upstream.protocol, self.upstream_protocol);
         over(&mut config.metrics.listen, self.metrics_listen);
         over(&mut config.api.listen, self.api_listen);

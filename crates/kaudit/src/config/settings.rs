@@ -153,6 +153,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "gateway.authentication.requestHeader.clientCAFile",
         "",
     ),
+    setting("upstream-servers", "gateway.upstream.servers", ""),
     setting("upstream-protocol", "gateway.upstream.protocol", "auto"),
     setting("cluster", "cluster", ""),
     setting("collect-listen", "collect.webhook.listen", ""),

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
-use kaudit_dial::Upstream;
+use kaudit_dial::{ServerMetrics, Upstream};
 use kaudit_gateway::Gateway;
-use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::{Labels, counter, family, gauge};
 
@@ -18,6 +21,7 @@ pub(super) fn encode(
     audit(gateway, encoder)?;
     bodies(gateway, unprintable_at_sinks, encoder)?;
     forwarding(gateway, upstream, encoder)?;
+    servers(upstream, encoder)?;
     reviews(gateway, encoder)
 }
 
@@ -164,6 +168,77 @@ fn forwarding(gateway: &Gateway, upstream: &Upstream, encoder: &mut DescriptorEn
         "Requests refused because every connection to the cluster was taken",
         upstream.full,
     )
+}
+
+/// What each of the cluster's servers is sent, and whether it takes it.
+fn servers(upstream: &Upstream, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let servers = upstream.servers();
+    by_server(
+        encoder,
+        "kaudit_gateway_upstream_server_requests",
+        "Requests sent to each server of the cluster, attempts counted each",
+        Kind::Counter,
+        servers.iter().map(|server| (server, server.requests)),
+    )?;
+    by_server(
+        encoder,
+        "kaudit_gateway_upstream_server_connect_failures",
+        "Connections to each server that could not be made",
+        Kind::Counter,
+        servers.iter().map(|server| (server, server.connect_failures)),
+    )?;
+    by_server(
+        encoder,
+        "kaudit_gateway_upstream_server_up",
+        "Whether each server is given requests: 1, or 0 while it is aside",
+        Kind::Gauge,
+        servers
+            .iter()
+            .map(|server| (server, u64::from(server.aside.is_none()))),
+    )?;
+    by_server(
+        encoder,
+        "kaudit_gateway_upstream_server_connections",
+        "Connections to each server that take requests",
+        Kind::Gauge,
+        servers.iter().map(|server| (server, server.connections)),
+    )?;
+    by_server(
+        encoder,
+        "kaudit_gateway_upstream_server_in_flight",
+        "Requests under way at each server, watches included and sessions not",
+        Kind::Gauge,
+        servers.iter().map(|server| (server, server.in_flight)),
+    )
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+fn by_server<'s>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    kind: Kind,
+    values: impl Iterator<Item = (&'s ServerMetrics, u64)>,
+) -> fmt::Result {
+    let metric_type = match kind {
+        Kind::Counter => MetricType::Counter,
+        Kind::Gauge => MetricType::Gauge,
+    };
+    let mut metric = encoder.encode_descriptor(name, help, None, metric_type)?;
+    for (server, value) in values {
+        let labels = [("server", server.server.as_str())];
+        let value_of = metric.encode_family(&labels)?;
+        match kind {
+            Kind::Counter => ConstCounter::new(value).encode(value_of)?,
+            Kind::Gauge => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(value_of)?,
+        }
+    }
+    Ok(())
 }
 
 fn reviews(gateway: &Gateway, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
