@@ -8,15 +8,14 @@ mod health;
 mod http2;
 mod outgoing;
 mod pool;
+mod sending;
 mod servers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, Uri, header};
-use http_body::Body as _;
+use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -27,9 +26,9 @@ use tracing::debug;
 use self::dice::Dice;
 use self::head::Address;
 use self::health::Seen;
-use self::http2::{Exchanged, Slot};
 use self::outgoing::Outgoing;
-use self::pool::{Lease, Pool, Taken};
+use self::pool::{Pool, Taken};
+use self::sending::{Attempt, Sending};
 use self::servers::{Choice, Tried, choose};
 use crate::connect::{ConnectError, Connector, LIMIT, Protocol, SHORT_LIMIT};
 use crate::credential::fixed_tls;
@@ -43,9 +42,6 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a request that goes out.
 pub type OutgoingBody = UnsyncBoxBody<Bytes, BoxError>;
-
-/// Connections that turn out to be closed before anything was sent; more of them are no accident.
-const MAX_UNSENT: u32 = 16;
 
 /// So much is read of why a server is not ready.
 const MAX_REASONS: usize = 64 << 10;
@@ -253,10 +249,11 @@ impl Upstream {
         &self,
         request: Request<OutgoingBody>,
     ) -> Result<Response<Incoming>, SendError> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let mut body = Outgoing::new(body);
         body.forget();
-        let request = self.0.address()?.http1(&head, body)?;
+        let headers = std::mem::take(&mut head.headers);
+        let request = self.0.address()?.http1(&head, headers, body)?;
         let dedicated = async |pool: &Arc<Pool>| Ok(pool.dedicated().await?);
         let (_, pool, mut sender) = self
             .0
@@ -338,14 +335,7 @@ impl Inner {
         mut tried: Tried,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let (head, body) = request.into_parts();
-        let mut sending = Sending {
-            upstream: self,
-            address: self.address()?,
-            is_repeatable: is_safe(&head) && body.is_end_stream(),
-            head,
-            unsent: 0,
-            was_retried: false,
-        };
+        let mut sending = Sending::new(self, self.address()?, head, &body);
         let mut body = Outgoing::new(body);
         loop {
             let (at, pool, taken) = self.take(sending.choice(), &mut tried, Pool::take).await?;
@@ -362,7 +352,9 @@ impl Inner {
             };
             match attempt {
                 Attempt::Answered(response) => {
-                    pool.health().answered();
+                    if tried.only.is_none() {
+                        pool.health().answered();
+                    }
                     return Ok(response);
                 }
                 Attempt::Again(rewound) => body = rewound,
@@ -418,183 +410,5 @@ impl Inner {
 
     fn address(&self) -> Result<&Address, SendError> {
         self.address.as_ref().ok_or(SendError::Target)
-    }
-}
-
-/// Whether a request changes nothing, whatever its path means.
-///
-/// Source: RFC 9110 section 9.2.1.
-fn is_safe(head: &Parts) -> bool {
-    matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
-}
-
-/// One request on its way through as many connections as it takes.
-struct Sending<'a> {
-    upstream: &'a Inner,
-    address: &'a Address,
-    head: Parts,
-    /// Whether it may be sent again although the server may have acted on it.
-    is_repeatable: bool,
-    unsent: u32,
-    was_retried: bool,
-}
-
-enum Attempt {
-    Answered(Response<UpstreamBody>),
-    Again(Outgoing),
-}
-
-impl Sending<'_> {
-    /// Whether the request may find out if a server does well again.
-    const fn choice(&self) -> Choice {
-        if self.is_repeatable && !self.was_retried {
-            Choice::MayTry
-        } else {
-            Choice::Proven
-        }
-    }
-
-    /// Whether there is another server to ask.
-    const fn has_others(&self) -> bool {
-        self.upstream.pools.len() > 1
-    }
-
-    /// Ready when the answer had better be asked of another server.
-    async fn given_up(&self, pool: &Pool) {
-        if self.is_repeatable && !self.was_retried && self.has_others() {
-            pool.health().hung().await;
-        } else {
-            std::future::pending().await
-        }
-    }
-
-    async fn over_http1(
-        &mut self,
-        pool: &Arc<Pool>,
-        mut sender: hyper::client::conn::http1::SendRequest<Outgoing>,
-        is_reused: bool,
-        lease: Lease,
-        mut body: Outgoing,
-    ) -> Result<Attempt, SendError> {
-        if let Err(error) = sender.ready().await {
-            return self.unsent(body).ok_or(SendError::Broken(error));
-        }
-        body.forget();
-        let request = self.address.http1(&self.head, body)?;
-        let sent = tokio::select! {
-            biased;
-            sent = sender.try_send_request(request) => sent,
-            () = self.given_up(pool) => {
-                return self.again(pool, Some(Outgoing::nothing())).ok_or(SendError::Silent);
-            }
-        };
-        match sent {
-            Ok(response) => {
-                if is_reused {
-                    pool.counters().reused.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(Attempt::Answered(
-                    response.map(|body| UpstreamBody::http1(body, lease, sender)),
-                ))
-            }
-            Err(mut error) => match error.take_message() {
-                Some(unsent) => self
-                    .unsent(unsent.into_body())
-                    .ok_or_else(|| SendError::Broken(error.into_error())),
-                // A new connection that breaks is no race with the server's closing it.
-                None if (is_reused || self.has_others()) && self.is_repeatable => {
-                    if !is_reused {
-                        pool.health().see(Seen::Broke);
-                    }
-                    self.again(pool, Some(Outgoing::nothing()))
-                        .ok_or_else(|| SendError::Broken(error.into_error()))
-                }
-                None => {
-                    if !is_reused {
-                        pool.health().see(Seen::Broke);
-                    }
-                    Err(SendError::Broken(error.into_error()))
-                }
-            },
-        }
-    }
-
-    async fn over_http2(
-        &mut self,
-        pool: &Arc<Pool>,
-        slot: Slot,
-        body: Outgoing,
-    ) -> Result<Attempt, SendError> {
-        let was_used = slot.was_used();
-        let link = Arc::clone(slot.link());
-        let head = self.address.http2(&self.head)?;
-        let exchanged = tokio::select! {
-            biased;
-            exchanged = slot.exchange(head, body) => exchanged,
-            () = self.given_up(pool) => {
-                return self.again(pool, Some(Outgoing::nothing())).ok_or(SendError::Silent);
-            }
-        };
-        match exchanged {
-            Exchanged::Answered {
-                response,
-                length,
-                slot,
-                rest,
-            } => {
-                if was_used {
-                    pool.counters().reused.fetch_add(1, Ordering::Relaxed);
-                }
-                if let Some(rest) = rest {
-                    // The stream is taken until both directions are done.
-                    let slot = Arc::clone(&slot);
-                    self.upstream.tasks.spawn(async move {
-                        rest.run().await;
-                        drop(slot);
-                    });
-                }
-                Ok(Attempt::Answered(
-                    response.map(|stream| UpstreamBody::http2(stream, length, slot)),
-                ))
-            }
-            Exchanged::Refused { error, is_sent, body } => {
-                debug!(%error, is_sent, "a request was refused unprocessed");
-                if !is_sent || error.is_go_away() {
-                    pool.forget(&link);
-                }
-                let again = match body {
-                    Some(body) if !is_sent => self.unsent(body),
-                    body => self.again(pool, body),
-                };
-                again.ok_or(SendError::Reset(error))
-            }
-            Exchanged::Broken {
-                error,
-                is_connection_lost,
-                body,
-            } => {
-                if is_connection_lost {
-                    pool.lose(&link);
-                }
-                if is_connection_lost && self.is_repeatable {
-                    return self.again(pool, body).ok_or(SendError::Reset(error));
-                }
-                Err(SendError::Reset(error))
-            }
-        }
-    }
-
-    /// Another connection for what was not sent.
-    fn unsent(&mut self, body: Outgoing) -> Option<Attempt> {
-        self.unsent += 1;
-        (self.unsent <= MAX_UNSENT).then_some(Attempt::Again(body))
-    }
-
-    /// Once more, if it was not yet and the body is still whole.
-    fn again(&mut self, pool: &Pool, body: Option<Outgoing>) -> Option<Attempt> {
-        let body = body.filter(|_| !self.was_retried)?;
-        self.was_retried = true;
-        pool.counters().retried.fetch_add(1, Ordering::Relaxed);
-        Some(Attempt::Again(body))
     }
 }
