@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use kaudit_dial::Upstream;
+use kaudit_dial::{ServerMetrics, Upstream};
 use kaudit_listen::{ConnectionInfo, Listener};
 use kaudit_sink::{Demand, Sink};
 use kaudit_tower::{
@@ -31,7 +31,9 @@ use crate::identity::{AnonymousRequests, AuthoritiesHandle, Identity, TokenUsers
 use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::own::OwnCredential;
 use crate::path::PathMode;
+use crate::patience;
 use crate::proxy::{Proxy, Shared};
+use crate::redirect::Redirects;
 use crate::review::Reviewer;
 use crate::trust::{TrustedProxies, forget_claims};
 
@@ -45,6 +47,8 @@ pub struct Builder {
     demand: Demand,
     capture: Capture,
     paths: PathMode,
+    redirects: Redirects,
+    response_limit: Duration,
     tokens: Tokens,
     certificates: Option<(AuthoritiesHandle, OwnCredential)>,
     anonymous: AnonymousRequests,
@@ -102,6 +106,19 @@ impl Builder {
         self
     }
 
+    /// What happens to redirects to other hosts.
+    pub const fn redirects(mut self, redirects: Redirects) -> Self {
+        self.redirects = redirects;
+        self
+    }
+
+    /// How long the cluster may take to begin its answer to a watch or to a short request; the latter end after a minute
+    /// in any case. What may begin late (logs, sessions, other servers behind `/proxy/`) is waited for.
+    pub const fn response_limit(mut self, limit: Duration) -> Self {
+        self.response_limit = limit;
+        self
+    }
+
     /// The gateway.
     ///
     /// # Errors
@@ -142,6 +159,8 @@ impl Builder {
             authorities,
             decisions,
             paths: self.paths,
+            redirects: self.redirects,
+            response_limit: self.response_limit,
             metrics,
             tunnels,
             cut: CancellationToken::new(),
@@ -176,6 +195,8 @@ impl Gateway {
             demand: Demand::default(),
             capture: Capture::default(),
             paths: PathMode::default(),
+            redirects: Redirects::default(),
+            response_limit: patience::DEFAULT,
             tokens: Tokens::default(),
             certificates: None,
             anonymous: AnonymousRequests::default(),
@@ -220,6 +241,12 @@ impl Gateway {
     #[must_use]
     pub fn metrics(&self) -> MetricsSnapshot {
         self.shared.metrics.snapshot()
+    }
+
+    /// The cluster's servers as they are now.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerMetrics> {
+        self.shared.upstream.servers()
     }
 
     /// Serves a listener until `stop`. Then watches end, other requests and tunnels may finish within

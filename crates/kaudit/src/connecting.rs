@@ -1,13 +1,46 @@
 //! How the gateway reaches the cluster: what the configuration says, as `dial` takes it.
 
+use std::time::Duration;
+
 use anyhow::anyhow;
 use kaudit_dial::{Cluster, Server, Servers, UpstreamOptions};
+use kaudit_gateway::Builder;
 
-use crate::config::Upstream;
+use crate::config::{Redirects, Upstream};
 use crate::exit::Failure;
 
 /// A control plane has a handful; more is a mistake.
 const MAX_SERVERS: usize = 32;
+
+/// Tells a gateway what the configuration says of the cluster's answers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Answers {
+    limit: Option<Duration>,
+    redirects: Redirects,
+}
+
+impl Answers {
+    pub(crate) fn of(upstream: &Upstream) -> Result<Self, Failure> {
+        let limit = upstream.response_timeout.map(|limit| limit.0);
+        if limit == Some(Duration::ZERO) {
+            return Err(Failure::usage(anyhow!(
+                "`gateway.upstream.responseTimeout` is 0, in which nothing is answered: write for example `90s`"
+            )));
+        }
+        Ok(Self {
+            limit,
+            redirects: upstream.redirects.unwrap_or_default(),
+        })
+    }
+
+    pub(crate) fn apply(self, gateway: Builder) -> Builder {
+        let gateway = gateway.redirects(self.redirects.into());
+        match self.limit {
+            Some(limit) => gateway.response_limit(limit),
+            None => gateway,
+        }
+    }
+}
 
 /// What the configuration says of the way to `cluster`.
 pub(crate) fn options(upstream: &Upstream, cluster: &Cluster) -> Result<UpstreamOptions, Failure> {

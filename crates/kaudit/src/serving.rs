@@ -22,6 +22,7 @@ use crate::auditing::Auditing;
 use crate::collecting::Receiving;
 use crate::collection::Collection;
 use crate::completeness::{self, Watching};
+use crate::connecting::Answers;
 use crate::data::DataDir;
 use crate::exit::Failure;
 use crate::identifying::Identifying;
@@ -53,6 +54,7 @@ pub(crate) struct GatewayPlan {
     pub(crate) cluster: Cluster,
     pub(crate) identifying: Identifying,
     pub(crate) connecting: UpstreamOptions,
+    pub(crate) answers: Answers,
     pub(crate) auditing: Auditing,
     pub(crate) listen: SocketAddr,
     pub(crate) tls: ServerTls,
@@ -336,6 +338,7 @@ impl BoundGateway {
             cluster,
             identifying,
             connecting,
+            answers,
             auditing,
             listen,
             tls,
@@ -348,7 +351,7 @@ impl BoundGateway {
         )
         .demand(auditing.demand.clone());
         let (gateway, authorities) = identifying.apply(gateway);
-        let gateway = gateway.build().map_err(Failure::unreachable)?;
+        let gateway = answers.apply(gateway).build().map_err(Failure::unreachable)?;
         watched.authorities = authorities;
         let listener = bind(ListenConfig::https(listen, tls.clone())).await?;
         watched.policies.extend(

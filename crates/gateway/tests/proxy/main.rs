@@ -7,6 +7,7 @@
 )]
 
 mod certificates;
+mod failover;
 mod fixture;
 mod forwarding;
 mod identity;

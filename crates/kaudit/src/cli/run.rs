@@ -18,6 +18,7 @@ use crate::collecting::{self, Receiving};
 use crate::completeness;
 use crate::config::Config;
 use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags, StoreFlags};
+use crate::connecting::{self, Answers};
 use crate::data::DataDir;
 use crate::exit::{Exit, Failure};
 use crate::identifying::Identifying;
@@ -219,13 +220,14 @@ fn gateway(config: &Config, journal: Option<JournalPlan>) -> Result<GatewayPlan,
     for warning in &cluster.warnings {
         warn!(file = %kubeconfig.display(), "{warning}");
     }
-    let connecting = crate::connecting::options(&gateway.upstream, &cluster)?;
+    let connecting = connecting::options(&gateway.upstream, &cluster)?;
     let identifying = Identifying::new(gateway, &cluster, &connecting)?;
     let tls = ServerTls::from_files(certificate, key, &identifying.listening()).map_err(Failure::usage)?;
     Ok(GatewayPlan {
         cluster,
         identifying,
         connecting,
+        answers: Answers::of(&gateway.upstream)?,
         listen: address(listen)?,
         tls,
         auditing: Auditing::start(&config.audit, config.data_dir.as_deref(), journal)?,

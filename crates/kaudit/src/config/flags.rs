@@ -7,7 +7,7 @@ use clap::Args;
 use super::identity::Tokens;
 use super::size::Size;
 use super::store::{Age, Location};
-use super::{Config, Protocol, go};
+use super::{Config, Protocol, Redirects, go};
 
 /// kube-apiserver's audit flags, and `--audit-*-batch-when-full`, `--audit-webhook-spool-*`, `--audit-journal-*` and `--audit-sink-dir` of our own. A flag
 /// that is not given leaves the file's value or the default.
@@ -194,6 +194,12 @@ pub(crate) struct GatewayFlags {
     /// What the cluster is asked to speak [default: auto]
     #[arg(long, value_name = "PROTOCOL", env = "KAUDIT_UPSTREAM_PROTOCOL")]
     pub(crate) upstream_protocol: Option<Protocol>,
+    /// How long the cluster may take to begin the answer to a watch or a short request [default: 90s]
+    #[arg(long, value_name = "DURATION", env = "KAUDIT_UPSTREAM_RESPONSE_TIMEOUT")]
+    pub(crate) upstream_response_timeout: Option<go::Duration>,
+    /// What happens to redirects of the cluster to other hosts [default: relay]
+    #[arg(long, value_enum, value_name = "HOW", env = "KAUDIT_UPSTREAM_REDIRECTS")]
+    pub(crate) upstream_redirects: Option<Redirects>,
     /// Address for /metrics, /livez and /readyz [default: 127.0.0.1:7441]
     #[arg(long, value_name = "ADDRESS", env = "KAUDIT_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<String>,
@@ -418,6 +424,11 @@ impl GatewayFlags {
         );
         over(&mut config.gateway.upstream.servers, self.upstream_servers);
         over(&mut config.gateway.upstream.protocol, self.upstream_protocol);
+        over(
+            &mut config.gateway.upstream.response_timeout,
+            self.upstream_response_timeout,
+        );
+        over(&mut config.gateway.upstream.redirects, self.upstream_redirects);
         over(&mut config.metrics.listen, self.metrics_listen);
         over(&mut config.api.listen, self.api_listen);
         over(&mut config.data_dir, self.data_dir);

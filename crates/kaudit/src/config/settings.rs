@@ -155,6 +155,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     ),
     setting("upstream-servers", "gateway.upstream.servers", ""),
     setting("upstream-protocol", "gateway.upstream.protocol", "auto"),
+    setting(
+        "upstream-response-timeout",
+        "gateway.upstream.responseTimeout",
+        "90s",
+    ),
+    setting("upstream-redirects", "gateway.upstream.redirects", "relay"),
     setting("cluster", "cluster", ""),
     setting("collect-listen", "collect.webhook.listen", ""),
     setting("collect-tls-cert-file", "collect.webhook.tls.certFile", ""),

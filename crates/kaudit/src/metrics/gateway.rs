@@ -72,6 +72,7 @@ fn audit(gateway: &Gateway, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result 
             (&[("by", "client")] as &Labels, audit.client_gone),
             (&[("by", "upstream")], audit.upstream_errors),
             (&[("by", "panic")], audit.panics),
+            (&[("by", "timeout")], audit.timeouts),
         ],
     )
 }
@@ -108,6 +109,8 @@ fn forwarding(gateway: &Gateway, upstream: &Upstream, encoder: &mut DescriptorEn
         [
             (&[("reason", "unreachable")] as &Labels, gateway.unreachable),
             (&[("reason", "broken")], gateway.broken),
+            (&[("reason", "timeout")], gateway.unanswered),
+            (&[("reason", "redirect")], gateway.refused_redirects),
             (&[("reason", "path")], gateway.refused_paths),
             (&[("reason", "identity")], gateway.identity_failures),
             (&[("reason", "own_credential")], gateway.own_refused),
