@@ -237,7 +237,18 @@ impl Upstream {
     ///
     /// [`SendError`] when there is no connection or it broke before the head.
     pub async fn send(&self, request: Request<OutgoingBody>) -> Result<Response<UpstreamBody>, SendError> {
-        self.0.send(request, Tried::default()).await
+        self.0.send(request, None, Tried::default()).await
+    }
+
+    /// Sends a request that changes nothing, whatever its method: it may be repeated as a GET may.
+    ///
+    /// # Errors
+    ///
+    /// As [`Upstream::send`].
+    pub async fn send_question(&self, question: Request<Bytes>) -> Result<Response<UpstreamBody>, SendError> {
+        let kept = question.body().clone();
+        let request = question.map(Outgoing::of_bytes);
+        self.0.send(request, Some(kept), Tried::default()).await
     }
 
     /// Sends a request that may become a tunnel, on an HTTP/1.1 connection of its own.
@@ -332,10 +343,11 @@ impl Inner {
     async fn send(
         &self,
         request: Request<OutgoingBody>,
+        question: Option<Bytes>,
         mut tried: Tried,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let (head, body) = request.into_parts();
-        let mut sending = Sending::new(self, self.address()?, head, &body);
+        let mut sending = Sending::new(self, self.address()?, head, &body, question);
         let mut body = Outgoing::new(body);
         loop {
             let (at, pool, taken) = self.take(sending.choice(), &mut tried, Pool::take).await?;
@@ -363,8 +375,8 @@ impl Inner {
         }
     }
 
-    /// Whether a server says that it is ready; `None` where what came of it is known already.
-    async fn ask(&self, at: usize, authorization: Option<HeaderValue>) -> Option<Seen> {
+    /// Whether a server says that it is ready.
+    async fn ask(&self, at: usize, authorization: Option<HeaderValue>) -> Seen {
         let mut request = Request::new(Outgoing::empty());
         *request.uri_mut() = Uri::from_static("/readyz");
         let agent = HeaderValue::from_static(concat!("kaudit/", env!("CARGO_PKG_VERSION")));
@@ -376,14 +388,16 @@ impl Inner {
             only: Some(at),
             ..Tried::default()
         };
-        let response = self.send(request, only).await.ok()?;
+        let Ok(response) = self.send(request, None, only).await else {
+            return Seen::NotAsked;
+        };
         let verdict = check::verdict(response.status());
         // Read to its end, so that the connection can be used again.
         let read = Limited::new(response.into_body(), MAX_REASONS).collect().await;
         if let Err(error) = read {
             debug!(%error, "what a server says of its readiness broke off");
         }
-        Some(verdict)
+        verdict
     }
 
     /// What `take` gets from the first of the servers that gives it.

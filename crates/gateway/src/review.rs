@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use kaudit_dial::{OutgoingBody, SendError, Upstream};
+use http_body_util::{BodyExt, Limited};
+use kaudit_dial::{SendError, Upstream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -114,14 +114,19 @@ async fn exchange(
     credentials: HeaderMap,
     question: Vec<u8>,
 ) -> Result<Bytes, ReviewError> {
-    let question = Bytes::from(question);
-    let response = match upstream.send(request(path, &credentials, &question)).await {
-        // A question changes nothing: whoever broke off may have been the last of a server that goes.
-        Err(SendError::Broken(_) | SendError::Reset(_)) => {
-            upstream.send(request(path, &credentials, &question)).await?
-        }
-        sent => sent?,
-    };
+    let mut request = Request::new(Bytes::from(question));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = http::Uri::from_static(path);
+    *request.headers_mut() = credentials;
+    let headers = request.headers_mut();
+    let json = HeaderValue::from_static("application/json");
+    headers.insert(header::CONTENT_TYPE, json.clone());
+    headers.insert(header::ACCEPT, json);
+    headers.insert(
+        header::USER_AGENT,
+        HeaderValue::from_static(concat!("kaudit-gateway/", env!("CARGO_PKG_VERSION"))),
+    );
+    let response = upstream.send_question(request).await?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_ANSWER_BYTES)
         .collect()
@@ -133,23 +138,6 @@ async fn exchange(
     } else {
         Err(ReviewError::Code(head.status))
     }
-}
-
-fn request(path: &'static str, credentials: &HeaderMap, question: &Bytes) -> Request<OutgoingBody> {
-    let body = Full::new(question.clone()).map_err(|never| match never {});
-    let mut request = Request::new(body.boxed_unsync());
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = http::Uri::from_static(path);
-    *request.headers_mut() = credentials.clone();
-    let headers = request.headers_mut();
-    let json = HeaderValue::from_static("application/json");
-    headers.insert(header::CONTENT_TYPE, json.clone());
-    headers.insert(header::ACCEPT, json);
-    headers.insert(
-        header::USER_AGENT,
-        HeaderValue::from_static(concat!("kaudit-gateway/", env!("CARGO_PKG_VERSION"))),
-    );
-    request
 }
 
 /// A client's credentials: who it is, without whom it wants to be.

@@ -27,8 +27,7 @@ pub(crate) fn verdict(status: StatusCode) -> Seen {
     }
 }
 
-/// Asks until `stop` or until `ask` says that nobody is left to ask for. `ask` finds nothing out where the attempt
-/// itself was noticed: a connection that could not be made.
+/// Asks until `stop` or until `ask` says that nobody is left to ask for.
 pub(crate) async fn watch_over<F>(
     health: Arc<Health>,
     dice: Dice,
@@ -36,19 +35,18 @@ pub(crate) async fn watch_over<F>(
     mut ask: impl FnMut() -> Option<F>,
     on_silence: impl Fn(),
 ) where
-    F: Future<Output = Option<Seen>>,
+    F: Future<Output = Seen>,
 {
     while let Some(asking) = ask() {
         let answer = tokio::select! {
             () = stop.cancelled() => return,
             answer = timeout(TIMEOUT, asking) => answer,
         };
-        if let Some(seen) = answer.unwrap_or(Some(Seen::Silent)) {
-            if seen == Seen::Silent {
-                on_silence();
-            }
-            health.see(seen);
+        let seen = answer.unwrap_or(Seen::Silent);
+        if seen == Seen::Silent {
+            on_silence();
         }
+        health.see(seen);
         // Between 90 and 110 hundredths: many gateways ask the same servers.
         let hundredths = 90 + u32::try_from(dice.roll() % 21).unwrap_or_default();
         let doubted = async {
@@ -80,7 +78,7 @@ mod tests {
     use super::*;
 
     /// What a question finds; `None` never answers.
-    type Script = VecDeque<Option<Option<Seen>>>;
+    type Script = VecDeque<Option<Seen>>;
 
     struct Checked {
         health: Arc<Health>,
@@ -99,7 +97,7 @@ mod tests {
             times.lock().unwrap().push(Instant::now());
             let next = script.lock().unwrap().pop_front();
             Some(async move {
-                match next.unwrap_or(Some(Some(Seen::Ready))) {
+                match next.unwrap_or(Some(Seen::Ready)) {
                     Some(found) => found,
                     None => std::future::pending().await,
                 }
@@ -156,9 +154,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_answer_puts_a_server_aside_and_one_brings_it_back() {
         let checked = checked(Script::from([
-            Some(Some(Seen::Ready)),
-            Some(Some(Seen::NotReady(500))),
-            Some(Some(Seen::Ready)),
+            Some(Seen::Ready),
+            Some(Seen::NotReady(500)),
+            Some(Seen::Ready),
         ]));
         pass(1).await;
         assert_eq!(checked.health.why_aside(), None);
@@ -183,10 +181,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_broken_connection_is_looked_into_sooner() {
-        let checked = checked(Script::from([
-            Some(Some(Seen::Ready)),
-            Some(Some(Seen::NotReady(503))),
-        ]));
+        let checked = checked(Script::from([Some(Seen::Ready), Some(Seen::NotReady(503))]));
         pass(2).await;
         assert_eq!(checked.asked.lock().unwrap().len(), 1);
         checked.health.doubt();

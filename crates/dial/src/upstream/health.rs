@@ -42,6 +42,8 @@ pub(crate) enum Seen {
     NotReady(u16),
     /// It was asked whether it is ready, and said nothing in time.
     Silent,
+    /// It could not be asked; why was seen already.
+    NotAsked,
 }
 
 /// Why a server is aside.
@@ -66,15 +68,25 @@ impl fmt::Display for Why {
 
 impl Why {
     /// Whether what was seen proves the opposite.
-    const fn is_over(&self, seen: &Seen) -> bool {
+    fn is_over(&self, seen: &Seen, judge: Judge) -> bool {
         match seen {
             Seen::Ready => true,
             // Not of one that says itself that it is not ready: that answers until it stops.
             Seen::Answered => !matches!(self, Self::NotReady(_)),
-            Seen::Connected => matches!(self, Self::Unreachable(_)),
+            // One that hangs may still take connections.
+            Seen::Connected => matches!(self, Self::Unreachable(_)) && judge == Judge::Requests,
             _ => false,
         }
     }
+}
+
+/// Who finds out that a server does well again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judge {
+    /// Requests, one at a time.
+    Requests,
+    /// Questions for its readiness, which found it wanting: no request has to wait in vain.
+    Checks,
 }
 
 /// Whether a server is given requests.
@@ -91,6 +103,7 @@ enum Standing {
         /// How often it failed again since.
         failures: u32,
         why: Why,
+        judge: Judge,
     },
 }
 
@@ -121,7 +134,7 @@ impl State {
         match &mut self.standing {
             Standing::In { breaks } => {
                 let why = match seen {
-                    Seen::Connected => return None,
+                    Seen::Connected | Seen::NotAsked => return None,
                     Seen::Answered | Seen::Ready => {
                         *breaks = 0;
                         return None;
@@ -137,12 +150,17 @@ impl State {
                     Seen::NotReady(code) => Why::NotReady(code),
                     Seen::Silent => Why::Silent,
                 };
+                let judge = match why {
+                    Why::NotReady(_) | Why::Silent => Judge::Checks,
+                    Why::Unreachable(_) | Why::Breaks => Judge::Requests,
+                };
                 let until = now + self.wait(0);
                 self.standing = Standing::Aside {
                     since: now,
                     until,
                     failures: 0,
                     why: why.clone(),
+                    judge,
                 };
                 Some(Change::Aside(why))
             }
@@ -151,18 +169,22 @@ impl State {
                 until,
                 failures,
                 why,
+                judge,
             } => {
-                if why.is_over(&seen) {
+                if why.is_over(&seen, *judge) {
                     let after = now.saturating_duration_since(*since);
                     self.standing = Standing::In { breaks: 0 };
                     return Some(Change::Back { after });
+                }
+                if matches!(seen, Seen::NotReady(_) | Seen::Silent | Seen::NotAsked) {
+                    *judge = Judge::Checks;
                 }
                 let newest = match seen {
                     // What it says itself outweighs what else is seen of it.
                     Seen::NotConnected(error) => Some(Why::Unreachable(error)),
                     Seen::NotReady(code) => Some(Why::NotReady(code)),
                     Seen::Silent => Some(Why::Silent),
-                    Seen::Broke => None,
+                    Seen::Broke | Seen::NotAsked => None,
                     Seen::Connected | Seen::Answered | Seen::Ready => return None,
                 };
                 if let Some(newest) = newest {
@@ -186,12 +208,15 @@ impl State {
     /// Whether a request may try a server that is aside; the next one may later.
     fn may_try(&mut self, now: Instant) -> bool {
         let Standing::Aside {
-            until, failures, why, ..
+            until,
+            failures,
+            judge,
+            ..
         } = &mut self.standing
         else {
             return true;
         };
-        if now < *until || matches!(why, Why::NotReady(_) | Why::Silent) {
+        if now < *until || *judge == Judge::Checks {
             return false;
         }
         // One that finds no connection is over by then, so that there is never a second one beside it.
@@ -340,7 +365,7 @@ mod tests {
     }
 
     /// Everything that may be seen.
-    fn all() -> [Seen; 7] {
+    fn all() -> [Seen; 8] {
         [
             Seen::Connected,
             unreachable(),
@@ -349,6 +374,7 @@ mod tests {
             Seen::Ready,
             Seen::NotReady(500),
             Seen::Silent,
+            Seen::NotAsked,
         ]
     }
 
@@ -435,10 +461,16 @@ mod tests {
 
     #[test]
     fn what_a_check_found_only_a_check_tries_again() {
-        for seen in [Seen::NotReady(500), Seen::Silent] {
+        for seen in [Seen::NotReady(500), Seen::Silent, Seen::NotAsked] {
             let (now, mut state) = (Instant::now(), state());
+            state.see(now, unreachable());
+            assert!(state.may_try(now + Duration::from_secs(2)));
             state.see(now, seen);
+            // Nor does what requests find out since then change that, though it says better what is wrong.
+            state.see(now, unreachable());
             assert!(!state.may_try(now + Duration::from_secs(3600)));
+            assert_eq!(state.see(now, Seen::Connected), None);
+            assert!(state.see(now, Seen::Ready).is_some());
         }
     }
 
@@ -464,16 +496,8 @@ mod tests {
                     }
                     continue;
                 }
-                let [a, b, c, d, e, f, g] = all();
-                let seen = match dice.roll() % 7 {
-                    0 => a,
-                    1 => b,
-                    2 => c,
-                    3 => d,
-                    4 => e,
-                    5 => f,
-                    _ => g,
-                };
+                let nth = usize::try_from(dice.roll() % 8).unwrap();
+                let seen = all().into_iter().nth(nth).unwrap();
                 let change = state.see(now, seen.clone());
                 assert_eq!(
                     change.is_some(),

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Full};
 
 use super::{BoxError, OutgoingBody};
 
@@ -71,12 +71,13 @@ impl Outgoing {
         }
     }
 
-    /// A body that has nothing.
-    pub(crate) fn nothing() -> Self {
-        Self::new(Self::empty())
+    /// A body that is there.
+    pub(crate) fn of_bytes(bytes: Bytes) -> OutgoingBody {
+        let full = Full::new(bytes).map_err(|never: Infallible| -> BoxError { match never {} });
+        full.boxed_unsync()
     }
 
-    /// The same before it is known how often it goes out.
+    /// A body that has nothing.
     pub(crate) fn empty() -> OutgoingBody {
         let empty = Empty::new().map_err(|never: Infallible| -> BoxError { match never {} });
         empty.boxed_unsync()

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response};
 use http_body::Body as _;
 use hyper::client::conn::http1::SendRequest;
+use tokio::time::{Duration, sleep};
 use tracing::debug;
 
 use super::body::UpstreamBody;
@@ -20,6 +22,9 @@ use super::{Inner, OutgoingBody, SendError};
 
 /// Connections that turn out to be closed before anything was sent; more of them are no accident.
 const MAX_UNSENT: u32 = 16;
+
+/// Most answers begin sooner.
+const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// Whether a request changes nothing, whatever its path means.
 ///
@@ -35,6 +40,8 @@ pub(super) struct Sending<'a> {
     head: Parts,
     /// Whether it may be sent again although the server may have acted on it.
     is_repeatable: bool,
+    /// The body of one that may although it has one.
+    question: Option<Bytes>,
     unsent: u32,
     was_retried: bool,
 }
@@ -45,11 +52,18 @@ pub(super) enum Attempt {
 }
 
 impl<'a> Sending<'a> {
-    pub(super) fn new(upstream: &'a Inner, address: &'a Address, head: Parts, body: &OutgoingBody) -> Self {
+    pub(super) fn new(
+        upstream: &'a Inner,
+        address: &'a Address,
+        head: Parts,
+        body: &OutgoingBody,
+        question: Option<Bytes>,
+    ) -> Self {
         Self {
             upstream,
             address,
-            is_repeatable: is_safe(&head) && body.is_end_stream(),
+            is_repeatable: question.is_some() || (is_safe(&head) && body.is_end_stream()),
+            question,
             head,
             unsent: 0,
             was_retried: false,
@@ -70,12 +84,29 @@ impl<'a> Sending<'a> {
         self.upstream.pools.len() > 1
     }
 
-    /// Ready when the answer had better be asked of another server.
+    /// The body of a request that may be repeated.
+    fn whole(&self) -> Outgoing {
+        Outgoing::new(match &self.question {
+            Some(question) => Outgoing::of_bytes(question.clone()),
+            None => Outgoing::empty(),
+        })
+    }
+
+    /// Ready when the answer had better be asked of another server, as it is found that this one is silent. A long
+    /// wait is a reason to look.
     async fn given_up(&self, pool: &Pool) {
-        if self.is_repeatable && !self.was_retried && self.has_others() {
-            pool.health().hung().await;
-        } else {
+        if !self.has_others() {
+            return std::future::pending().await;
+        }
+        let health = pool.health();
+        let looking = async {
+            sleep(LONG_WAIT).await;
+            health.doubt();
             std::future::pending().await
+        };
+        tokio::select! {
+            () = looking => {}
+            () = health.hung(), if self.is_repeatable && !self.was_retried => {}
         }
     }
 
@@ -102,7 +133,7 @@ impl<'a> Sending<'a> {
             biased;
             sent = sender.try_send_request(request) => sent,
             () = self.given_up(pool) => {
-                return self.again(pool, Some(Outgoing::nothing())).ok_or(SendError::Silent);
+                return self.again(pool, Some(self.whole())).ok_or(SendError::Silent);
             }
         };
         match sent {
@@ -126,7 +157,7 @@ impl<'a> Sending<'a> {
                     if !is_reused {
                         pool.health().see(Seen::Broke);
                     }
-                    self.again(pool, Some(Outgoing::nothing()))
+                    self.again(pool, Some(self.whole()))
                         .ok_or_else(|| SendError::Broken(error.into_error()))
                 }
                 None => {
@@ -152,7 +183,7 @@ impl<'a> Sending<'a> {
             biased;
             exchanged = slot.exchange(head, body) => exchanged,
             () = self.given_up(pool) => {
-                return self.again(pool, Some(Outgoing::nothing())).ok_or(SendError::Silent);
+                return self.again(pool, Some(self.whole())).ok_or(SendError::Silent);
             }
         };
         match exchanged {
