@@ -169,6 +169,20 @@ async fn a_cluster_that_does_not_answer_in_time_is_answered_for() {
 }
 
 #[tokio::test]
+async fn a_short_request_ends_after_the_time_that_it_asks_for_and_is_counted() {
+    let (address, tasks, mut closes) = silent().await;
+    let fixture = gateway(&[address], |builder| builder, tasks).await;
+    let answer = fixture.get(&format!("{PODS}?timeout=300ms"), "").await;
+    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+    let events = fixture.events_when(2).await;
+    assert_eq!(events.last().unwrap()["responseStatus"]["code"], 504);
+    closes.recv().await.unwrap();
+    assert_eq!(fixture.gateway.audit_metrics().timeouts, 1);
+    assert_eq!(fixture.gateway.metrics().unanswered, 0);
+    fixture.finish().await;
+}
+
+#[tokio::test]
 async fn what_may_begin_late_is_waited_for() {
     let (go_on, mut gone_on) = mpsc::channel::<()>(1);
     let (came, mut comes) = mpsc::channel(1);
