@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use crate::connect::{ConnectError, Stream, tcp, tls_over, tunnel, within_time};
+use crate::connect::{ConnectError, LIMIT, Stream, tcp, tls_over, tunnel, within_time};
 use crate::credential::{Current, CurrentCredential};
 use crate::{ClientTls, Cluster, CredentialError, Proxy, Server};
 
@@ -348,7 +348,8 @@ impl Client {
 
     async fn connect(&self, current: &Current) -> Result<Connection, ClientError> {
         let authority = self.0.server.authority();
-        let connection = within_time(&authority, Box::pin(self.open(current.tls.as_ref()))).await?;
+        let opening = Box::pin(self.open(current.tls.as_ref()));
+        let connection = within_time(&authority, LIMIT, opening).await?;
         if let Connection::Http2(sender) = &connection {
             let mut pool = self.pool();
             if pool.generation == current.generation {
@@ -362,7 +363,7 @@ impl Client {
         let Inner { server, proxy, .. } = &*self.0;
         let stream: Box<dyn Stream> = match proxy {
             Some(proxy) => tunnel(proxy, server).await?,
-            None => Box::new(tcp(server).await?),
+            None => Box::new(tcp(server, 0).await?),
         };
         let Some(tls) = tls else {
             return self.http1(stream).await;

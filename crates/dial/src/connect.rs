@@ -2,21 +2,29 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::{ClientTls, Proxy, Server, Trust};
 
 /// Time for TCP and TLS together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+
+/// The same where another server can be asked: long enough for the second repetition of a lost SYN.
+pub(crate) const SHORT_LIMIT: Duration = Duration::from_secs(4);
+
+/// Time for one of several addresses, when another is left.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(2);
 
 /// A peer that vanished is noticed within 30 s + 15 s on connections that have nothing to say, as watches
 /// and sessions over HTTP/1.1 are for hours.
@@ -58,10 +66,12 @@ pub enum ConnectError {
     #[error("`{0}` cannot be the name in a certificate")]
     Name(String),
     /// Neither came in time.
-    #[error("connecting to {server} took longer than {} s", CONNECT_TIMEOUT.as_secs())]
+    #[error("connecting to {server} took longer than {} s", limit.as_secs())]
     Timeout {
         /// The server.
         server: String,
+        /// The time that there was.
+        limit: Duration,
     },
     /// HTTP did not begin.
     #[error("HTTP with {server} did not begin")]
@@ -114,10 +124,14 @@ pub(crate) struct Connector {
     pub(crate) tls: Option<Tls>,
     pub(crate) server_name: String,
     pub(crate) protocol: Protocol,
+    /// Time for one connection.
+    pub(crate) limit: Duration,
+    /// Connections so far: each begins with another of the server's addresses.
+    pub(crate) turn: AtomicUsize,
 }
 
 /// TLS by what is asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tls {
     /// For ordinary requests.
     pub(crate) pooled: ClientTls,
@@ -170,7 +184,7 @@ impl Connector {
         let server = self.server.authority();
         // Boxed: what TLS takes is not carried through every request that finds a connection.
         let opening: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.open(protocol, tls, begin));
-        within_time(&server, opening).await
+        within_time(&server, self.limit, opening).await
     }
 
     async fn open<B: Begin + Send>(
@@ -180,11 +194,12 @@ impl Connector {
         begin: B,
     ) -> Result<B::Output, ConnectError> {
         let server = &self.server;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         // Streams keep their types where nothing is in between: this is the gateway's path.
         match (&self.proxy, tls) {
-            (None, None) => plain(tcp(server).await?, protocol, begin).await,
+            (None, None) => plain(tcp(server, turn).await?, protocol, begin).await,
             (None, Some(tls)) => {
-                let stream = tls_over(tcp(server).await?, server, tls, &self.server_name).await?;
+                let stream = tls_over(tcp(server, turn).await?, server, tls, &self.server_name).await?;
                 self.negotiated(stream, protocol, begin).await
             }
             (Some(proxy), None) => plain(tunnel(proxy, server).await?, protocol, begin).await,
@@ -227,23 +242,28 @@ async fn plain<S: Stream, B: Begin + Send>(
 /// Gives up on a connection that takes too long.
 pub(crate) async fn within_time<T>(
     server: &str,
+    limit: Duration,
     connecting: impl Future<Output = Result<T, ConnectError>>,
 ) -> Result<T, ConnectError> {
-    tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-        .await
-        .unwrap_or_else(|_| {
-            Err(ConnectError::Timeout {
-                server: server.to_owned(),
-            })
+    tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
+        Err(ConnectError::Timeout {
+            server: server.to_owned(),
+            limit,
         })
+    })
 }
 
-pub(crate) async fn tcp(server: &Server) -> Result<TcpStream, ConnectError> {
+/// A connection to the first of the server's addresses that takes one, beginning with the one whose turn it is.
+pub(crate) async fn tcp(server: &Server, turn: usize) -> Result<TcpStream, ConnectError> {
     let error = |source| ConnectError::Tcp {
         server: server.authority(),
         source,
     };
-    let stream = TcpStream::connect((server.host.as_str(), server.port))
+    let addresses = lookup_host((server.host.as_str(), server.port))
+        .await
+        .map_err(error)?
+        .collect();
+    let stream = first_of(addresses, turn, TcpStream::connect)
         .await
         .map_err(error)?;
     stream.set_nodelay(true).map_err(error)?;
@@ -257,10 +277,44 @@ pub(crate) async fn tcp(server: &Server) -> Result<TcpStream, ConnectError> {
     Ok(stream)
 }
 
+/// One address after the other; only the last may take all the time that is left.
+async fn first_of<T, F: Future<Output = io::Result<T>>>(
+    mut addresses: Vec<SocketAddr>,
+    turn: usize,
+    connect: impl Fn(SocketAddr) -> F,
+) -> io::Result<T> {
+    let count = addresses.len().max(1);
+    addresses.rotate_left(turn % count);
+    let mut left = addresses.len();
+    let mut error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        left -= 1;
+        let connecting = connect(address);
+        let connected = if left == 0 {
+            connecting.await
+        } else {
+            let silent = || {
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("{address} is silent"),
+                ))
+            };
+            tokio::time::timeout(ADDRESS_LIMIT, connecting)
+                .await
+                .unwrap_or_else(|_| silent())
+        };
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(why) => error = why,
+        }
+    }
+    Err(error)
+}
+
 /// A stream through a proxy. Proxies over TLS are believed if the public authorities signed for them.
 pub(crate) async fn tunnel(proxy: &Proxy, server: &Server) -> Result<Box<dyn Stream>, ConnectError> {
     let there = &proxy.server;
-    let stream = tcp(there).await?;
+    let stream = tcp(there, 0).await?;
     let target = server.authority();
     let error = |source| ConnectError::Proxy {
         proxy: there.authority(),
@@ -290,4 +344,55 @@ pub(crate) async fn tls_over<S: Stream>(
             server: server.authority(),
             source,
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn addresses() -> Vec<SocketAddr> {
+        ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"]
+            .map(|address| address.parse().unwrap())
+            .to_vec()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_connection_begins_with_another_address_and_goes_on_to_the_next() {
+        for turn in 0..4 {
+            let tried = Mutex::new(Vec::new());
+            let refuse = |address: SocketAddr| {
+                tried.lock().unwrap().push(address);
+                async { Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused)) }
+            };
+            let error = first_of(addresses(), turn, refuse).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            let mut expected = addresses();
+            expected.rotate_left(turn % 3);
+            assert_eq!(*tried.lock().unwrap(), expected);
+        }
+        let nothing = |_| async { Ok(()) };
+        first_of(Vec::new(), 5, nothing).await.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_address_keeps_the_next_waiting_for_a_moment_only() {
+        let begin = Instant::now();
+        let last_answers = |address: SocketAddr| async move {
+            if address == addresses()[2] {
+                // The last may take longer than the others.
+                tokio::time::sleep(ADDRESS_LIMIT * 2).await;
+                return Ok(address);
+            }
+            std::future::pending().await
+        };
+        assert_eq!(
+            first_of(addresses(), 0, last_answers).await.unwrap(),
+            addresses()[2]
+        );
+        assert_eq!(begin.elapsed(), ADDRESS_LIMIT * 4);
+    }
 }

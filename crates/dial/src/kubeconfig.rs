@@ -9,6 +9,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::{Deserialize, Deserializer};
 
 use crate::exec::{self, ExecPlugin};
+use crate::impersonation::escaped_extra_key;
 use crate::{Credential, Identity, Pem, Proxy, Server, Trust};
 
 /// A larger file is refused unread.
@@ -459,23 +460,11 @@ fn impersonation(user: &UserEntry) -> Vec<(String, String)> {
     }
     for (key, values) in &user.as_user_extra {
         for value in values {
-            add(&format!("impersonate-extra-{}", escaped_key(key)), value);
+            let name = format!("impersonate-extra-{}", escaped_extra_key(key.as_bytes()));
+            add(&name, value);
         }
     }
     headers
-}
-
-/// A key of the user's extra as part of a header's name: what cannot stand there is percent-encoded.
-fn escaped_key(key: &str) -> String {
-    let mut escaped = String::new();
-    for byte in key.bytes() {
-        if byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte) {
-            escaped.push(char::from(byte.to_ascii_lowercase()));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, KubeconfigError> {

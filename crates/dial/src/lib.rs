@@ -8,6 +8,7 @@ mod client;
 mod connect;
 mod credential;
 mod exec;
+mod impersonation;
 mod kubeconfig;
 mod proxy;
 mod server;
@@ -18,10 +19,12 @@ pub use client::{Answer, Client, ClientError};
 pub use connect::{ConnectError, Protocol};
 pub use credential::{Credential, CredentialError, CurrentCredential, Identity, Pem};
 pub use exec::{ExecError, ExecPlugin};
+pub use impersonation::escaped_extra_key;
 pub use kubeconfig::{Cluster, KubeconfigError};
 pub use proxy::Proxy;
 pub use server::Server;
 pub use tls::{ClientTls, ClientTlsError, Trust};
 pub use upstream::{
-    BodyError, BoxError, OutgoingBody, SendError, Upstream, UpstreamBody, UpstreamMetrics, UpstreamOptions,
+    BodyError, BoxError, OutgoingBody, SendError, ServerMetrics, Servers, Upstream, UpstreamBody,
+    UpstreamMetrics, UpstreamOptions,
 };

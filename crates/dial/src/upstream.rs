@@ -1,32 +1,41 @@
-//! Connections to one server, kept and used again.
+//! Connections to the servers of one cluster, kept and used again.
 
 mod body;
+mod check;
+mod dice;
 mod head;
+mod health;
 mod http2;
 mod outgoing;
 mod pool;
+mod sending;
+mod servers;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{Method, Request, Response};
-use http_body::Body as _;
+use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use self::dice::Dice;
 use self::head::Address;
-use self::http2::{Exchanged, Slot};
+use self::health::Seen;
 use self::outgoing::Outgoing;
 use self::pool::{Pool, Taken};
-use crate::connect::{ConnectError, Connector, Protocol};
+use self::sending::{Attempt, Sending};
+use self::servers::{Choice, Tried, choose};
+use crate::connect::{ConnectError, Connector, LIMIT, Protocol, SHORT_LIMIT};
 use crate::credential::fixed_tls;
-use crate::{ClientTlsError, Cluster, Server};
+use crate::{ClientTlsError, Cluster, CurrentCredential, Server};
 
 pub use self::body::{BodyError, UpstreamBody};
+pub use self::servers::{ServerMetrics, Servers};
 
 /// An error that is not named.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -34,8 +43,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of a request that goes out.
 pub type OutgoingBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// Connections that turn out to be closed before anything was sent; more of them are no accident.
-const MAX_UNSENT: u32 = 16;
+/// So much is read of why a server is not ready.
+const MAX_REASONS: usize = 64 << 10;
 
 /// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +59,9 @@ pub enum SendError {
     /// The same over HTTP/2, where it may also be the stream alone.
     #[error("the connection to the server broke before it answered")]
     Reset(#[source] h2::Error),
+    /// The server was found to be silent while it had the request.
+    #[error("the server fell silent before it answered")]
+    Silent,
     /// All streams of as many connections as there may be are taken; nothing was sent.
     #[error("every connection to the server is taken")]
     Full,
@@ -64,9 +76,19 @@ pub enum SendError {
 pub struct UpstreamOptions {
     /// What the server is asked to speak.
     pub protocol: Protocol,
+    /// The cluster's servers, where there are others than the one that it names.
+    pub servers: Option<Servers>,
 }
 
 impl UpstreamOptions {
+    /// The cluster's servers. Certificates are checked for each one's own host, unless the cluster says which name
+    /// they have.
+    #[must_use]
+    pub fn servers(mut self, servers: Servers) -> Self {
+        self.servers = Some(servers);
+        self
+    }
+
     /// What the server is asked to speak.
     #[must_use]
     pub const fn protocol(mut self, protocol: Protocol) -> Self {
@@ -75,7 +97,10 @@ impl UpstreamOptions {
     }
 }
 
-/// One server and the connections to it.
+/// The servers of one cluster and the connections to them.
+///
+/// A request goes to the less busy of two servers. What was not sent, because there is no connection, goes to
+/// another one; a server that proves unable is put aside until it proves able.
 ///
 /// Over HTTP/1.1 every request has a connection of its own for its time; over HTTP/2 streams are counted
 /// against the server's limit, and another connection is opened before it is reached. Either way a watch
@@ -85,7 +110,12 @@ pub struct Upstream(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    pool: Arc<Pool>,
+    server: Server,
+    /// One for each of the servers.
+    pools: Box<[Arc<Pool>]>,
+    dice: Dice,
+    is_checked: AtomicBool,
+    stop: CancellationToken,
     /// `None` where the server's name cannot stand in a request.
     address: Option<Address>,
     tasks: TaskTracker,
@@ -138,30 +168,61 @@ impl Upstream {
             .is_https
             .then(|| fixed_tls(cluster, with_identity, options.protocol))
             .transpose()?;
-        let server_name = cluster
-            .tls_server_name
+        let servers = options
+            .servers
             .clone()
-            .unwrap_or_else(|| cluster.server.host.clone());
-        let address = Address::of(&cluster.server);
+            .filter(|servers| !servers.is_empty())
+            .unwrap_or_else(|| Servers::new([cluster.server.clone()]));
+        let limit = if servers.len() > 1 { SHORT_LIMIT } else { LIMIT };
         let tasks = TaskTracker::new();
-        let connector = Connector {
-            server: cluster.server.clone(),
-            proxy: cluster.proxy.clone(),
-            tls,
-            server_name,
-            protocol: options.protocol,
-        };
+        let pools = servers.iter().map(|health| {
+            let server = health.server().clone();
+            let connector = Connector {
+                server_name: cluster
+                    .tls_server_name
+                    .clone()
+                    .unwrap_or_else(|| server.host.clone()),
+                server,
+                proxy: cluster.proxy.clone(),
+                tls: tls.clone(),
+                protocol: options.protocol,
+                limit,
+                turn: AtomicUsize::new(0),
+            };
+            Arc::new(Pool::new(connector, Arc::clone(health), tasks.clone()))
+        });
         Ok(Self(Arc::new(Inner {
-            pool: Arc::new(Pool::new(connector, tasks.clone())),
-            address,
+            server: cluster.server.clone(),
+            pools: pools.collect(),
+            dice: Dice::new(),
+            is_checked: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+            address: Address::of(&cluster.server),
             tasks,
         })))
     }
 
-    /// The server.
+    /// The server that the cluster names, whose name requests bear wherever they go.
     #[must_use]
     pub fn server(&self) -> &Server {
-        self.0.pool.server()
+        &self.0.server
+    }
+
+    /// The servers that requests go to.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerMetrics> {
+        let one = |pool: &Arc<Pool>| {
+            let (health, load) = (pool.health(), pool.load());
+            ServerMetrics {
+                server: health.server().to_string(),
+                aside: health.why_aside(),
+                requests: pool.counters().requests.load(Ordering::Relaxed),
+                connect_failures: health.connect_failures(),
+                connections: load.idle + load.links,
+                in_flight: pool.busy() as u64,
+            }
+        };
+        self.0.pools.iter().map(one).collect()
     }
 
     /// Sends a request and returns the response's head; the body comes as it is read.
@@ -169,32 +230,25 @@ impl Upstream {
     /// The target's path and query are sent as they are, behind the server's base path. A request that
     /// was not sent because a connection had been closed is sent on another one. One that was sent is sent
     /// once more only if the server says that it did not act on it (`REFUSED_STREAM`, `GOAWAY`), or if it
-    /// is a GET, HEAD or OPTIONS without a body and the connection broke under it.
+    /// is a GET, HEAD or OPTIONS without a body and the connection broke under it or, with several servers, its
+    /// server fell silent. Whatever is sent again goes to another server if there is one.
     ///
     /// # Errors
     ///
     /// [`SendError`] when there is no connection or it broke before the head.
     pub async fn send(&self, request: Request<OutgoingBody>) -> Result<Response<UpstreamBody>, SendError> {
-        let (head, body) = request.into_parts();
-        let mut sending = Sending {
-            upstream: &self.0,
-            address: self.0.address()?,
-            is_repeatable: is_safe(&head) && body.is_end_stream(),
-            head,
-            unsent: 0,
-            was_retried: false,
-        };
-        let mut body = Outgoing::new(body);
-        loop {
-            let attempt = match self.0.pool.take().await? {
-                Taken::Http1 { sender, is_reused } => sending.over_http1(sender, is_reused, body).await?,
-                Taken::Http2(slot) => sending.over_http2(slot, body).await?,
-            };
-            match attempt {
-                Attempt::Answered(response) => return Ok(response),
-                Attempt::Again(rewound) => body = rewound,
-            }
-        }
+        self.0.send(request, None, Tried::default()).await
+    }
+
+    /// Sends a request that changes nothing, whatever its method: it may be repeated as a GET may.
+    ///
+    /// # Errors
+    ///
+    /// As [`Upstream::send`].
+    pub async fn send_question(&self, question: Request<Bytes>) -> Result<Response<UpstreamBody>, SendError> {
+        let kept = question.body().clone();
+        let request = question.map(Outgoing::of_bytes);
+        self.0.send(request, Some(kept), Tried::default()).await
     }
 
     /// Sends a request that may become a tunnel, on an HTTP/1.1 connection of its own.
@@ -206,172 +260,169 @@ impl Upstream {
         &self,
         request: Request<OutgoingBody>,
     ) -> Result<Response<Incoming>, SendError> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let mut body = Outgoing::new(body);
         body.forget();
-        let request = self.0.address()?.http1(&head, body)?;
-        let mut sender = self.0.pool.dedicated().await?;
-        sender.send_request(request).await.map_err(SendError::Broken)
+        let headers = std::mem::take(&mut head.headers);
+        let request = self.0.address()?.http1(&head, headers, body)?;
+        let dedicated = async |pool: &Arc<Pool>| Ok(pool.dedicated().await?);
+        let (_, pool, mut sender) = self
+            .0
+            .take(Choice::Proven, &mut Tried::default(), dedicated)
+            .await?;
+        pool.counters().requests.fetch_add(1, Ordering::Relaxed);
+        let answered = sender.send_request(request).await;
+        pool.health().see(match &answered {
+            Ok(_) => Seen::Answered,
+            Err(_) => Seen::Broke,
+        });
+        answered.map_err(SendError::Broken)
+    }
+
+    /// Asks each server every few seconds at `/readyz` whether it is ready, until [`Upstream::close`]. Where there is
+    /// only one nothing is asked: requests have nowhere else to go. Without `credential` the question is anonymous.
+    ///
+    /// Once is enough for all who share the [`Servers`]; a second call does nothing.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn check_servers(&self, credential: Option<Arc<CurrentCredential>>) {
+        let inner = &self.0;
+        if inner.pools.len() < 2 || inner.is_checked.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for (at, pool) in inner.pools.iter().enumerate() {
+            let (weak, credential) = (Arc::downgrade(inner), credential.clone());
+            let ask = move || {
+                let (inner, credential) = (weak.upgrade()?, credential.clone());
+                Some(async move {
+                    let shown = check::shown(credential.as_deref()).await;
+                    inner.ask(at, shown).await
+                })
+            };
+            let (health, pool) = (Arc::clone(pool.health()), Arc::clone(pool));
+            // Its connections may be dead and not know it; what is under way on them goes on.
+            let on_silence = move || pool.forget_all();
+            let stop = inner.stop.clone();
+            inner
+                .tasks
+                .spawn(check::watch_over(health, Dice::new(), stop, ask, on_silence));
+        }
     }
 
     /// The connections now.
     #[must_use]
     pub fn metrics(&self) -> UpstreamMetrics {
-        let counters = self.0.pool.counters();
-        let load = self.0.pool.load();
-        UpstreamMetrics {
-            opened: counters.opened.load(Ordering::Relaxed),
-            reused: counters.reused.load(Ordering::Relaxed),
-            retried: counters.retried.load(Ordering::Relaxed),
-            full: counters.full.load(Ordering::Relaxed),
-            idle: load.idle,
-            http2: load.links,
-            streams: load.streams,
+        let mut sum = UpstreamMetrics::default();
+        for pool in &self.0.pools {
+            let (counters, load) = (pool.counters(), pool.load());
+            sum.opened += counters.opened.load(Ordering::Relaxed);
+            sum.reused += counters.reused.load(Ordering::Relaxed);
+            sum.retried += counters.retried.load(Ordering::Relaxed);
+            sum.full += counters.full.load(Ordering::Relaxed);
+            sum.idle += load.idle;
+            sum.http2 += load.links;
+            sum.streams += load.streams;
         }
+        sum
     }
 
     /// Closes idle connections and waits for the tasks of all others to end.
     pub async fn close(&self) {
-        self.0.pool.close();
+        self.0.stop.cancel();
+        for pool in &self.0.pools {
+            pool.close();
+        }
         self.0.tasks.close();
         self.0.tasks.wait().await;
     }
 }
 
 impl Inner {
+    async fn send(
+        &self,
+        request: Request<OutgoingBody>,
+        question: Option<Bytes>,
+        mut tried: Tried,
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        let (head, body) = request.into_parts();
+        let mut sending = Sending::new(self, self.address()?, head, &body, question);
+        let mut body = Outgoing::new(body);
+        loop {
+            let (at, pool, taken) = self.take(sending.choice(), &mut tried, Pool::take).await?;
+            if tried.only.is_none() {
+                pool.counters().requests.fetch_add(1, Ordering::Relaxed);
+            }
+            let attempt = match taken {
+                Taken::Http1 {
+                    sender,
+                    is_reused,
+                    lease,
+                } => sending.over_http1(pool, sender, is_reused, lease, body).await?,
+                Taken::Http2(slot) => sending.over_http2(pool, slot, body).await?,
+            };
+            match attempt {
+                Attempt::Answered(response) => {
+                    if tried.only.is_none() {
+                        pool.health().answered();
+                    }
+                    return Ok(response);
+                }
+                Attempt::Again(rewound) => body = rewound,
+            }
+            tried.last = Some(at);
+        }
+    }
+
+    /// Whether a server says that it is ready.
+    async fn ask(&self, at: usize, authorization: Option<HeaderValue>) -> Seen {
+        let mut request = Request::new(Outgoing::empty());
+        *request.uri_mut() = Uri::from_static("/readyz");
+        let agent = HeaderValue::from_static(concat!("kaudit/", env!("CARGO_PKG_VERSION")));
+        request.headers_mut().insert(header::USER_AGENT, agent);
+        if let Some(authorization) = authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization);
+        }
+        let only = Tried {
+            only: Some(at),
+            ..Tried::default()
+        };
+        let Ok(response) = self.send(request, None, only).await else {
+            return Seen::NotAsked;
+        };
+        let verdict = check::verdict(response.status());
+        // Read to its end, so that the connection can be used again.
+        let read = Limited::new(response.into_body(), MAX_REASONS).collect().await;
+        if let Err(error) = read {
+            debug!(%error, "what a server says of its readiness broke off");
+        }
+        verdict
+    }
+
+    /// What `take` gets from the first of the servers that gives it.
+    async fn take<T>(
+        &self,
+        choice: Choice,
+        tried: &mut Tried,
+        take: impl AsyncFn(&Arc<Pool>) -> Result<T, SendError>,
+    ) -> Result<(usize, &Arc<Pool>, T), SendError> {
+        let mut last = SendError::Connect(ConnectError::Closing);
+        while let Some((at, pool)) =
+            choose(&self.pools, &self.dice, choice, tried).and_then(|at| Some((at, self.pools.get(at)?)))
+        {
+            match take(pool).await {
+                Ok(taken) => return Ok((at, pool, taken)),
+                Err(error) => {
+                    tried.failed.push(at);
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
     fn address(&self) -> Result<&Address, SendError> {
         self.address.as_ref().ok_or(SendError::Target)
-    }
-}
-
-/// Whether a request changes nothing, whatever its path means.
-///
-/// Source: RFC 9110 section 9.2.1.
-fn is_safe(head: &Parts) -> bool {
-    matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
-}
-
-/// One request on its way through as many connections as it takes.
-struct Sending<'a> {
-    upstream: &'a Inner,
-    address: &'a Address,
-    head: Parts,
-    /// Whether it may be sent again although the server may have acted on it.
-    is_repeatable: bool,
-    unsent: u32,
-    was_retried: bool,
-}
-
-enum Attempt {
-    Answered(Response<UpstreamBody>),
-    Again(Outgoing),
-}
-
-impl Sending<'_> {
-    async fn over_http1(
-        &mut self,
-        mut sender: hyper::client::conn::http1::SendRequest<Outgoing>,
-        is_reused: bool,
-        mut body: Outgoing,
-    ) -> Result<Attempt, SendError> {
-        let pool = &self.upstream.pool;
-        if let Err(error) = sender.ready().await {
-            return self.unsent(body).ok_or(SendError::Broken(error));
-        }
-        body.forget();
-        let request = self.address.http1(&self.head, body)?;
-        match sender.try_send_request(request).await {
-            Ok(response) => {
-                if is_reused {
-                    pool.counters().reused.fetch_add(1, Ordering::Relaxed);
-                }
-                let pool = Arc::clone(pool);
-                Ok(Attempt::Answered(
-                    response.map(|body| UpstreamBody::http1(body, pool, sender)),
-                ))
-            }
-            Err(mut error) => match error.take_message() {
-                Some(unsent) => self
-                    .unsent(unsent.into_body())
-                    .ok_or_else(|| SendError::Broken(error.into_error())),
-                // A new connection that breaks is no race with the server's closing it.
-                None if is_reused && self.is_repeatable => self
-                    .again(Some(Outgoing::nothing()))
-                    .ok_or_else(|| SendError::Broken(error.into_error())),
-                None => Err(SendError::Broken(error.into_error())),
-            },
-        }
-    }
-
-    async fn over_http2(&mut self, slot: Slot, body: Outgoing) -> Result<Attempt, SendError> {
-        let upstream = self.upstream;
-        let was_used = slot.was_used();
-        let link = Arc::clone(slot.link());
-        let head = self.address.http2(&self.head)?;
-        match slot.exchange(head, body).await {
-            Exchanged::Answered {
-                response,
-                length,
-                slot,
-                rest,
-            } => {
-                if was_used {
-                    upstream.pool.counters().reused.fetch_add(1, Ordering::Relaxed);
-                }
-                if let Some(rest) = rest {
-                    // The stream is taken until both directions are done.
-                    let slot = Arc::clone(&slot);
-                    upstream.tasks.spawn(async move {
-                        rest.run().await;
-                        drop(slot);
-                    });
-                }
-                Ok(Attempt::Answered(
-                    response.map(|stream| UpstreamBody::http2(stream, length, slot)),
-                ))
-            }
-            Exchanged::Refused { error, is_sent, body } => {
-                debug!(%error, is_sent, "a request was refused unprocessed");
-                if !is_sent || error.is_go_away() {
-                    upstream.pool.forget(&link);
-                }
-                let again = match body {
-                    Some(body) if !is_sent => self.unsent(body),
-                    body => self.again(body),
-                };
-                again.ok_or(SendError::Reset(error))
-            }
-            Exchanged::Broken {
-                error,
-                is_connection_lost,
-                body,
-            } => {
-                if is_connection_lost {
-                    upstream.pool.forget(&link);
-                }
-                if is_connection_lost && self.is_repeatable {
-                    return self.again(body).ok_or(SendError::Reset(error));
-                }
-                Err(SendError::Reset(error))
-            }
-        }
-    }
-
-    /// Another connection for what was not sent.
-    fn unsent(&mut self, body: Outgoing) -> Option<Attempt> {
-        self.unsent += 1;
-        (self.unsent <= MAX_UNSENT).then_some(Attempt::Again(body))
-    }
-
-    /// Once more, if it was not yet and the body is still whole.
-    fn again(&mut self, body: Option<Outgoing>) -> Option<Attempt> {
-        let body = body.filter(|_| !self.was_retried)?;
-        self.was_retried = true;
-        self.upstream
-            .pool
-            .counters()
-            .retried
-            .fetch_add(1, Ordering::Relaxed);
-        Some(Attempt::Again(body))
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
-use kaudit_dial::Upstream;
+use kaudit_dial::{ServerMetrics, Upstream};
 use kaudit_listen::{ConnectionInfo, Listener};
 use kaudit_sink::{Demand, Sink};
 use kaudit_tower::{
@@ -33,7 +33,9 @@ use crate::identity::{AnonymousRequests, AuthoritiesHandle, Identity, TokenUsers
 use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::own::OwnCredential;
 use crate::path::PathMode;
+use crate::patience;
 use crate::proxy::{Proxy, Shared};
+use crate::redirect::Redirects;
 use crate::review::Reviewer;
 use crate::traffic::{Traffic, TrafficSnapshot};
 use crate::trust::{TrustedProxies, forget_claims};
@@ -48,6 +50,8 @@ pub struct Builder {
     demand: Demand,
     capture: Capture,
     paths: PathMode,
+    redirects: Redirects,
+    response_limit: Duration,
     tokens: Tokens,
     certificates: Option<(AuthoritiesHandle, OwnCredential)>,
     anonymous: AnonymousRequests,
@@ -113,6 +117,19 @@ impl Builder {
         self
     }
 
+    /// What happens to redirects to other hosts.
+    pub const fn redirects(mut self, redirects: Redirects) -> Self {
+        self.redirects = redirects;
+        self
+    }
+
+    /// How long the cluster may take to begin its answer to a watch or to a short request; the latter end after a minute
+    /// in any case. What may begin late (logs, sessions, other servers behind `/proxy/`) is waited for.
+    pub const fn response_limit(mut self, limit: Duration) -> Self {
+        self.response_limit = limit;
+        self
+    }
+
     /// The gateway.
     ///
     /// # Errors
@@ -153,6 +170,8 @@ impl Builder {
             authorities,
             decisions,
             paths: self.paths,
+            redirects: self.redirects,
+            response_limit: self.response_limit,
             metrics,
             tunnels,
             cut: CancellationToken::new(),
@@ -189,6 +208,8 @@ impl Gateway {
             demand: Demand::default(),
             capture: Capture::default(),
             paths: PathMode::default(),
+            redirects: Redirects::default(),
+            response_limit: patience::DEFAULT,
             tokens: Tokens::default(),
             certificates: None,
             anonymous: AnonymousRequests::default(),
@@ -243,11 +264,21 @@ impl Gateway {
         self.traffic.snapshot()
     }
 
+    /// The cluster's servers as they are now.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerMetrics> {
+        self.shared.upstream.servers()
+    }
+
     /// Serves a listener until `stop`. Then watches end one after another, within half of `grace` and at most
     /// 15 s, each behind a whole event; other requests and tunnels may finish within `grace`, and what is
     /// left is cut. Every audited request has had its final event when this returns.
     pub async fn serve(&self, listener: Listener, stop: CancellationToken, grace: Duration) {
         let gateway = self.clone();
+        match self.shared.own.as_ref().or(self.shared.reviewing.as_ref()) {
+            Some(own) => own.check_servers(),
+            None => self.shared.upstream.check_servers(None),
+        }
         let deadline = async {
             stop.cancelled().await;
             let stopped = tokio::time::Instant::now();

@@ -1,9 +1,10 @@
 //! A user as `Impersonate-*` headers.
 //!
-//! Source: k8s.io/client-go transport/round_trippers.go, impersonatingRoundTripper and headerKeyEscape.
+//! Source: k8s.io/client-go transport/round_trippers.go, impersonatingRoundTripper.
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use kaudit_dial::escaped_extra_key;
 use kaudit_event::{Text, UserInfo};
 
 use crate::headers::is_impersonation;
@@ -59,23 +60,11 @@ fn value(text: &Text, what: &'static str) -> Result<HeaderValue, Unspeakable> {
     HeaderValue::from_bytes(bytes).map_err(|_| Unspeakable(what))
 }
 
-/// A key in a header's name: what is no character of one, and what servers would make lower-case, as
-/// percent escapes.
 fn extra_name(key: &Text) -> Result<HeaderName, Unspeakable> {
-    let mut name = String::from("impersonate-extra-");
-    for byte in key.as_bytes() {
-        if byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$&'*+-.^_`|~".contains(byte) {
-            name.push(char::from(*byte));
-        } else {
-            name.push('%');
-            for nibble in [byte >> 4, byte & 15] {
-                name.extend(char::from_digit(nibble.into(), 16));
-            }
-        }
-    }
     if key.is_empty() {
         return Err(Unspeakable("extra key"));
     }
+    let name = format!("impersonate-extra-{}", escaped_extra_key(key.as_bytes()));
     HeaderName::try_from(name).map_err(|_| Unspeakable("extra key"))
 }
 

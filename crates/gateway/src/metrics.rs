@@ -8,6 +8,8 @@ pub(crate) struct Metrics {
     pub(crate) forwarded: AtomicU64,
     pub(crate) unreachable: AtomicU64,
     pub(crate) broken: AtomicU64,
+    pub(crate) unanswered: AtomicU64,
+    pub(crate) refused_redirects: AtomicU64,
     pub(crate) refused_paths: AtomicU64,
     pub(crate) tunnels: AtomicU64,
     pub(crate) tunnels_open: AtomicU64,
@@ -33,6 +35,10 @@ pub struct MetricsSnapshot {
     pub unreachable: u64,
     /// Requests whose connection to the cluster broke before the answer.
     pub broken: u64,
+    /// Requests that the cluster did not begin to answer within the gateway's limit.
+    pub unanswered: u64,
+    /// Answers that would have sent the client to another host, and were refused.
+    pub refused_redirects: u64,
     /// Requests refused because of their path.
     pub refused_paths: u64,
     /// Connections that became tunnels.
@@ -73,6 +79,8 @@ impl Metrics {
             forwarded: read(&self.forwarded),
             unreachable: read(&self.unreachable),
             broken: read(&self.broken),
+            unanswered: read(&self.unanswered),
+            refused_redirects: read(&self.refused_redirects),
             refused_paths: read(&self.refused_paths),
             tunnels: read(&self.tunnels),
             tunnels_open: read(&self.tunnels_open),

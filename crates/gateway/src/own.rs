@@ -37,7 +37,7 @@ pub struct OwnCredential(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     upstream: Upstream,
-    credential: CurrentCredential,
+    credential: Arc<CurrentCredential>,
     connections_show_it: bool,
 }
 
@@ -65,7 +65,7 @@ impl OwnCredential {
         }
         Ok(Self(Arc::new(Inner {
             upstream: Upstream::with_options(cluster, true, connecting)?,
-            credential: CurrentCredential::new(cluster, system_clock)?,
+            credential: Arc::new(CurrentCredential::new(cluster, system_clock)?),
             connections_show_it: cluster.identity.is_some(),
         })))
     }
@@ -74,6 +74,13 @@ impl OwnCredential {
     #[must_use]
     pub fn upstream(&self) -> &Upstream {
         &self.0.upstream
+    }
+
+    /// Has the servers asked with it whether they are ready.
+    pub(crate) fn check_servers(&self) {
+        self.0
+            .upstream
+            .check_servers(Some(Arc::clone(&self.0.credential)));
     }
 
     /// The header that shows it; `None` where connections do.

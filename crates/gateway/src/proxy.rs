@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use kaudit_dial::{OutgoingBody, SendError, Upstream, UpstreamBody};
-use kaudit_event::Status;
+use kaudit_event::{Status, StatusDetails};
 use kaudit_policy::{Attributes, RequestInfo};
 use kaudit_tower::{
     AuditContext, BoxFuture, ImpersonationRequest, RequestBody, StatusError, parse_status,
@@ -36,6 +36,8 @@ use crate::impersonate::impersonate;
 use crate::metrics::{Metrics, count};
 use crate::own::OwnCredential;
 use crate::path::{self, PathMode};
+use crate::patience;
+use crate::redirect::{Redirects, leads_elsewhere};
 use crate::tunnel::Tunnel;
 use crate::watches::{Ending, Events, Watches};
 
@@ -56,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) authorities: Option<AuthoritiesHandle>,
     pub(crate) decisions: Decisions,
     pub(crate) paths: PathMode,
+    pub(crate) redirects: Redirects,
+    pub(crate) response_limit: Duration,
     pub(crate) metrics: Arc<Metrics>,
     /// Tunnels; they end by themselves or when `cut` says so.
     pub(crate) tunnels: TaskTracker,
@@ -80,6 +84,12 @@ impl Service<Request<RequestBody<Incoming>>> for Proxy {
         let shared = Arc::clone(&self.0);
         Box::pin(async move { Ok(shared.answer(request).await) })
     }
+}
+
+/// Why the cluster gave no answer.
+enum NoAnswer {
+    Failed(SendError),
+    TooLate(Duration),
 }
 
 /// An answer of the cluster before it is the client's.
@@ -152,8 +162,10 @@ impl Shared {
             }
         });
         let upstream = own.as_ref().map_or(&self.upstream, OwnCredential::upstream);
+        let host = self.host_to_stay_at(&request);
+        let limit = patience::limit(self.response_limit, info, upgrade.is_some());
         let (request, broke_off) = outgoing(request, &arrival);
-        let mut sent = pin!(self.send(upstream, request, upgrade.is_some()));
+        let mut sent = pin!(self.send(upstream, request, upgrade.is_some(), limit));
         let mut decision: Option<Option<Answer>> = None;
         let asked_at = Instant::now();
         let answered = loop {
@@ -166,8 +178,8 @@ impl Shared {
         let answered = match answered {
             Ok(answered) => answered,
             // A request that is not whole is the client's doing, whatever became of it.
-            Err(error) if broke_off.is_set() => return refuse(&broken_off(&error)),
-            Err(error) => return self.not_answered(&error),
+            Err(NoAnswer::Failed(error)) if broke_off.is_set() => return refuse(&broken_off(&error)),
+            Err(why) => return self.not_answered(&why),
         };
         let (head, body) = match answered {
             Answered::Plain(response) => {
@@ -212,6 +224,9 @@ impl Shared {
             if let Some(status) = status {
                 audit.relayed_status(status);
             }
+        }
+        if self.redirects == Redirects::Refuse && leads_elsewhere(head.status, &head.headers, host.as_ref()) {
+            return self.refuse_redirect(&audit);
         }
         let mut response = Response::from_parts(head, body);
         headers::to_client(response.headers_mut(), None);
@@ -296,13 +311,32 @@ impl Shared {
         upstream: &Upstream,
         request: Request<OutgoingBody>,
         is_upgrade: bool,
-    ) -> Result<Answered, SendError> {
+        limit: Option<Duration>,
+    ) -> Result<Answered, NoAnswer> {
         count(&self.metrics.forwarded);
-        if is_upgrade {
-            upstream.send_upgrade(request).await.map(Answered::Dedicated)
-        } else {
-            upstream.send(request).await.map(Answered::Plain)
+        let sent = async {
+            if is_upgrade {
+                upstream.send_upgrade(request).await.map(Answered::Dedicated)
+            } else {
+                upstream.send(request).await.map(Answered::Plain)
+            }
+        };
+        // Given up, the stream is reset or the connection closed.
+        tokio::select! {
+            biased;
+            sent = sent => sent.map_err(NoAnswer::Failed),
+            limit = patience::run_out(limit) => Err(NoAnswer::TooLate(limit)),
         }
+    }
+
+    /// The host that the client asked, where it is to stay there.
+    fn host_to_stay_at<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
+        if self.redirects == Redirects::Relay {
+            return None;
+        }
+        let authority = request.uri().authority();
+        let named = authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        named.or_else(|| request.headers().get(header::HOST).cloned())
     }
 
     fn body(&self, body: UpstreamBody, head: &ResponseHead, info: &RequestInfo) -> Body {
@@ -353,7 +387,27 @@ impl Shared {
         refuse(&StatusError::new(StatusCode::BAD_REQUEST, "BadRequest", message))
     }
 
-    fn not_answered(&self, error: &SendError) -> Response<Body> {
+    fn refuse_redirect(&self, audit: &AuditContext) -> Response<Body> {
+        count(&self.metrics.refused_redirects);
+        audit.annotate("kaudit.dev/refused", "redirect: to another host");
+        refuse(&StatusError::new(
+            StatusCode::BAD_GATEWAY,
+            "InternalError",
+            "the cluster's answer is a redirect to another host, which the gateway does not pass on",
+        ))
+    }
+
+    fn not_answered(&self, why: &NoAnswer) -> Response<Body> {
+        let error = match why {
+            NoAnswer::Failed(error) => error,
+            NoAnswer::TooLate(limit) => {
+                warn!(?limit, "a request was not answered by the cluster in time");
+                count(&self.metrics.unanswered);
+                let message = format!("Timeout: the cluster sent no answer to the gateway within {limit:?}");
+                let error = StatusError::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
+                return refuse(&error.with_details(StatusDetails::default()));
+            }
+        };
         let text = chain(error);
         warn!(error = %text, "a request was not answered by the cluster");
         match error {

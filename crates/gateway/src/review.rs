@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use kaudit_dial::{SendError, Upstream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -114,8 +114,7 @@ async fn exchange(
     credentials: HeaderMap,
     question: Vec<u8>,
 ) -> Result<Bytes, ReviewError> {
-    let body = Full::new(Bytes::from(question)).map_err(|never| match never {});
-    let mut request = Request::new(body.boxed_unsync());
+    let mut request = Request::new(Bytes::from(question));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = http::Uri::from_static(path);
     *request.headers_mut() = credentials;
@@ -127,7 +126,7 @@ async fn exchange(
         header::USER_AGENT,
         HeaderValue::from_static(concat!("kaudit-gateway/", env!("CARGO_PKG_VERSION"))),
     );
-    let response = upstream.send(request).await?;
+    let response = upstream.send_question(request).await?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_ANSWER_BYTES)
         .collect()

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use kaudit_dial::Upstream;
 use kaudit_listen::Listener;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -22,13 +23,14 @@ use crate::storing::Storing;
 /// The media type of [`metrics::text`].
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Answers `/metrics`, `/livez`, `/readyz` and `/healthz`; `?verbose` lists the sinks.
+/// Answers `/metrics`, `/livez`, `/readyz` and `/healthz`; `?verbose` lists the sinks, the cluster's servers, and more.
 #[derive(Clone, Debug)]
 pub(crate) struct Admin {
     registry: Arc<Registry>,
     sinks: Option<Arc<Sinks>>,
     collection: Option<Collection>,
     storing: Option<Storing>,
+    upstream: Option<Upstream>,
     stopping: CancellationToken,
 }
 
@@ -39,6 +41,7 @@ impl Admin {
         sinks: Option<Arc<Sinks>>,
         collection: Option<Collection>,
         storing: Option<Storing>,
+        upstream: Option<Upstream>,
         stopping: CancellationToken,
     ) -> Self {
         Self {
@@ -46,6 +49,7 @@ impl Admin {
             sinks,
             collection,
             storing,
+            upstream,
             stopping,
         }
     }
@@ -91,6 +95,14 @@ impl Admin {
                 state.as_str()
             )
             .ok();
+        }
+        // Neither does a server that is aside, nor all of them: requests are tried, and answered and recorded.
+        for server in self.upstream.iter().flat_map(Upstream::servers) {
+            let name = server.server;
+            match server.aside {
+                None => writeln!(text, "[+]upstream/{name} takes requests").ok(),
+                Some(why) => writeln!(text, "[-]upstream/{name} aside: {why}").ok(),
+            };
         }
         let collection = self.collection.iter().flat_map(Collection::checks);
         let store = self.storing.iter().flat_map(Storing::checks);

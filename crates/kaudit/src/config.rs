@@ -118,9 +118,40 @@ pub(crate) struct Upstream {
     /// with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// The cluster's API servers, for example `https://10.0.0.1:6443`, where there are several; without the list the
+    /// kubeconfig's server. Authority, `tls-server-name`, credential, Host and path are the kubeconfig's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) servers: Option<Vec<String>>,
     /// What the cluster is asked to speak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) protocol: Option<Protocol>,
+    /// How long the cluster may take to begin the answer to a watch or a short request, as a Go duration such as `90s`;
+    /// then the gateway answers 504. Short requests end after 60 s, or the `timeout` that they ask for, in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) response_timeout: Option<go::Duration>,
+    /// What happens to redirects to other hosts, none of which the gateway follows itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) redirects: Option<Redirects>,
+}
+
+/// What happens to redirects to other hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Redirects {
+    /// They reach the client.
+    #[default]
+    Relay,
+    /// They become 502.
+    Refuse,
+}
+
+impl From<Redirects> for kaudit_gateway::Redirects {
+    fn from(redirects: Redirects) -> Self {
+        match redirects {
+            Redirects::Relay => Self::Relay,
+            Redirects::Refuse => Self::Refuse,
+        }
+    }
 }
 
 /// What the cluster is asked to speak.

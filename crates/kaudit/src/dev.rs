@@ -29,6 +29,7 @@ use crate::api::Token;
 use crate::auditing::{Auditing, JournalPlan, sink_of};
 use crate::collecting::Receiving;
 use crate::config::{self, Config};
+use crate::connecting::Answers;
 use crate::data::DataDir;
 use crate::exit::Failure;
 use crate::identifying::Identifying;
@@ -179,6 +180,7 @@ impl Dev {
                 cluster,
                 identifying: Identifying::default(),
                 connecting: UpstreamOptions::default(),
+                answers: Answers::default(),
                 auditing,
                 listen: options.address(GATEWAY)?,
                 tls: tls(&authority, "gateway")?,

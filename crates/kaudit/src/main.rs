@@ -10,6 +10,7 @@ mod collecting;
 mod collection;
 mod completeness;
 mod config;
+mod connecting;
 mod data;
 mod dev;
 mod exit;

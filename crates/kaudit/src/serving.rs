@@ -23,6 +23,7 @@ use crate::auditing::Auditing;
 use crate::collecting::Receiving;
 use crate::collection::Collection;
 use crate::completeness::{self, Watching};
+use crate::connecting::Answers;
 use crate::data::DataDir;
 use crate::exit::Failure;
 use crate::identifying::Identifying;
@@ -54,6 +55,7 @@ pub(crate) struct GatewayPlan {
     pub(crate) cluster: Cluster,
     pub(crate) identifying: Identifying,
     pub(crate) connecting: UpstreamOptions,
+    pub(crate) answers: Answers,
     pub(crate) auditing: Auditing,
     pub(crate) listen: SocketAddr,
     pub(crate) tls: ServerTls,
@@ -191,6 +193,7 @@ impl Serving {
             sinks.clone(),
             collection.clone(),
             storing.clone(),
+            gateway.as_ref().map(|bound| bound.upstream.clone()),
             stop.clone(),
         );
         let mut serving = Self {
@@ -344,6 +347,7 @@ impl BoundGateway {
             cluster,
             identifying,
             connecting,
+            answers,
             auditing,
             listen,
             tls,
@@ -361,7 +365,7 @@ impl BoundGateway {
             None => gateway,
         };
         let (gateway, authorities) = identifying.apply(gateway);
-        let gateway = gateway.build().map_err(Failure::unreachable)?;
+        let gateway = answers.apply(gateway).build().map_err(Failure::unreachable)?;
         watched.authorities = authorities;
         let listener = bind(ListenConfig::https(listen, tls.clone())).await?;
         watched.policies.extend(

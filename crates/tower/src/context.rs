@@ -383,6 +383,11 @@ impl AuditContext {
         self.record(|record| record.event.response_status = Some(status));
     }
 
+    /// The service took longer than it may.
+    pub(crate) fn timed_out(&self) {
+        count(&self.0.shared.metrics.timeouts);
+    }
+
     /// The head of the response: its code, and ResponseStarted where the request is long-running.
     pub(crate) fn head(&self, code: u16) {
         self.record(|record| {

@@ -15,6 +15,7 @@ pub struct Metrics {
     pub(crate) client_gone: AtomicU64,
     pub(crate) upstream_errors: AtomicU64,
     pub(crate) panics: AtomicU64,
+    pub(crate) timeouts: AtomicU64,
     pub(crate) bodies_over_limit: AtomicU64,
     pub(crate) bodies_over_budget: AtomicU64,
     pub(crate) bodies_unprintable: AtomicU64,
@@ -40,6 +41,8 @@ pub struct MetricsSnapshot {
     pub upstream_errors: u64,
     /// Requests that ended in a panic.
     pub panics: u64,
+    /// Short requests whose time was up before the service answered; they were answered 504.
+    pub timeouts: u64,
     /// Bodies left out because they were over the limit for one body.
     pub bodies_over_limit: u64,
     /// Bodies left out because the process' budget was spent.
@@ -72,6 +75,7 @@ impl Metrics {
             client_gone: read(&self.client_gone),
             upstream_errors: read(&self.upstream_errors),
             panics: read(&self.panics),
+            timeouts: read(&self.timeouts),
             bodies_over_limit: read(&self.bodies_over_limit),
             bodies_over_budget: read(&self.bodies_over_budget),
             bodies_unprintable: read(&self.bodies_unprintable),

@@ -12,7 +12,7 @@ use hyper::client::conn::http1::SendRequest;
 
 use super::http2::Slot;
 use super::outgoing::Outgoing;
-use super::pool::Pool;
+use super::pool::Lease;
 
 /// Why an answer's body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ pub struct UpstreamBody(Kind);
 enum Kind {
     Http1 {
         body: Incoming,
-        lease: Option<(Arc<Pool>, SendRequest<Outgoing>)>,
+        lease: Option<(Lease, SendRequest<Outgoing>)>,
     },
     Http2(Box<Http2Body>),
 }
@@ -62,8 +62,8 @@ enum Phase {
 }
 
 impl UpstreamBody {
-    pub(crate) fn http1(body: Incoming, pool: Arc<Pool>, sender: SendRequest<Outgoing>) -> Self {
-        let lease = Some((pool, sender));
+    pub(crate) fn http1(body: Incoming, lease: Lease, sender: SendRequest<Outgoing>) -> Self {
+        let lease = Some((lease, sender));
         let mut kind = Kind::Http1 { body, lease };
         kind.give_back_if_done();
         Self(kind)
@@ -84,9 +84,9 @@ impl Kind {
     fn give_back_if_done(&mut self) {
         if let Self::Http1 { body, lease } = self
             && body.is_end_stream()
-            && let Some((pool, sender)) = lease.take()
+            && let Some((lease, sender)) = lease.take()
         {
-            pool.give_back(sender);
+            lease.give_back(sender);
         }
     }
 }
@@ -155,8 +155,8 @@ impl Body for UpstreamBody {
                 let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
                 match &frame {
                     None => {
-                        if let Some((pool, sender)) = lease.take() {
-                            pool.give_back(sender);
+                        if let Some((lease, sender)) = lease.take() {
+                            lease.give_back(sender);
                         }
                     }
                     Some(Ok(_)) => kind.give_back_if_done(),

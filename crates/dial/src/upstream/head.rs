@@ -53,11 +53,16 @@ impl Address {
         PathAndQuery::try_from(format!("{}{target}", self.base_path)).map_err(|_| SendError::Target)
     }
 
-    /// Origin form, and the server's Host.
-    pub(crate) fn http1<B>(&self, head: &Parts, body: B) -> Result<Request<B>, SendError> {
+    /// Origin form, and the server's Host among `headers`.
+    pub(crate) fn http1<B>(
+        &self,
+        head: &Parts,
+        headers: HeaderMap,
+        body: B,
+    ) -> Result<Request<B>, SendError> {
         let mut uri = http::uri::Parts::default();
         uri.path_and_query = Some(self.target(&head.uri)?);
-        let mut request = request(head, uri, Version::HTTP_11, body)?;
+        let mut request = request(head, headers, uri, Version::HTTP_11, body)?;
         let headers = request.headers_mut();
         headers.insert(header::HOST, self.host.clone());
         join_cookies(headers);
@@ -70,7 +75,7 @@ impl Address {
         uri.scheme = Some(self.scheme.clone());
         uri.authority = Some(self.authority.clone());
         uri.path_and_query = Some(self.target(&head.uri)?);
-        let mut request = request(head, uri, Version::HTTP_2, ())?;
+        let mut request = request(head, head.headers.clone(), uri, Version::HTTP_2, ())?;
         let headers = request.headers_mut();
         headers.remove(header::HOST);
         for name in &CONNECTION_HEADERS {
@@ -93,6 +98,7 @@ impl Address {
 
 fn request<B>(
     head: &Parts,
+    headers: HeaderMap,
     uri: http::uri::Parts,
     version: Version,
     body: B,
@@ -101,7 +107,7 @@ fn request<B>(
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = Uri::from_parts(uri).map_err(|_| SendError::Target)?;
     *request.version_mut() = version;
-    *request.headers_mut() = head.headers.clone();
+    *request.headers_mut() = headers;
     Ok(request)
 }
 
@@ -141,11 +147,15 @@ mod tests {
         Address::of(&server.parse().unwrap()).unwrap()
     }
 
+    fn http1(address: &Address, head: &Parts) -> Request<()> {
+        address.http1(head, head.headers.clone(), ()).unwrap()
+    }
+
     #[test]
     fn targets_go_out_byte_for_byte_behind_the_base_path() {
         for target in ["/", "//a/../b%2F?x=%zz;a", "/a?", "/api/v1/pods?watch=1&x=a+b"] {
             let plain = address("https://a:6443");
-            assert_eq!(plain.http1(&head(target, &[]), ()).unwrap().uri(), target);
+            assert_eq!(http1(&plain, &head(target, &[])).uri(), target);
             let two = plain.http2(&head(target, &[])).unwrap();
             assert_eq!(two.uri().path_and_query().unwrap(), target);
             assert_eq!(two.uri().authority().unwrap(), "a:6443");
@@ -186,9 +196,7 @@ mod tests {
     #[test]
     fn http1_gets_the_servers_host_and_one_cookie_line() {
         let lines = [("host", "client"), ("cookie", "a=1"), ("cookie", "b=2")];
-        let request = address("https://[::1]:6443")
-            .http1(&head("/", &lines), ())
-            .unwrap();
+        let request = http1(&address("https://[::1]:6443"), &head("/", &lines));
         assert_eq!(request.headers().get("host").unwrap(), "[::1]:6443");
         assert_eq!(request.headers().get("cookie").unwrap(), "a=1; b=2");
         assert_eq!(request.headers().len(), 2);

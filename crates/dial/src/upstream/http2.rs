@@ -48,6 +48,9 @@ pub(crate) struct Link {
     streams: AtomicUsize,
     limit: AtomicUsize,
     was_used: AtomicBool,
+    was_lost: AtomicBool,
+    /// Requests under way over all connections to the server.
+    busy: Arc<AtomicUsize>,
 }
 
 /// The right to one stream of a connection, until it is dropped.
@@ -57,6 +60,7 @@ pub(crate) struct Slot(Arc<Link>);
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Ordering::AcqRel);
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -82,7 +86,13 @@ impl Link {
             return None;
         }
         self.streams.fetch_add(1, Ordering::AcqRel);
+        self.busy.fetch_add(1, Ordering::Relaxed);
         Some(Slot(Arc::clone(self)))
+    }
+
+    /// The connection broke; whether that is news, as it is for the first of its streams that notices.
+    pub(crate) fn lose(&self) -> bool {
+        !self.was_lost.swap(true, Ordering::Relaxed)
     }
 
     /// Whether the connection takes new streams: it is neither closed nor going away.
@@ -341,12 +351,14 @@ impl<S: Stream> Driver<S> {
         .await
     }
 
-    pub(crate) fn link(&self, sender: SendRequest<Bytes>) -> Arc<Link> {
+    pub(crate) fn link(&self, sender: SendRequest<Bytes>, busy: Arc<AtomicUsize>) -> Arc<Link> {
         Arc::new(Link {
             sender,
             streams: AtomicUsize::new(0),
             limit: AtomicUsize::new(self.connection.max_concurrent_send_streams()),
             was_used: AtomicBool::new(false),
+            was_lost: AtomicBool::new(false),
+            busy,
         })
     }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Full};
 
 use super::{BoxError, OutgoingBody};
 
@@ -71,10 +71,16 @@ impl Outgoing {
         }
     }
 
+    /// A body that is there.
+    pub(crate) fn of_bytes(bytes: Bytes) -> OutgoingBody {
+        let full = Full::new(bytes).map_err(|never: Infallible| -> BoxError { match never {} });
+        full.boxed_unsync()
+    }
+
     /// A body that has nothing.
-    pub(crate) fn nothing() -> Self {
+    pub(crate) fn empty() -> OutgoingBody {
         let empty = Empty::new().map_err(|never: Infallible| -> BoxError { match never {} });
-        Self::new(empty.boxed_unsync())
+        empty.boxed_unsync()
     }
 
     /// The body from its beginning, unless too much of it is gone.

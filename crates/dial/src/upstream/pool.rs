@@ -4,7 +4,7 @@
 //! stream; streams are counted, so that none ever waits for another to end: before the server's limit is
 //! reached there is another connection.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use hyper::client::conn::http1::{self, SendRequest};
@@ -15,9 +15,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use super::SendError;
+use super::health::{Health, Seen};
 use super::http2::{self, Link, Slot};
 use super::outgoing::Outgoing;
-use crate::Server;
 use crate::connect::{Begin, ConnectError, Connector, Stream};
 
 /// Idle HTTP/1.1 connections that are kept.
@@ -36,10 +36,14 @@ pub(crate) struct Pool {
     state: Mutex<State>,
     tasks: TaskTracker,
     counters: Counters,
+    health: Arc<Health>,
+    /// Requests under way, their answers' bodies with them.
+    busy: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    pub(crate) requests: AtomicU64,
     pub(crate) opened: AtomicU64,
     pub(crate) reused: AtomicU64,
     pub(crate) retried: AtomicU64,
@@ -79,8 +83,31 @@ pub(crate) enum Taken {
     Http1 {
         sender: SendRequest<Outgoing>,
         is_reused: bool,
+        lease: Lease,
     },
     Http2(Slot),
+}
+
+/// A request's part in the load of a server over HTTP/1.1, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lease(Arc<Pool>);
+
+impl Lease {
+    fn of(pool: &Arc<Pool>) -> Self {
+        pool.busy.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(pool))
+    }
+
+    /// Keeps a connection whose answer was read to its end.
+    pub(crate) fn give_back(self, sender: SendRequest<Outgoing>) {
+        self.0.give_back(sender);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What there is for a request.
@@ -100,17 +127,24 @@ pub(crate) struct Load {
 }
 
 impl Pool {
-    pub(crate) fn new(connector: Connector, tasks: TaskTracker) -> Self {
+    pub(crate) fn new(connector: Connector, health: Arc<Health>, tasks: TaskTracker) -> Self {
         Self {
             connector,
             state: Mutex::default(),
             tasks,
             counters: Counters::default(),
+            health,
+            busy: Arc::default(),
         }
     }
 
-    pub(crate) const fn server(&self) -> &Server {
-        &self.connector.server
+    pub(crate) const fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Requests under way.
+    pub(crate) fn busy(&self) -> usize {
+        self.busy.load(Ordering::Relaxed)
     }
 
     pub(crate) const fn counters(&self) -> &Counters {
@@ -128,8 +162,13 @@ impl Pool {
 
     /// Lets every connection end with what is under way on it.
     pub(crate) fn close(&self) {
+        self.state().is_closed = true;
+        self.forget_all();
+    }
+
+    /// The same, and others may be opened.
+    pub(crate) fn forget_all(&self) {
         let mut state = self.state();
-        state.is_closed = true;
         state.idle.clear();
         state.links.clear();
     }
@@ -164,6 +203,7 @@ impl Pool {
                         return Ok(Taken::Http1 {
                             sender,
                             is_reused: false,
+                            lease: Lease::of(self),
                         });
                     }
                     Fresh::Http2(link) => self.add(link),
@@ -185,6 +225,7 @@ impl Pool {
             return Found::Ready(Taken::Http1 {
                 sender,
                 is_reused: true,
+                lease: Lease::of(self),
             });
         }
         if state.speaks == Speaks::Http1 {
@@ -247,17 +288,27 @@ impl Pool {
 
     async fn open(self: &Arc<Self>) -> Result<Fresh, ConnectError> {
         self.counters.opened.fetch_add(1, Ordering::Relaxed);
-        self.connector.connect(Beginning(Arc::clone(self))).await
+        let opened = self.connector.connect(Beginning(Arc::clone(self))).await;
+        self.opened(opened)
+    }
+
+    /// Tells the server's health what came of a connection.
+    fn opened<T>(&self, opened: Result<T, ConnectError>) -> Result<T, ConnectError> {
+        self.health.see(match &opened {
+            Ok(_) => Seen::Connected,
+            Err(error) => Seen::NotConnected(with_causes(error)),
+        });
+        opened
     }
 
     /// A connection for one request, which may become a tunnel.
     pub(crate) async fn dedicated(self: &Arc<Self>) -> Result<SendRequest<Outgoing>, ConnectError> {
         self.counters.opened.fetch_add(1, Ordering::Relaxed);
-        match self
+        let opened = self
             .connector
             .connect_dedicated(Beginning(Arc::clone(self)))
-            .await?
-        {
+            .await;
+        match self.opened(opened)? {
             Fresh::Http1(sender) => Ok(sender),
             Fresh::Http2(_) => Err(ConnectError::Closing),
         }
@@ -278,6 +329,14 @@ impl Pool {
     /// Takes a connection out; what is under way on it goes on.
     pub(crate) fn forget(&self, link: &Arc<Link>) {
         self.state().links.retain(|kept| !Arc::ptr_eq(kept, link));
+    }
+
+    /// The same for one that broke.
+    pub(crate) fn lose(&self, link: &Arc<Link>) {
+        self.forget(link);
+        if link.lose() {
+            self.health.see(Seen::Broke);
+        }
     }
 
     /// Takes a connection out if the others have room for twice the streams that there are.
@@ -319,6 +378,17 @@ impl State {
     }
 }
 
+fn with_causes(error: &ConnectError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 /// A connection that nobody used yet.
 enum Fresh {
     Http1(SendRequest<Outgoing>),
@@ -358,7 +428,7 @@ impl Begin for Beginning {
         };
         let mut opened = http2::begin(stream).await.map_err(no_http2)?;
         opened.driver.settle().await.map_err(no_http2)?;
-        let link = opened.driver.link(opened.sender);
+        let link = opened.driver.link(opened.sender, Arc::clone(&pool.busy));
         let (weak, weak_pool) = (Arc::downgrade(&link), Arc::downgrade(&pool));
         let server = pool.connector.server.authority();
         let driver = opened.driver;
@@ -368,12 +438,20 @@ impl Begin for Beginning {
                     pool.retire_if_spare(&weak);
                 }
             };
-            match driver.run(Weak::clone(&weak), on_tick).await {
+            let ended = driver.run(Weak::clone(&weak), on_tick).await;
+            // Whoever gave it up himself learns nothing from its end.
+            if let (Some(pool), Some(link)) = (weak_pool.upgrade(), weak.upgrade()) {
+                match &ended {
+                    Ok(()) => {
+                        pool.forget(&link);
+                        pool.health.doubt();
+                    }
+                    Err(_) => pool.lose(&link),
+                }
+            }
+            match ended {
                 Ok(()) => debug!(%server, "upstream connection ended"),
                 Err(error) => info!(%error, %server, "upstream connection broke"),
-            }
-            if let (Some(pool), Some(link)) = (weak_pool.upgrade(), weak.upgrade()) {
-                pool.forget(&link);
             }
         });
         Ok(Fresh::Http2(link))

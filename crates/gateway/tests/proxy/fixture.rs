@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use kaudit_dial::{Cluster, Trust, Upstream};
-use kaudit_gateway::Gateway;
+use kaudit_gateway::{Builder, Gateway};
 use kaudit_listen::{ListenConfig, Listener};
 use kaudit_policy::Policy;
 use kaudit_sink::{Emission, Outcome, Reason, Refusal, Reservation, Reserve, Sink};
@@ -197,17 +197,28 @@ impl Fixture {
         got: Arc<Mutex<Vec<Got>>>,
         tasks: JoinSet<()>,
     ) -> Self {
+        let cluster = Cluster::new(format!("http://{upstream}").parse().unwrap(), Trust::Public);
+        let upstream = Upstream::new(&cluster, false).unwrap();
+        Self::over(upstream, |builder| builder, level, sink_refuses, got, tasks).await
+    }
+
+    /// A gateway over connections that are made in their own way.
+    pub(crate) async fn over(
+        upstream: Upstream,
+        build: impl FnOnce(Builder) -> Builder,
+        level: &str,
+        sink_refuses: bool,
+        got: Arc<Mutex<Vec<Got>>>,
+        tasks: JoinSet<()>,
+    ) -> Self {
         let policy = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{{level: {level}}}]\n");
         let (policy, _) = Policy::parse(policy.as_bytes()).unwrap();
-        let cluster = Cluster::new(format!("http://{upstream}").parse().unwrap(), Trust::Public);
         let events = Arc::new(Events {
             refuses: sink_refuses,
             ..Events::default()
         });
         let sink: Arc<dyn Sink> = Arc::clone(&events) as Arc<dyn Sink>;
-        let gateway = Gateway::builder(Upstream::new(&cluster, false).unwrap(), policy, sink)
-            .build()
-            .unwrap();
+        let gateway = build(Gateway::builder(upstream, policy, sink)).build().unwrap();
         let listener = Listener::bind(ListenConfig::plain("127.0.0.1:0".parse().unwrap()))
             .await
             .unwrap();

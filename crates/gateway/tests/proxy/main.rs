@@ -9,6 +9,7 @@
 mod certificates;
 mod corpus;
 mod endings;
+mod failover;
 mod fixture;
 mod forwarding;
 mod identity;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use kaudit_collect::{Forward, ForwardOptions, Intake};
-use kaudit_dial::{Cluster, UpstreamOptions};
+use kaudit_dial::Cluster;
 use kaudit_journal::{Hold, Journal};
 use kaudit_listen::ServerTls;
 use tracing::{info, warn};
@@ -19,6 +19,7 @@ use crate::collecting::{self, Receiving};
 use crate::completeness;
 use crate::config::Config;
 use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags, StoreFlags};
+use crate::connecting::{self, Answers};
 use crate::data::DataDir;
 use crate::exit::{Exit, Failure};
 use crate::identifying::Identifying;
@@ -220,8 +221,7 @@ fn gateway(config: &Config, journal: Option<JournalPlan>) -> Result<GatewayPlan,
     for warning in &cluster.warnings {
         warn!(file = %kubeconfig.display(), "{warning}");
     }
-    let protocol = gateway.upstream.protocol.unwrap_or_default();
-    let connecting = UpstreamOptions::default().protocol(protocol.into());
+    let connecting = connecting::options(&gateway.upstream, &cluster)?;
     let identifying = Identifying::new(gateway, &cluster, &connecting)?;
     let tls = ServerTls::from_files(certificate, key, &identifying.listening()).map_err(Failure::usage)?;
     let access_log = &gateway.access_log;
@@ -239,6 +239,7 @@ fn gateway(config: &Config, journal: Option<JournalPlan>) -> Result<GatewayPlan,
         access_log,
         identifying,
         connecting,
+        answers: Answers::of(&gateway.upstream)?,
         listen: address(listen)?,
         tls,
         auditing: Auditing::start(&config.audit, config.data_dir.as_deref(), journal)?,

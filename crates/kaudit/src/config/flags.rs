@@ -7,7 +7,7 @@ use clap::Args;
 use super::identity::Tokens;
 use super::size::Size;
 use super::store::{Age, Location};
-use super::{Config, Protocol, go};
+use super::{Config, Protocol, Redirects, go};
 
 /// kube-apiserver's audit flags, and `--audit-*-batch-when-full`, `--audit-webhook-spool-*`, `--audit-journal-*` and `--audit-sink-dir` of our own. A flag
 /// that is not given leaves the file's value or the default.
@@ -182,6 +182,15 @@ pub(crate) struct GatewayFlags {
     /// Authorities of the certificates of a front proxy that says in headers who asks, PEM
     #[arg(long, value_name = "FILE", env = "KAUDIT_REQUESTHEADER_CLIENT_CA_FILE")]
     pub(crate) requestheader_client_ca_file: Option<PathBuf>,
+    /// The cluster's API servers, where there are several, for example https://10.0.0.1:6443
+    /// [default: the kubeconfig's server]
+    #[arg(
+        long,
+        value_name = "SERVER,...",
+        value_delimiter = ',',
+        env = "KAUDIT_UPSTREAM_SERVERS"
+    )]
+    pub(crate) upstream_servers: Option<Vec<String>>,
     /// What the cluster is asked to speak [default: auto]
     #[arg(long, value_name = "PROTOCOL", env = "KAUDIT_UPSTREAM_PROTOCOL")]
     pub(crate) upstream_protocol: Option<Protocol>,
@@ -194,6 +203,12 @@ pub(crate) struct GatewayFlags {
     /// Rotated access logs to keep; 0 keeps all [default: 10]
     #[arg(long, value_name = "COUNT", env = "KAUDIT_ACCESS_LOG_MAXBACKUP")]
     pub(crate) access_log_maxbackup: Option<usize>,
+    /// How long the cluster may take to begin the answer to a watch or a short request [default: 90s]
+    #[arg(long, value_name = "DURATION", env = "KAUDIT_UPSTREAM_RESPONSE_TIMEOUT")]
+    pub(crate) upstream_response_timeout: Option<go::Duration>,
+    /// What happens to redirects of the cluster to other hosts [default: relay]
+    #[arg(long, value_enum, value_name = "HOW", env = "KAUDIT_UPSTREAM_REDIRECTS")]
+    pub(crate) upstream_redirects: Option<Redirects>,
     /// Address for /metrics, /livez and /readyz [default: 127.0.0.1:7441]
     #[arg(long, value_name = "ADDRESS", env = "KAUDIT_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<String>,
@@ -416,11 +431,17 @@ impl GatewayFlags {
             &mut authentication.request_header.client_ca_file,
             self.requestheader_client_ca_file,
         );
+        over(&mut config.gateway.upstream.servers, self.upstream_servers);
         over(&mut config.gateway.upstream.protocol, self.upstream_protocol);
         let access_log = &mut config.gateway.access_log;
         over(&mut access_log.path, self.access_log_path);
         over(&mut access_log.max_size, self.access_log_maxsize);
         over(&mut access_log.max_backup, self.access_log_maxbackup);
+        over(
+            &mut config.gateway.upstream.response_timeout,
+            self.upstream_response_timeout,
+        );
+        over(&mut config.gateway.upstream.redirects, self.upstream_redirects);
         over(&mut config.metrics.listen, self.metrics_listen);
         over(&mut config.api.listen, self.api_listen);
         over(&mut config.data_dir, self.data_dir);

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-use kaudit_dial::Upstream;
+use kaudit_dial::{ServerMetrics, Upstream};
 use kaudit_gateway::Gateway;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::{GatewaySource, Labels, counter, family, gauge};
 
@@ -22,6 +23,7 @@ pub(super) fn encode(
     bodies(gateway, unprintable_at_sinks, encoder)?;
     traffic(source, encoder)?;
     forwarding(gateway, &source.upstream, encoder)?;
+    servers(&source.upstream, encoder)?;
     reviews(gateway, encoder)
 }
 
@@ -123,6 +125,7 @@ fn audit(gateway: &Gateway, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result 
             (&[("by", "client")] as &Labels, audit.client_gone),
             (&[("by", "upstream")], audit.upstream_errors),
             (&[("by", "panic")], audit.panics),
+            (&[("by", "timeout")], audit.timeouts),
         ],
     )
 }
@@ -159,6 +162,8 @@ fn forwarding(gateway: &Gateway, upstream: &Upstream, encoder: &mut DescriptorEn
         [
             (&[("reason", "unreachable")] as &Labels, gateway.unreachable),
             (&[("reason", "broken")], gateway.broken),
+            (&[("reason", "timeout")], gateway.unanswered),
+            (&[("reason", "redirect")], gateway.refused_redirects),
             (&[("reason", "path")], gateway.refused_paths),
             (&[("reason", "identity")], gateway.identity_failures),
             (&[("reason", "own_credential")], gateway.own_refused),
@@ -219,6 +224,77 @@ fn forwarding(gateway: &Gateway, upstream: &Upstream, encoder: &mut DescriptorEn
         "Requests refused because every connection to the cluster was taken",
         upstream.full,
     )
+}
+
+/// What each of the cluster's servers is sent, and whether it takes it.
+fn servers(upstream: &Upstream, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let servers = upstream.servers();
+    by_server(
+        encoder,
+        "kaudit_gateway_upstream_server_requests",
+        "Requests sent to each server of the cluster, attempts counted each",
+        Kind::Counter,
+        servers.iter().map(|server| (server, server.requests)),
+    )?;
+    by_server(
+        encoder,
+        "kaudit_gateway_upstream_server_connect_failures",
+        "Connections to each server that could not be made",
+        Kind::Counter,
+        servers.iter().map(|server| (server, server.connect_failures)),
+    )?;
+    by_server(
+        encoder,
+        "kaudit_gateway_upstream_server_up",
+        "Whether each server is given requests: 1, or 0 while it is aside",
+        Kind::Gauge,
+        servers
+            .iter()
+            .map(|server| (server, u64::from(server.aside.is_none()))),
+    )?;
+    by_server(
+        encoder,
+        "kaudit_gateway_upstream_server_connections",
+        "Connections to each server that take requests",
+        Kind::Gauge,
+        servers.iter().map(|server| (server, server.connections)),
+    )?;
+    by_server(
+        encoder,
+        "kaudit_gateway_upstream_server_in_flight",
+        "Requests under way at each server, watches included and sessions not",
+        Kind::Gauge,
+        servers.iter().map(|server| (server, server.in_flight)),
+    )
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+fn by_server<'s>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    kind: Kind,
+    values: impl Iterator<Item = (&'s ServerMetrics, u64)>,
+) -> fmt::Result {
+    let metric_type = match kind {
+        Kind::Counter => MetricType::Counter,
+        Kind::Gauge => MetricType::Gauge,
+    };
+    let mut metric = encoder.encode_descriptor(name, help, None, metric_type)?;
+    for (server, value) in values {
+        let labels = [("server", server.server.as_str())];
+        let value_of = metric.encode_family(&labels)?;
+        match kind {
+            Kind::Counter => ConstCounter::new(value).encode(value_of)?,
+            Kind::Gauge => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(value_of)?,
+        }
+    }
+    Ok(())
 }
 
 fn reviews(gateway: &Gateway, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -88,6 +88,7 @@ fn a_scrape_has_upstreams_metrics_and_ours_and_health_names_the_sinks() {
         "kaudit_sink_queued_events",
         "kaudit_webhook_failed_attempts",
         "kaudit_reloads",
+        "kaudit_gateway_upstream_server_connect_failures",
     ] {
         assert!(families.contains_key(name), "{name} is missing");
     }
@@ -104,12 +105,16 @@ fn a_scrape_has_upstreams_metrics_and_ours_and_health_names_the_sinks() {
             "level=\"RequestResponse\""
         ]
     );
+    let up = &families["kaudit_gateway_upstream_server_up"];
+    assert!(up[0].0.starts_with("server=\"https://127.0.0.1:"), "{up:?}");
+    assert_eq!((up.len(), up[0].1), (1, 1.0));
     assert_eq!(get(&dev.ready["metrics"], "/livez"), "ok\n");
     let verbose = get(&dev.ready["metrics"], "/readyz?verbose");
     for line in [
         "[+]sink/log active ignoreErrors<log>\n",
         "[+]sink/journal active journal\n",
         "[+]journal ready\n",
+        " takes requests\n",
         "[+]source/dev/gateway gateway ",
     ] {
         assert!(verbose.contains(line), "{line} is not in {verbose}");

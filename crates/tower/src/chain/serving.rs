@@ -166,6 +166,7 @@ impl Ending {
             Ended::TimedOut => {
                 let error = StatusError::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", TIMEOUT)
                     .with_details(StatusDetails::default());
+                self.audit.timed_out();
                 self.audit.response_status(&error.status);
                 self.audit.response_object(error.to_json());
                 self.own(status_response(&error))
