@@ -414,7 +414,7 @@ async fn what_a_silent_server_was_asked_for_is_asked_of_another() {
         for _ in 0..16 {
             assert_eq!(answers.recv().await.unwrap(), other.address.to_string());
         }
-        assert!((1..=16).contains(&upstream.metrics().retried));
+        assert!(upstream.metrics().retried <= 16);
         assert_eq!(
             upstream.servers()[0].aside.as_deref(),
             Some("it does not answer /readyz")
