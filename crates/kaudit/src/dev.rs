@@ -34,6 +34,7 @@ use crate::exit::Failure;
 use crate::identifying::Identifying;
 use crate::keeping;
 use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving, StorePlan};
+use crate::sockets::Place;
 use crate::stop::Stop;
 use crate::storing;
 
@@ -179,7 +180,7 @@ impl Dev {
                 identifying: Identifying::default(),
                 connecting: UpstreamOptions::default(),
                 auditing,
-                listen: options.address(GATEWAY)?,
+                listen: Place::Address(options.address(GATEWAY)?),
                 tls: tls(&authority, "gateway")?,
             }),
             collect: Some(CollectPlan {
@@ -188,9 +189,9 @@ impl Dev {
             }),
             store: Some(store),
             data: Some(data),
-            metrics: options.address(METRICS)?,
+            metrics: Place::Address(options.address(METRICS)?),
             api: Some(ApiPlan {
-                listen: options.address(API)?,
+                listen: Place::Address(options.address(API)?),
                 token: Token::read_or_make(&path.join("token")).map_err(Failure::usage)?,
                 cluster: CLUSTER.parse().map_err(Failure::usage)?,
             }),
@@ -370,7 +371,6 @@ async fn collector(
     write(&data.join("collector.crt"), &certificate)?;
     write(&data.join("collector.key"), &key)?;
     let webhook = config::collect::CollectWebhook {
-        listen: Some(options.address(COLLECTOR)?.to_string()),
         tls: config::collect::CollectTls {
             cert_file: Some(data.join("collector.crt")),
             key_file: Some(data.join("collector.key")),
@@ -383,9 +383,7 @@ async fn collector(
         }],
         ..config::collect::CollectWebhook::default()
     };
-    Receiving::bind(&webhook, intake)
-        .await?
-        .ok_or_else(|| Failure::unreachable(anyhow!("the collector has no address")))
+    Receiving::bind(&webhook, Place::Address(options.address(COLLECTOR)?), intake).await
 }
 
 /// The data directory, made if it is not there, as an absolute path.

@@ -27,6 +27,7 @@ use crate::exit::Failure;
 use crate::identifying::Identifying;
 use crate::metrics::{self, Sources};
 use crate::reload::{Watched, WatchedPolicy};
+use crate::sockets::Place;
 use crate::storing::{self, Storing};
 
 /// Requests of the API may finish for so long after the stop.
@@ -41,7 +42,7 @@ pub(crate) struct Plan {
     pub(crate) store: Option<StorePlan>,
     /// Held until the end.
     pub(crate) data: Option<DataDir>,
-    pub(crate) metrics: SocketAddr,
+    pub(crate) metrics: Place,
     pub(crate) api: Option<ApiPlan>,
     /// Requests may finish for so long after the stop.
     pub(crate) grace: Duration,
@@ -54,7 +55,7 @@ pub(crate) struct GatewayPlan {
     pub(crate) identifying: Identifying,
     pub(crate) connecting: UpstreamOptions,
     pub(crate) auditing: Auditing,
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Place,
     pub(crate) tls: ServerTls,
 }
 
@@ -91,7 +92,7 @@ pub(crate) struct StorePlan {
 /// Where the API is, and who may use it.
 #[derive(Debug)]
 pub(crate) struct ApiPlan {
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Place,
     pub(crate) token: Token,
     /// What the events are about that requests to it leave in the journal.
     pub(crate) cluster: Name,
@@ -140,10 +141,17 @@ impl Serving {
         let mut watched = Watched::default();
 
         // Everything is bound before anything serves.
-        let admin_listener = bind(ListenConfig::plain(metrics)).await?;
-        let api_listener = match &api {
-            Some(api) => Some(bind(ListenConfig::plain(api.listen)).await?),
-            None => None,
+        let admin_listener = metrics.listener(ListenConfig::plain).await?;
+        let (api_listener, api) = match api {
+            Some(ApiPlan {
+                listen,
+                token,
+                cluster,
+            }) => (
+                Some(listen.listener(ListenConfig::plain).await?),
+                Some((token, cluster)),
+            ),
+            None => (None, None),
         };
         let gateway = match gateway {
             Some(plan) => Some(BoundGateway::bind(plan, &mut watched).await?),
@@ -210,15 +218,15 @@ impl Serving {
             metrics: admin_listener.local_addr(),
             api: api_listener.as_ref().map(Listener::local_addr),
         };
-        if let (Some(listener), Some(api)) = (api_listener, api) {
+        if let (Some(listener), Some((token, cluster))) = (api_listener, api) {
             let scans = serving.storing.clone().map(|storing| {
                 api::Scans::new(storing, serving.apis.clone()).until(serving.stop_api.clone())
             });
-            let token = Arc::new(api.token);
+            let token = Arc::new(token);
             let own = match &collection {
                 Some(collection) => {
                     let intake = collection.intake().clone();
-                    Some(Own::new(intake, api.cluster, Arc::clone(&token))?)
+                    Some(Own::new(intake, cluster, Arc::clone(&token))?)
                 }
                 None => None,
             };
@@ -349,7 +357,9 @@ impl BoundGateway {
         let (gateway, authorities) = identifying.apply(gateway);
         let gateway = gateway.build().map_err(Failure::unreachable)?;
         watched.authorities = authorities;
-        let listener = bind(ListenConfig::https(listen, tls.clone())).await?;
+        let listener = listen
+            .listener(|address| ListenConfig::https(address, tls.clone()))
+            .await?;
         watched.policies.extend(
             auditing
                 .policy_file
@@ -365,10 +375,6 @@ impl BoundGateway {
             auditing,
         })
     }
-}
-
-async fn bind(config: ListenConfig) -> Result<Listener, Failure> {
-    Listener::bind(config).await.map_err(Failure::unreachable)
 }
 
 /// An address to listen on.
