@@ -6,6 +6,7 @@
 pub(crate) mod audit;
 pub(crate) mod collect;
 pub(crate) mod flags;
+pub(crate) mod front;
 pub(crate) mod go;
 pub(crate) mod identity;
 pub(crate) mod settings;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::audit::{Audit, Log, Webhook};
 use self::collect::{Collect, Forward, Journal};
+use self::front::ProxyProtocol;
 use self::identity::{Authentication, Decisions};
 use self::store::Store;
 use crate::exit::Failure;
@@ -83,6 +85,9 @@ pub(crate) struct Gateway {
     /// others are neither recorded nor sent on. Without the list everybody's are, as by kube-apiserver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) trusted_proxies: Option<Vec<String>>,
+    /// Proxies that pass bytes on and say first whose they are.
+    #[serde(default)]
+    pub(crate) proxy_protocol: ProxyProtocol,
     /// How clients are told apart.
     #[serde(default)]
     pub(crate) authentication: Authentication,

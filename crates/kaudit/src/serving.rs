@@ -9,7 +9,7 @@ use axum::Extension;
 use kaudit_collect::{Forward, Intake, Name, Tailing};
 use kaudit_dial::{Cluster, Upstream, UpstreamOptions};
 use kaudit_gateway::Gateway;
-use kaudit_listen::{ConnectionInfo, ListenConfig, Listener, ServerTls};
+use kaudit_listen::{ConnectionInfo, ListenConfig, Listener, ProxyProtocol, ServerTls};
 use kaudit_sink::Sink;
 use kaudit_store::Store;
 use kaudit_tower::RemoteAddr;
@@ -57,6 +57,7 @@ pub(crate) struct GatewayPlan {
     pub(crate) auditing: Auditing,
     pub(crate) listen: Place,
     pub(crate) tls: ServerTls,
+    pub(crate) proxies: ProxyProtocol,
 }
 
 /// A journal, and what fills it from outside.
@@ -182,9 +183,11 @@ impl Serving {
             .as_ref()
             .map(|gateway| Arc::clone(&gateway.auditing.sinks));
         let registry = metrics::registry(Sources {
-            gateway: gateway
-                .as_ref()
-                .map(|bound| (bound.gateway.clone(), bound.upstream.clone())),
+            gateway: gateway.as_ref().map(|bound| metrics::GatewaySources {
+                gateway: bound.gateway.clone(),
+                upstream: bound.upstream.clone(),
+                listener: bound.listener.metrics(),
+            }),
             sinks: sinks.clone(),
             collection: collection.clone(),
             storing: storing.clone(),
@@ -346,6 +349,7 @@ impl BoundGateway {
             auditing,
             listen,
             tls,
+            proxies,
         } = plan;
         let upstream = Upstream::with_options(&cluster, false, &connecting).map_err(Failure::usage)?;
         let gateway = Gateway::builder(
@@ -358,7 +362,11 @@ impl BoundGateway {
         let gateway = gateway.build().map_err(Failure::unreachable)?;
         watched.authorities = authorities;
         let listener = listen
-            .listener(|address| ListenConfig::https(address, tls.clone()))
+            .listener(|address| {
+                let mut config = ListenConfig::https(address, tls.clone());
+                config.proxies = proxies;
+                config
+            })
             .await?;
         watched.policies.extend(
             auditing

@@ -8,10 +8,14 @@
 mod activity;
 mod connection;
 mod limits;
+mod metrics;
+mod proxy_protocol;
 mod server;
 mod tls;
 
 pub use connection::ConnectionInfo;
 pub use limits::Limits;
+pub use metrics::{ListenerMetrics, Refused};
+pub use proxy_protocol::ProxyProtocol;
 pub use server::{ListenConfig, ListenError, Listener};
 pub use tls::{ClientCertificates, ServerTls, TlsError};

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections at once; further ones wait in the kernel's queue.
     pub connections: usize,
-    /// Time for the TLS handshake.
+    /// Time for the TLS handshake, and before it for a proxy's word on whose connection it is.
     pub handshake: Duration,
     /// Time from a connection's (or the previous response's) end to a complete request head, HTTP/1.
     pub request_head: Duration,

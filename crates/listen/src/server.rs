@@ -10,9 +10,6 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -21,8 +18,8 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 use tracing::{debug, warn};
 
-use crate::activity::{Activity, Counted};
-use crate::{ConnectionInfo, Limits, ServerTls};
+use crate::connection::{Connection, Streams};
+use crate::{ConnectionInfo, Limits, ListenerMetrics, ProxyProtocol, ServerTls};
 
 /// Connections that are taken out of the kernel's queue after a stop, at most: as many as it holds.
 const QUEUE: usize = 1024;
@@ -35,6 +32,8 @@ pub struct ListenConfig {
     pub addr: SocketAddr,
     /// TLS, or plain HTTP without it.
     pub tls: Option<ServerTls>,
+    /// Proxies that say whose connections they pass on.
+    pub proxies: ProxyProtocol,
     /// Bounds.
     pub limits: Limits,
 }
@@ -46,6 +45,7 @@ impl ListenConfig {
         Self {
             addr,
             tls: None,
+            proxies: ProxyProtocol::default(),
             limits: Limits::default(),
         }
     }
@@ -56,6 +56,7 @@ impl ListenConfig {
         Self {
             addr,
             tls: Some(tls),
+            proxies: ProxyProtocol::default(),
             limits: Limits::default(),
         }
     }
@@ -85,6 +86,7 @@ pub struct Listener {
     owner: Owner,
     local_addr: SocketAddr,
     config: ListenConfig,
+    metrics: ListenerMetrics,
 }
 
 /// Whose a socket is.
@@ -114,6 +116,7 @@ impl Listener {
             owner: Owner::Us,
             local_addr,
             config,
+            metrics: ListenerMetrics::default(),
         })
     }
 
@@ -132,6 +135,7 @@ impl Listener {
             owner: Owner::Another,
             local_addr,
             config,
+            metrics: ListenerMetrics::default(),
         })
     }
 
@@ -139,6 +143,12 @@ impl Listener {
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> ListenerMetrics {
+        self.metrics.clone()
     }
 
     /// Serves until `stop` is cancelled; then finishes what is in flight, for at most `grace`.
@@ -162,7 +172,9 @@ impl Listener {
             owner,
             local_addr,
             config,
+            metrics,
         } = self;
+        let proxies = Arc::new(config.proxies);
         let make_service = Arc::new(make_service);
         let room = Arc::new(Semaphore::new(config.limits.connections));
         let connections = TaskTracker::new();
@@ -179,7 +191,10 @@ impl Listener {
                 acceptor: config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config())),
                 stop: stop.clone(),
                 streams: Streams(connections.clone()),
+                proxies: Arc::clone(&proxies),
+                metrics: metrics.clone(),
             };
+            let open = metrics.accept();
             let make_service = Arc::clone(&make_service);
             let abort = abort.clone();
             connections.spawn(async move {
@@ -187,7 +202,7 @@ impl Listener {
                     () = abort.cancelled() => {}
                     () = connection.run(stream, make_service.as_ref()) => {}
                 }
-                drop(permit);
+                drop((permit, open));
             });
         };
         loop {
@@ -257,134 +272,4 @@ fn waiting(socket: TcpListener, room: &Arc<Semaphore>) -> Vec<Accepted> {
         })
     };
     std::iter::from_fn(next).take(QUEUE).collect()
-}
-
-/// Runs the streams of HTTP/2 connections, for which [`Listener::serve`] waits as it does for connections.
-#[derive(Clone, Debug)]
-struct Streams(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Streams
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        self.0.spawn(stream);
-    }
-}
-
-/// One connection on its way from the accept loop to its end.
-struct Connection {
-    remote_addr: SocketAddr,
-    local_addr: SocketAddr,
-    limits: Limits,
-    acceptor: Option<TlsAcceptor>,
-    stop: CancellationToken,
-    streams: Streams,
-}
-
-impl Connection {
-    async fn run<M, S, B>(self, stream: TcpStream, make_service: &M)
-    where
-        M: Fn(&ConnectionInfo) -> S + Sync,
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let mut info = ConnectionInfo {
-            remote_addr: self.remote_addr,
-            local_addr: self.local_addr,
-            alpn: None,
-            peer_certificates: Vec::new(),
-        };
-        match &self.acceptor {
-            None => self.http(stream, &info, make_service(&info)).await,
-            Some(acceptor) => {
-                match tokio::time::timeout(self.limits.handshake, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => {
-                        let (_, tls) = stream.get_ref();
-                        info.alpn = tls.alpn_protocol().map(<[u8]>::to_vec);
-                        info.peer_certificates = tls.peer_certificates().unwrap_or_default().to_vec();
-                        self.http(stream, &info, make_service(&info)).await;
-                    }
-                    Ok(Err(error)) => debug!(%error, remote = %self.remote_addr, "TLS handshake failed"),
-                    Err(_) => debug!(remote = %self.remote_addr, "TLS handshake took too long"),
-                }
-            }
-        }
-    }
-
-    async fn http<I, S, B>(&self, stream: I, info: &ConnectionInfo, service: S)
-    where
-        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let activity = Arc::new(Activity::new(info.alpn.as_deref()));
-        if self.stop.is_cancelled() {
-            activity.close();
-        }
-        let service = Counted {
-            inner: service,
-            activity: Arc::clone(&activity),
-        };
-        let mut builder = auto::Builder::new(self.streams.clone());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.request_head)
-            .max_buf_size(self.limits.head_bytes)
-            .max_headers(self.limits.headers);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(self.limits.streams)
-            .initial_stream_window_size(self.limits.ahead_bytes)
-            .initial_connection_window_size(self.limits.ahead_bytes)
-            .max_header_list_size(u32::try_from(self.limits.head_bytes).unwrap_or(u32::MAX))
-            .keep_alive_interval(Duration::from_secs(30));
-        let connection =
-            builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
-        tokio::pin!(connection);
-        // The connection first, wherever both are ready: a request that has come is no idleness.
-        let served = tokio::select! {
-            biased;
-            served = connection.as_mut() => Some(served),
-            () = self.stopped(&activity) => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    biased;
-                    served = connection.as_mut() => Some(served),
-                    () = unacknowledged(&activity, self.limits.goaway) => None,
-                }
-            }
-        };
-        match served {
-            Some(Ok(())) => {}
-            Some(Err(error)) => debug!(%error, remote = %self.remote_addr, "connection ended"),
-            None => debug!(remote = %self.remote_addr, "the end was not acknowledged"),
-        }
-    }
-
-    /// Waits for the time to end this connection: at once over HTTP/2, which tells its peer what was taken, and
-    /// otherwise when whoever was about to send something has sent it.
-    async fn stopped(&self, activity: &Activity) {
-        self.stop.cancelled().await;
-        activity.close();
-        activity.idle_or_http2(self.limits.linger).await;
-    }
-}
-
-/// Waits for an HTTP/2 peer that should have acknowledged by now that the connection ends. Of HTTP/1 nothing is
-/// awaited but the rest of an answer.
-async fn unacknowledged(activity: &Activity, time: Duration) {
-    if activity.is_http2() {
-        activity.idle(time).await;
-    } else {
-        std::future::pending().await
-    }
 }

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use kaudit_collect::{Forward, ForwardOptions, Intake};
 use kaudit_dial::{Cluster, UpstreamOptions};
 use kaudit_journal::{Hold, Journal};
-use kaudit_listen::ServerTls;
+use kaudit_listen::{ProxyProtocol, ServerTls};
 use tracing::{info, warn};
 
 use crate::api::Token;
@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags, StoreFlags};
 use crate::data::DataDir;
 use crate::exit::{Exit, Failure};
-use crate::identifying::Identifying;
+use crate::identifying::{Identifying, networks};
 use crate::keeping;
 use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving, StorePlan, address};
 use crate::sockets::{Name, Place, Sockets};
@@ -267,6 +267,8 @@ fn gateway(
     let protocol = gateway.upstream.protocol.unwrap_or_default();
     let connecting = UpstreamOptions::default().protocol(protocol.into());
     let identifying = Identifying::new(gateway, &cluster, &connecting)?;
+    let from = gateway.proxy_protocol.from.as_deref().unwrap_or_default();
+    let proxies = ProxyProtocol::from(networks(from, "gateway.proxyProtocol.from")?);
     let tls = ServerTls::from_files(certificate, key, &identifying.listening()).map_err(Failure::usage)?;
     Ok(GatewayPlan {
         cluster,
@@ -274,6 +276,7 @@ fn gateway(
         connecting,
         listen,
         tls,
+        proxies,
         auditing: Auditing::start(&config.audit, config.data_dir.as_deref(), journal)?,
     })
 }

@@ -4,21 +4,49 @@ use std::fmt;
 
 use kaudit_dial::Upstream;
 use kaudit_gateway::Gateway;
+use kaudit_listen::{ListenerMetrics, Refused};
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::{Labels, counter, family, gauge};
+use super::{GatewaySources, Labels, counter, family, gauge};
 
 /// Everything of one gateway; `unprintable_at_sinks` are bodies that its sinks left out.
 pub(super) fn encode(
-    gateway: &Gateway,
-    upstream: &Upstream,
+    sources: &GatewaySources,
     unprintable_at_sinks: u64,
     encoder: &mut DescriptorEncoder<'_>,
 ) -> fmt::Result {
+    let GatewaySources {
+        gateway,
+        upstream,
+        listener,
+    } = sources;
     audit(gateway, encoder)?;
     bodies(gateway, unprintable_at_sinks, encoder)?;
     forwarding(gateway, upstream, encoder)?;
-    reviews(gateway, encoder)
+    reviews(gateway, encoder)?;
+    connections(listener, encoder)
+}
+
+fn connections(listener: &ListenerMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    counter(
+        encoder,
+        "kaudit_gateway_connections",
+        "Connections of clients that were accepted",
+        listener.accepted(),
+    )?;
+    gauge(
+        encoder,
+        "kaudit_gateway_connections_open",
+        "Connections of clients that are open",
+        listener.open(),
+    )?;
+    let reasons = Refused::ALL.map(|reason| ([("reason", reason.as_str())], listener.refused(reason)));
+    family(
+        encoder,
+        "kaudit_gateway_connections_refused",
+        "Connections of clients that the gateway closed, by reason",
+        reasons.iter().map(|(label, value)| (label as &Labels, *value)),
+    )
 }
 
 /// Source of the names: k8s.io/apiserver pkg/audit/metrics.go.

@@ -4,3 +4,4 @@
 
 mod drain;
 mod fixture;
+mod proxies;
