@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::config::collect::{CollectFile, CollectSource, CollectWebhook};
 use crate::exit::Failure;
 use crate::reload::Reloads;
+use crate::sockets::Place;
 
 /// A receiver that is bound and can serve.
 #[derive(Debug)]
@@ -44,11 +45,7 @@ const MAX_TOKEN_FILE_BYTES: u64 = 1 << 16;
 
 impl Receiving {
     /// Binds the socket; nothing is received before somebody serves.
-    pub(crate) async fn bind(config: &CollectWebhook, intake: Intake) -> Result<Option<Self>, Failure> {
-        let Some(listen) = config.listen.as_deref() else {
-            return Ok(None);
-        };
-        let address = crate::serving::address(listen)?;
+    pub(crate) async fn bind(config: &CollectWebhook, place: Place, intake: Intake) -> Result<Self, Failure> {
         let missing = |what: &str, flag: &str, key: &str| {
             Failure::usage(anyhow!(
                 "the receiver's {what} is missing: give {flag}, or `{key}` in the configuration file"
@@ -91,19 +88,22 @@ impl Receiving {
         }
         let access = WatchedAccess::read(config.sources.clone())?;
         let tls = ServerTls::from_files(certificate, key, &clients).map_err(Failure::usage)?;
-        let mut listen = ListenConfig::https(address, tls.clone());
-        listen.limits = Limits::of_receiver();
-        let listener = Listener::bind(listen).await.map_err(Failure::unreachable)?;
+        let listening = place.listener(|address| {
+            let mut listen = ListenConfig::https(address, tls.clone());
+            listen.limits = Limits::of_receiver();
+            listen
+        });
+        let listener = listening.await?;
         let mut options = ReceiverOptions::default();
         if let Some(memory) = config.memory {
             options.memory_bytes = usize::try_from(memory.0).unwrap_or(usize::MAX);
         }
-        Ok(Some(Self {
+        Ok(Self {
             receiver: Receiver::new(intake, Arc::clone(&access.current), options),
             listener,
             tls,
             access,
-        }))
+        })
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod client;
 pub(crate) mod collect;
 pub(crate) mod flags;
+pub(crate) mod front;
 pub(crate) mod go;
 pub(crate) mod identity;
 pub(crate) mod settings;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use self::access_log::AccessLog;
 pub(crate) use self::audit::{Audit, Log, Webhook};
 use self::collect::{Collect, Forward, Journal};
+use self::front::ProxyProtocol;
 use self::identity::{Authentication, Decisions};
 use self::store::Store;
 use crate::exit::Failure;
@@ -89,6 +91,9 @@ pub(crate) struct Gateway {
     /// The access log.
     #[serde(default)]
     pub(crate) access_log: AccessLog,
+    /// Proxies that pass bytes on and say first whose they are.
+    #[serde(default)]
+    pub(crate) proxy_protocol: ProxyProtocol,
     /// How clients are told apart.
     #[serde(default)]
     pub(crate) authentication: Authentication,

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use kaudit_collect::{Intake, SinkMode};
 use kaudit_dial::{Cluster, Server, Trust, UpstreamOptions};
-use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
+use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ProxyProtocol, ServerTls};
 use kaudit_sandbox::Sandbox;
 use kaudit_sink::Sink;
 use kaudit_tower::PolicyHandle;
@@ -35,6 +35,7 @@ use crate::exit::Failure;
 use crate::identifying::Identifying;
 use crate::keeping;
 use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving, StorePlan};
+use crate::sockets::Place;
 use crate::stop::Stop;
 use crate::storing;
 
@@ -182,8 +183,9 @@ impl Dev {
                 connecting: UpstreamOptions::default(),
                 answers: Answers::default(),
                 auditing,
-                listen: options.address(GATEWAY)?,
+                listen: Place::Address(options.address(GATEWAY)?),
                 tls: tls(&authority, "gateway")?,
+                proxies: ProxyProtocol::default(),
             }),
             collect: Some(CollectPlan {
                 receiving: Some(receiving),
@@ -191,9 +193,9 @@ impl Dev {
             }),
             store: Some(store),
             data: Some(data),
-            metrics: options.address(METRICS)?,
+            metrics: Place::Address(options.address(METRICS)?),
             api: Some(ApiPlan {
-                listen: options.address(API)?,
+                listen: Place::Address(options.address(API)?),
                 token: Token::read_or_make(&path.join("token")).map_err(Failure::usage)?,
                 cluster: CLUSTER.parse().map_err(Failure::usage)?,
             }),
@@ -373,7 +375,6 @@ async fn collector(
     write(&data.join("collector.crt"), &certificate)?;
     write(&data.join("collector.key"), &key)?;
     let webhook = config::collect::CollectWebhook {
-        listen: Some(options.address(COLLECTOR)?.to_string()),
         tls: config::collect::CollectTls {
             cert_file: Some(data.join("collector.crt")),
             key_file: Some(data.join("collector.key")),
@@ -386,9 +387,7 @@ async fn collector(
         }],
         ..config::collect::CollectWebhook::default()
     };
-    Receiving::bind(&webhook, intake)
-        .await?
-        .ok_or_else(|| Failure::unreachable(anyhow!("the collector has no address")))
+    Receiving::bind(&webhook, Place::Address(options.address(COLLECTOR)?), intake).await
 }
 
 /// The data directory, made if it is not there, as an absolute path.

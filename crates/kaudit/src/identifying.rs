@@ -90,16 +90,20 @@ fn trusted_proxies(networks: Option<&[String]>) -> Result<TrustedProxies, Failur
     let Some(networks) = networks else {
         return Ok(TrustedProxies::Everybody);
     };
+    self::networks(networks, "gateway.trustedProxies").map(TrustedProxies::Only)
+}
+
+/// The networks that a key lists; an address is one of its own.
+pub(crate) fn networks(networks: &[String], key: &str) -> Result<Vec<IpNet>, Failure> {
     let network = |text: &String| {
         let address = text.parse::<IpAddr>().map(IpNet::from);
         text.parse::<IpNet>().or(address).map_err(|_| {
             Failure::usage(anyhow!(
-                "`{text}` in `gateway.trustedProxies` is no network: write for example 10.0.0.0/8"
+                "`{text}` in `{key}` is no network: write for example 10.0.0.0/8"
             ))
         })
     };
-    let networks: Result<_, _> = networks.iter().map(network).collect();
-    networks.map(TrustedProxies::Only)
+    networks.iter().map(network).collect()
 }
 
 fn decision_reviews(decisions: &Decisions) -> Result<DecisionReviews, Failure> {

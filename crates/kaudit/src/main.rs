@@ -22,6 +22,7 @@ mod reload;
 mod serving;
 mod setup;
 mod sinks;
+mod sockets;
 mod stop;
 mod storing;
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kaudit_dial::Upstream;
 use kaudit_gateway::Gateway;
+use kaudit_listen::ListenerMetrics;
 use kaudit_sink::{Counters, CountersSnapshot};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -28,18 +29,19 @@ use crate::storing::Storing;
 /// Where the numbers are read from at each scrape.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    pub(crate) gateway: Option<GatewaySource>,
+    pub(crate) gateway: Option<GatewaySources>,
     pub(crate) sinks: Option<Arc<Sinks>>,
     pub(crate) collection: Option<Collection>,
     pub(crate) storing: Option<Storing>,
     pub(crate) reloads: Arc<Reloads>,
 }
 
-/// What a gateway's numbers are read from.
+/// Where a gateway's numbers are read from.
 #[derive(Debug)]
-pub(crate) struct GatewaySource {
+pub(crate) struct GatewaySources {
     pub(crate) gateway: Gateway,
     pub(crate) upstream: Upstream,
+    pub(crate) listener: ListenerMetrics,
     /// Lines of the access log that could not be written, where there is one.
     pub(crate) unwritten: Option<Arc<AtomicU64>>,
 }
@@ -93,8 +95,8 @@ impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
         let lost = self.lost();
-        if let Some(source) = &self.gateway {
-            gateway::encode(source, lost.bodies_left_out, encoder)?;
+        if let Some(gateway) = &self.gateway {
+            gateway::encode(gateway, lost.bodies_left_out, encoder)?;
         }
         if let Some(sinks) = &self.sinks {
             sinks::encode(sinks, &lost, encoder)?;

@@ -9,7 +9,7 @@ use axum::Extension;
 use kaudit_collect::{Forward, Intake, Name, Tailing};
 use kaudit_dial::{Cluster, Upstream, UpstreamOptions};
 use kaudit_gateway::Gateway;
-use kaudit_listen::{ConnectionInfo, ListenConfig, Listener, ServerTls};
+use kaudit_listen::{ConnectionInfo, ListenConfig, Listener, ProxyProtocol, ServerTls};
 use kaudit_sink::Sink;
 use kaudit_store::Store;
 use kaudit_tower::RemoteAddr;
@@ -29,6 +29,7 @@ use crate::exit::Failure;
 use crate::identifying::Identifying;
 use crate::metrics::{self, Sources};
 use crate::reload::{Watched, WatchedPolicy};
+use crate::sockets::Place;
 use crate::storing::{self, Storing};
 
 /// Requests of the API may finish for so long after the stop.
@@ -43,7 +44,7 @@ pub(crate) struct Plan {
     pub(crate) store: Option<StorePlan>,
     /// Held until the end.
     pub(crate) data: Option<DataDir>,
-    pub(crate) metrics: SocketAddr,
+    pub(crate) metrics: Place,
     pub(crate) api: Option<ApiPlan>,
     /// Requests may finish for so long after the stop.
     pub(crate) grace: Duration,
@@ -57,9 +58,10 @@ pub(crate) struct GatewayPlan {
     pub(crate) connecting: UpstreamOptions,
     pub(crate) answers: Answers,
     pub(crate) auditing: Auditing,
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Place,
     pub(crate) tls: ServerTls,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) proxies: ProxyProtocol,
 }
 
 /// A journal, and what fills it from outside.
@@ -95,7 +97,7 @@ pub(crate) struct StorePlan {
 /// Where the API is, and who may use it.
 #[derive(Debug)]
 pub(crate) struct ApiPlan {
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Place,
     pub(crate) token: Token,
     /// What the events are about that requests to it leave in the journal.
     pub(crate) cluster: Name,
@@ -144,10 +146,17 @@ impl Serving {
         let mut watched = Watched::default();
 
         // Everything is bound before anything serves.
-        let admin_listener = bind(ListenConfig::plain(metrics)).await?;
-        let api_listener = match &api {
-            Some(api) => Some(bind(ListenConfig::plain(api.listen)).await?),
-            None => None,
+        let admin_listener = metrics.listener(ListenConfig::plain).await?;
+        let (api_listener, api) = match api {
+            Some(ApiPlan {
+                listen,
+                token,
+                cluster,
+            }) => (
+                Some(listen.listener(ListenConfig::plain).await?),
+                Some((token, cluster)),
+            ),
+            None => (None, None),
         };
         let gateway = match gateway {
             Some(plan) => Some(BoundGateway::bind(plan, &mut watched).await?),
@@ -178,9 +187,10 @@ impl Serving {
             .as_ref()
             .map(|gateway| Arc::clone(&gateway.auditing.sinks));
         let registry = metrics::registry(Sources {
-            gateway: gateway.as_ref().map(|bound| metrics::GatewaySource {
+            gateway: gateway.as_ref().map(|bound| metrics::GatewaySources {
                 gateway: bound.gateway.clone(),
                 upstream: bound.upstream.clone(),
+                listener: bound.listener.metrics(),
                 unwritten: bound.access_log.as_ref().map(AccessLog::unwritten),
             }),
             sinks: sinks.clone(),
@@ -217,15 +227,15 @@ impl Serving {
             metrics: admin_listener.local_addr(),
             api: api_listener.as_ref().map(Listener::local_addr),
         };
-        if let (Some(listener), Some(api)) = (api_listener, api) {
+        if let (Some(listener), Some((token, cluster))) = (api_listener, api) {
             let scans = serving.storing.clone().map(|storing| {
                 api::Scans::new(storing, serving.apis.clone()).until(serving.stop_api.clone())
             });
-            let token = Arc::new(api.token);
+            let token = Arc::new(token);
             let own = match &collection {
                 Some(collection) => {
                     let intake = collection.intake().clone();
-                    Some(Own::new(intake, api.cluster, Arc::clone(&token))?)
+                    Some(Own::new(intake, cluster, Arc::clone(&token))?)
                 }
                 None => None,
             };
@@ -352,6 +362,7 @@ impl BoundGateway {
             listen,
             tls,
             access_log,
+            proxies,
         } = plan;
         let upstream = Upstream::with_options(&cluster, false, &connecting).map_err(Failure::usage)?;
         let gateway = Gateway::builder(
@@ -367,7 +378,13 @@ impl BoundGateway {
         let (gateway, authorities) = identifying.apply(gateway);
         let gateway = answers.apply(gateway).build().map_err(Failure::unreachable)?;
         watched.authorities = authorities;
-        let listener = bind(ListenConfig::https(listen, tls.clone())).await?;
+        let listener = listen
+            .listener(|address| {
+                let mut config = ListenConfig::https(address, tls.clone());
+                config.proxies = proxies;
+                config
+            })
+            .await?;
         watched.policies.extend(
             auditing
                 .policy_file
@@ -384,10 +401,6 @@ impl BoundGateway {
             access_log,
         })
     }
-}
-
-async fn bind(config: ListenConfig) -> Result<Listener, Failure> {
-    Listener::bind(config).await.map_err(Failure::unreachable)
 }
 
 /// An address to listen on.

@@ -1,14 +1,35 @@
-//! What is known about a connection before its first request.
+//! One connection: who is at its other end, what is served over it, and how it ends.
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use rustls_pki_types::CertificateDer;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+use tracing::debug;
+
+use crate::activity::{Activity, Counted};
+use crate::metrics::Refused;
+use crate::proxy_protocol::{self, HeaderError};
+use crate::{Limits, ListenerMetrics, ProxyProtocol};
 
 /// A connection's ends and what its TLS handshake proved.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
-    /// The peer.
+    /// The peer, or whom a proxy named that is to be believed ([`ProxyProtocol`]).
     pub remote_addr: SocketAddr,
     /// This end.
     pub local_addr: SocketAddr,
@@ -17,4 +38,171 @@ pub struct ConnectionInfo {
     /// The peer's certificates, leaf first; verified against the client authority, unless certificates are
     /// [`crate::ClientCertificates::Presented`]. Empty when the peer showed none.
     pub peer_certificates: Vec<CertificateDer<'static>>,
+}
+
+/// One connection on its way from the accept loop to its end.
+pub(crate) struct Connection {
+    pub(crate) remote_addr: SocketAddr,
+    pub(crate) local_addr: SocketAddr,
+    pub(crate) limits: Limits,
+    pub(crate) acceptor: Option<TlsAcceptor>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) streams: Streams,
+    pub(crate) proxies: Arc<ProxyProtocol>,
+    pub(crate) metrics: ListenerMetrics,
+}
+
+impl Connection {
+    pub(crate) async fn run<M, S, B>(mut self, mut stream: TcpStream, make_service: &M)
+    where
+        M: Fn(&ConnectionInfo) -> S + Sync,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        if let Err(reason) = self.learn_address(&mut stream).await {
+            return self.metrics.refuse(reason);
+        }
+        let mut info = ConnectionInfo {
+            remote_addr: self.remote_addr,
+            local_addr: self.local_addr,
+            alpn: None,
+            peer_certificates: Vec::new(),
+        };
+        match &self.acceptor {
+            None => self.http(stream, &info, make_service(&info)).await,
+            Some(acceptor) => {
+                match tokio::time::timeout(self.limits.handshake, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        let (_, tls) = stream.get_ref();
+                        info.alpn = tls.alpn_protocol().map(<[u8]>::to_vec);
+                        info.peer_certificates = tls.peer_certificates().unwrap_or_default().to_vec();
+                        self.http(stream, &info, make_service(&info)).await;
+                    }
+                    Ok(Err(error)) => {
+                        debug!(%error, remote = %self.remote_addr, "TLS handshake failed");
+                        self.metrics.refuse(Refused::Handshake);
+                    }
+                    Err(_) => {
+                        debug!(remote = %self.remote_addr, "TLS handshake took too long");
+                        self.metrics.refuse(Refused::HandshakeTimeout);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes over the address that a proxy names; the peer's own stays where there is no proxy, or it names none.
+    async fn learn_address(&mut self, stream: &mut TcpStream) -> Result<(), Refused> {
+        let peer = self.remote_addr;
+        if !self.proxies.is_expected_from(peer.ip()) {
+            return Ok(());
+        }
+        match tokio::time::timeout(self.limits.handshake, proxy_protocol::read(stream)).await {
+            Ok(Ok(named)) => {
+                self.remote_addr = named.unwrap_or(peer);
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                debug!(%error, %peer, "a proxy does not say for whom it connects");
+                Err(match error {
+                    HeaderError::Malformed(_) => Refused::ProxyMalformed,
+                    HeaderError::TooLong => Refused::ProxyTooLong,
+                    HeaderError::Incomplete(_) => Refused::ProxyIncomplete,
+                })
+            }
+            Err(_) => {
+                debug!(%peer, "a proxy took too long to say for whom it connects");
+                Err(Refused::ProxyTimeout)
+            }
+        }
+    }
+
+    async fn http<I, S, B>(&self, stream: I, info: &ConnectionInfo, service: S)
+    where
+        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let activity = Arc::new(Activity::new(info.alpn.as_deref()));
+        if self.stop.is_cancelled() {
+            activity.close();
+        }
+        let service = Counted {
+            inner: service,
+            activity: Arc::clone(&activity),
+        };
+        let mut builder = auto::Builder::new(self.streams.clone());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.request_head)
+            .max_buf_size(self.limits.head_bytes)
+            .max_headers(self.limits.headers);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.limits.streams)
+            .initial_stream_window_size(self.limits.ahead_bytes)
+            .initial_connection_window_size(self.limits.ahead_bytes)
+            .max_header_list_size(u32::try_from(self.limits.head_bytes).unwrap_or(u32::MAX))
+            .keep_alive_interval(Duration::from_secs(30));
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+        tokio::pin!(connection);
+        // The connection first, wherever both are ready: a request that has come is no idleness.
+        let served = tokio::select! {
+            biased;
+            served = connection.as_mut() => Some(served),
+            () = self.stopped(&activity) => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    biased;
+                    served = connection.as_mut() => Some(served),
+                    () = unacknowledged(&activity, self.limits.goaway) => None,
+                }
+            }
+        };
+        match served {
+            Some(Ok(())) => {}
+            Some(Err(error)) => debug!(%error, remote = %self.remote_addr, "connection ended"),
+            None => debug!(remote = %self.remote_addr, "the end was not acknowledged"),
+        }
+    }
+
+    /// Waits for the time to end this connection: at once over HTTP/2, which tells its peer what was taken, and
+    /// otherwise when whoever was about to send something has sent it.
+    async fn stopped(&self, activity: &Activity) {
+        self.stop.cancelled().await;
+        activity.close();
+        activity.idle_or_http2(self.limits.linger).await;
+    }
+}
+
+/// Waits for an HTTP/2 peer that should have acknowledged by now that the connection ends. Of HTTP/1 nothing is
+/// awaited but the rest of an answer.
+async fn unacknowledged(activity: &Activity, time: Duration) {
+    if activity.is_http2() {
+        activity.idle(time).await;
+    } else {
+        std::future::pending().await
+    }
+}
+
+/// Runs the streams of HTTP/2 connections, for which [`crate::Listener::serve`] waits as it does for connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Streams(pub(crate) TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn(stream);
+    }
 }

@@ -1,13 +1,21 @@
 //! Everything inbound: listeners with TLS that reloads, limits, timeouts and drain.
 //!
 //! [`Listener::bind`] takes the socket at once, so that a wrong address fails at start; [`Listener::serve`]
-//! runs until it is told to stop, then lets what is in flight finish within a grace period. HTTP/1.1 and
+//! runs until it is told to stop, then lets what is in flight finish within a grace period, and who is about to
+//! ask be answered. [`Listener::adopt`] takes a socket that outlives the process. HTTP/1.1 and
 //! HTTP/2 are served on one port, chosen by ALPN, or by the first bytes where there is no TLS.
 
+mod activity;
 mod connection;
+mod limits;
+mod metrics;
+mod proxy_protocol;
 mod server;
 mod tls;
 
 pub use connection::ConnectionInfo;
-pub use server::{Limits, ListenConfig, ListenError, Listener};
+pub use limits::Limits;
+pub use metrics::{ListenerMetrics, Refused};
+pub use proxy_protocol::ProxyProtocol;
+pub use server::{ListenConfig, ListenError, Listener};
 pub use tls::{ClientCertificates, ServerTls, TlsError};

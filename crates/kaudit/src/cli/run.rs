@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use kaudit_collect::{Forward, ForwardOptions, Intake};
 use kaudit_dial::Cluster;
 use kaudit_journal::{Hold, Journal};
-use kaudit_listen::ServerTls;
+use kaudit_listen::{ProxyProtocol, ServerTls};
 use tracing::{info, warn};
 
 use crate::access_log::AccessLog;
@@ -22,9 +22,10 @@ use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags, StoreFlags};
 use crate::connecting::{self, Answers};
 use crate::data::DataDir;
 use crate::exit::{Exit, Failure};
-use crate::identifying::Identifying;
+use crate::identifying::{Identifying, networks};
 use crate::keeping;
 use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving, StorePlan, address};
+use crate::sockets::{Name, Place, Sockets};
 use crate::stop::Stop;
 use crate::storing;
 
@@ -66,6 +67,7 @@ enum Role {
 }
 
 pub(super) fn run(flags: Flags) -> Result<Exit, Failure> {
+    let sockets = Sockets::take()?;
     let mut config = flags
         .config
         .as_deref()
@@ -87,13 +89,13 @@ pub(super) fn run(flags: Flags) -> Result<Exit, Failure> {
         .build()
         .context("cannot start")
         .map_err(Failure::unreachable)?;
-    runtime.block_on(serve(config, &flags.role))
+    runtime.block_on(serve(config, &flags.role, sockets))
 }
 
-async fn serve(config: Config, roles: &[Role]) -> Result<Exit, Failure> {
+async fn serve(config: Config, roles: &[Role], sockets: Sockets) -> Result<Exit, Failure> {
     let stop = Stop::default();
     let signals = stop.listen()?;
-    let serving = Serving::start(plan(&config, roles).await?).await?;
+    let serving = Serving::start(plan(&config, roles, sockets).await?).await?;
     let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
     info!(
         gateway = shown(serving.gateway),
@@ -116,14 +118,15 @@ async fn serve(config: Config, roles: &[Role]) -> Result<Exit, Failure> {
 }
 
 /// The configuration as a plan, or what is missing in it.
-async fn plan(config: &Config, roles: &[Role]) -> Result<Plan, Failure> {
+async fn plan(config: &Config, roles: &[Role], sockets: Sockets) -> Result<Plan, Failure> {
+    let places = Places::of(config, roles, sockets)?;
     let data = config
         .data_dir
         .as_deref()
         .map(DataDir::take)
         .transpose()
         .map_err(Failure::unreachable)?;
-    let api = api(config, data.as_ref())?;
+    let api = api(config, places.api, data.as_ref())?;
     let collects = roles.contains(&Role::Collect);
     let forwards = roles.contains(&Role::Forward);
     let stores = roles.contains(&Role::Store);
@@ -161,12 +164,16 @@ async fn plan(config: &Config, roles: &[Role]) -> Result<Plan, Failure> {
         warn_of_held(intake.journal(), roles);
     }
     let gateway = if roles.contains(&Role::Gateway) {
-        Some(gateway(config, JournalPlan::of(config, intake.as_ref())?)?)
+        Some(gateway(
+            config,
+            places.gateway,
+            JournalPlan::of(config, intake.as_ref())?,
+        )?)
     } else {
         None
     };
     let mut collect = match intake {
-        Some(intake) if collects => Some(collect(config, intake).await?),
+        Some(intake) if collects => Some(collect(config, places.collect, intake).await?),
         Some(intake) => Some(CollectPlan::of(intake)),
         None => None,
     };
@@ -178,10 +185,47 @@ async fn plan(config: &Config, roles: &[Role]) -> Result<Plan, Failure> {
         collect,
         store,
         data,
-        metrics: address(config.metrics.listen.as_deref().unwrap_or(METRICS))?,
+        metrics: places.metrics,
         api,
         grace: GRACE,
     })
+}
+
+/// Where listeners are; none for what is not asked for.
+struct Places {
+    gateway: Option<Place>,
+    collect: Option<Place>,
+    api: Option<Place>,
+    metrics: Place,
+}
+
+impl Places {
+    /// What the configuration says, but for sockets that were handed over.
+    fn of(config: &Config, roles: &[Role], mut sockets: Sockets) -> Result<Self, Failure> {
+        let mut of_role = |role, name, listen: Option<&str>| {
+            if roles.contains(&role) {
+                sockets.place(name, listen)
+            } else {
+                Ok(None)
+            }
+        };
+        let gateway = of_role(Role::Gateway, Name::Gateway, config.gateway.listen.as_deref())?;
+        let listen = config.collect.webhook.listen.as_deref();
+        let collect = of_role(Role::Collect, Name::Collect, listen)?;
+        let api = sockets.place(Name::Api, config.api.listen.as_deref())?;
+        let metrics = config.metrics.listen.as_deref().unwrap_or(METRICS);
+        let metrics = match sockets.place(Name::Metrics, Some(metrics))? {
+            Some(metrics) => metrics,
+            None => Place::Address(address(metrics)?),
+        };
+        sockets.finish()?;
+        Ok(Self {
+            gateway,
+            collect,
+            api,
+            metrics,
+        })
+    }
 }
 
 fn missing(what: &str, flag: &str, key: &str) -> Failure {
@@ -190,12 +234,13 @@ fn missing(what: &str, flag: &str, key: &str) -> Failure {
     ))
 }
 
-fn gateway(config: &Config, journal: Option<JournalPlan>) -> Result<GatewayPlan, Failure> {
+fn gateway(
+    config: &Config,
+    place: Option<Place>,
+    journal: Option<JournalPlan>,
+) -> Result<GatewayPlan, Failure> {
     let gateway = &config.gateway;
-    let listen = gateway
-        .listen
-        .as_deref()
-        .ok_or_else(|| missing("the address to listen on", "--listen", "gateway.listen"))?;
+    let listen = place.ok_or_else(|| missing("the address to listen on", "--listen", "gateway.listen"))?;
     let certificate = gateway.tls.cert_file.as_deref().ok_or_else(|| {
         missing(
             "the serving certificate",
@@ -223,6 +268,8 @@ fn gateway(config: &Config, journal: Option<JournalPlan>) -> Result<GatewayPlan,
     }
     let connecting = connecting::options(&gateway.upstream, &cluster)?;
     let identifying = Identifying::new(gateway, &cluster, &connecting)?;
+    let from = gateway.proxy_protocol.from.as_deref().unwrap_or_default();
+    let proxies = ProxyProtocol::from(networks(from, "gateway.proxyProtocol.from")?);
     let tls = ServerTls::from_files(certificate, key, &identifying.listening()).map_err(Failure::usage)?;
     let access_log = &gateway.access_log;
     let access_log = access_log
@@ -240,21 +287,25 @@ fn gateway(config: &Config, journal: Option<JournalPlan>) -> Result<GatewayPlan,
         identifying,
         connecting,
         answers: Answers::of(&gateway.upstream)?,
-        listen: address(listen)?,
+        listen,
         tls,
+        proxies,
         auditing: Auditing::start(&config.audit, config.data_dir.as_deref(), journal)?,
     })
 }
 
-async fn collect(config: &Config, intake: Intake) -> Result<CollectPlan, Failure> {
+async fn collect(config: &Config, place: Option<Place>, intake: Intake) -> Result<CollectPlan, Failure> {
     let collect = &config.collect;
-    if collect.webhook.listen.is_none() && collect.files.is_empty() {
+    if place.is_none() && collect.files.is_empty() {
         return Err(Failure::usage(anyhow!(
             "role collect has nothing to collect from: give --collect-listen, or `collect.webhook.listen` or \
              `collect.files` in the configuration file"
         )));
     }
-    let receiving = Receiving::bind(&collect.webhook, intake.clone()).await?;
+    let receiving = match place {
+        Some(place) => Some(Receiving::bind(&collect.webhook, place, intake.clone()).await?),
+        None => None,
+    };
     let tails = collecting::tails(config, &intake)?;
     let completeness = completeness::watchings(config, &intake)?;
     Ok(CollectPlan {
@@ -302,14 +353,14 @@ fn forward(config: &Config, journal: Journal, data: &DataDir) -> Result<Forward,
 }
 
 /// The API, where it is asked for.
-fn api(config: &Config, data: Option<&DataDir>) -> Result<Option<ApiPlan>, Failure> {
-    let Some(listen) = config.api.listen.as_deref() else {
+fn api(config: &Config, place: Option<Place>, data: Option<&DataDir>) -> Result<Option<ApiPlan>, Failure> {
+    let Some(listen) = place else {
         return Ok(None);
     };
-    let listen = address(listen)?;
-    if !listen.ip().is_loopback() {
+    let address = listen.address()?;
+    if !address.ip().is_loopback() {
         return Err(Failure::usage(anyhow!(
-            "the API speaks plain HTTP and `{listen}` is no loopback address: write for example `127.0.0.1:7440`"
+            "the API speaks plain HTTP and `{address}` is no loopback address: write for example `127.0.0.1:7440`"
         )));
     }
     let data = data.ok_or_else(|| missing("a place for the API's token", "--data-dir", "dataDir"))?;

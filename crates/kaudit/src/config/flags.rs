@@ -169,6 +169,14 @@ pub(crate) struct GatewayFlags {
         env = "KAUDIT_TRUSTED_PROXIES"
     )]
     pub(crate) trusted_proxies: Option<Vec<String>>,
+    /// Networks of proxies whose connections begin with a header of the PROXY protocol; it names the client
+    #[arg(
+        long,
+        value_name = "NETWORK,...",
+        value_delimiter = ',',
+        env = "KAUDIT_PROXY_PROTOCOL_FROM"
+    )]
+    pub(crate) proxy_protocol_from: Option<Vec<String>>,
     /// What happens with bearer tokens, which always go upstream: identity is asked with the token itself, or
     /// about it with the upstream kubeconfig's credential [default: passthrough]
     #[arg(long, value_enum, value_name = "HOW", env = "KAUDIT_TOKENS")]
@@ -421,6 +429,7 @@ impl GatewayFlags {
         over(&mut config.gateway.tls.key_file, self.tls_private_key_file);
         over(&mut config.gateway.upstream.kubeconfig, self.upstream_kubeconfig);
         over(&mut config.gateway.trusted_proxies, self.trusted_proxies);
+        over(&mut config.gateway.proxy_protocol.from, self.proxy_protocol_from);
         let authentication = &mut config.gateway.authentication;
         if let Some(tokens) = self.tokens {
             authentication.tokens = tokens;

@@ -145,6 +145,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("tls-private-key-file", "gateway.tls.keyFile", ""),
     setting("upstream-kubeconfig", "gateway.upstream.kubeconfig", ""),
     setting("trusted-proxies", "gateway.trustedProxies", ""),
+    setting("proxy-protocol-from", "gateway.proxyProtocol.from", ""),
     setting("tokens", "gateway.authentication.tokens", "passthrough"),
     setting("client-ca-file", "gateway.authentication.clientCAFile", ""),
     setting("client-crl-file", "gateway.authentication.clientCRLFile", ""),

@@ -5,16 +5,17 @@ use std::sync::atomic::Ordering;
 
 use kaudit_dial::{ServerMetrics, Upstream};
 use kaudit_gateway::Gateway;
+use kaudit_listen::{ListenerMetrics, Refused};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::{GatewaySource, Labels, counter, family, gauge};
+use super::{GatewaySources, Labels, counter, family, gauge};
 
 /// Everything of one gateway; `unprintable_at_sinks` are bodies that its sinks left out.
 pub(super) fn encode(
-    source: &GatewaySource,
+    source: &GatewaySources,
     unprintable_at_sinks: u64,
     encoder: &mut DescriptorEncoder<'_>,
 ) -> fmt::Result {
@@ -24,10 +25,33 @@ pub(super) fn encode(
     traffic(source, encoder)?;
     forwarding(gateway, &source.upstream, encoder)?;
     servers(&source.upstream, encoder)?;
-    reviews(gateway, encoder)
+    reviews(gateway, encoder)?;
+    connections(&source.listener, encoder)
 }
 
-fn traffic(source: &GatewaySource, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+fn connections(listener: &ListenerMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    counter(
+        encoder,
+        "kaudit_gateway_connections",
+        "Connections of clients that were accepted",
+        listener.accepted(),
+    )?;
+    gauge(
+        encoder,
+        "kaudit_gateway_connections_open",
+        "Connections of clients that are open",
+        listener.open(),
+    )?;
+    let reasons = Refused::ALL.map(|reason| ([("reason", reason.as_str())], listener.refused(reason)));
+    family(
+        encoder,
+        "kaudit_gateway_connections_refused",
+        "Connections of clients that the gateway closed, by reason",
+        reasons.iter().map(|(label, value)| (label as &Labels, *value)),
+    )
+}
+
+fn traffic(source: &GatewaySources, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let traffic = source.gateway.traffic();
     let mut requests = encoder.encode_descriptor(
         "kaudit_gateway_requests",

@@ -20,6 +20,7 @@ mod kubectl;
 mod metrics;
 mod policy;
 mod query;
+mod restart;
 mod setup;
 mod source;
 mod stop;

@@ -1,0 +1,221 @@
+//! What a connection is doing, so that it can be ended without cutting anybody off.
+//!
+//! A client that keeps a connection may send its next request at the very moment at which the server stops, and
+//! cannot know whether a request was carried out whose connection was reset. So a connection without a request is
+//! not closed at once: what still comes is answered with `Connection: close`.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::sync::Notify;
+use tower_service::Service;
+
+/// The requests of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    under_way: AtomicUsize,
+    changed: Notify,
+    is_closing: AtomicBool,
+    is_http2: AtomicBool,
+}
+
+impl Activity {
+    /// Of a connection of which ALPN says what it speaks, or nothing.
+    pub(crate) fn new(alpn: Option<&[u8]>) -> Self {
+        Self {
+            is_http2: AtomicBool::new(alpn == Some(b"h2")),
+            ..Self::default()
+        }
+    }
+
+    /// From now on answers say that the connection ends.
+    pub(crate) fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the peer speaks HTTP/2, as far as is known.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there has been no request for `time`, or until it shows that the peer speaks HTTP/2 where that
+    /// was not known.
+    pub(crate) async fn idle_or_http2(&self, time: Duration) {
+        while !self.is_http2() && !self.is_idle_for(time).await {}
+    }
+
+    /// Waits until there has been no request for `time`.
+    pub(crate) async fn idle(&self, time: Duration) {
+        while !self.is_idle_for(time).await {}
+    }
+
+    /// Whether nothing changed for `time` where nothing was under way.
+    async fn is_idle_for(&self, time: Duration) -> bool {
+        let mut changed = std::pin::pin!(self.changed.notified());
+        // What changes after this line is heard, so that the number below cannot be an old one.
+        changed.as_mut().enable();
+        if self.under_way.load(Ordering::SeqCst) > 0 {
+            changed.await;
+            return false;
+        }
+        tokio::time::timeout(time, changed).await.is_err()
+    }
+
+    fn begin(self: &Arc<Self>, version: Version) -> UnderWay {
+        if version == Version::HTTP_2 {
+            self.is_http2.store(true, Ordering::Relaxed);
+        }
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        self.changed.notify_waiters();
+        UnderWay(Arc::clone(self))
+    }
+}
+
+/// A request from its head to the end of its answer's body.
+#[derive(Debug)]
+struct UnderWay(Arc<Activity>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// A connection's service, with its requests counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Counted<S> {
+    pub(crate) inner: S,
+    pub(crate) activity: Arc<Activity>,
+}
+
+impl<S, R, B> Service<Request<R>> for Counted<S>
+where
+    S: Service<Request<R>, Response = Response<B>, Error = Infallible>,
+{
+    type Response = Response<Answer<B>>;
+    type Error = Infallible;
+    type Future = Answering<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<R>) -> Self::Future {
+        let under_way = Some(self.activity.begin(request.version()));
+        Answering {
+            inner: self.inner.call(request),
+            under_way,
+        }
+    }
+}
+
+pin_project! {
+    /// The answer to a request, to come.
+    #[derive(Debug)]
+    pub(crate) struct Answering<F> {
+        #[pin]
+        inner: F,
+        under_way: Option<UnderWay>,
+    }
+}
+
+impl<F, B> Future for Answering<F>
+where
+    F: Future<Output = Result<Response<B>, Infallible>>,
+{
+    type Output = Result<Response<Answer<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(mut response) = ready!(this.inner.poll(cx));
+        let under_way = this.under_way.take();
+        let ends = under_way.as_ref().is_some_and(|UnderWay(activity)| {
+            activity.is_closing.load(Ordering::Relaxed) && !activity.is_http2()
+        });
+        if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(Ok(response.map(|body| Answer {
+            body,
+            _under_way: under_way,
+        })))
+    }
+}
+
+pin_project! {
+    /// An answer's body; the request is over when it is dropped.
+    #[derive(Debug)]
+    pub(crate) struct Answer<B> {
+        #[pin]
+        body: B,
+        _under_way: Option<UnderWay>,
+    }
+}
+
+impl<B: Body> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const LINGER: Duration = Duration::from_secs(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_when_its_last_request_is_long_over() {
+        let activity = Arc::new(Activity::default());
+        let began = Instant::now();
+        let request = activity.begin(Version::HTTP_11);
+        let ((), ()) = tokio::join!(activity.idle(LINGER), async {
+            tokio::time::advance(3 * LINGER).await;
+            drop(request);
+            tokio::time::advance(LINGER / 2).await;
+            drop(activity.begin(Version::HTTP_11));
+        });
+        assert_eq!(began.elapsed(), 3 * LINGER + LINGER / 2 + LINGER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_lingers_for_http2_once_it_is_known() {
+        let activity = Arc::new(Activity::default());
+        let began = Instant::now();
+        let ((), request) = tokio::join!(activity.idle_or_http2(LINGER), async {
+            activity.begin(Version::HTTP_2)
+        });
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        drop(request);
+        Activity::new(Some(b"h2")).idle_or_http2(LINGER).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        Activity::new(Some(b"http/1.1")).idle_or_http2(LINGER).await;
+        assert_eq!(began.elapsed(), LINGER);
+    }
+}

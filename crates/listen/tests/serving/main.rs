@@ -1,0 +1,7 @@
+//! A listener and clients that speak for themselves.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod drain;
+mod fixture;
+mod proxies;
