@@ -16,13 +16,13 @@ use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tower_service::Service;
 use tracing::debug;
 
 use crate::activity::{Activity, Counted};
 use crate::metrics::Refused;
 use crate::proxy_protocol::{self, HeaderError};
+use crate::streams::{Served, Streams};
 use crate::{Limits, ListenerMetrics, ProxyProtocol};
 
 /// A connection's ends and what its TLS handshake proved.
@@ -47,7 +47,6 @@ pub(crate) struct Connection {
     pub(crate) limits: Limits,
     pub(crate) acceptor: Option<TlsAcceptor>,
     pub(crate) stop: CancellationToken,
-    pub(crate) streams: Streams,
     pub(crate) proxies: Arc<ProxyProtocol>,
     pub(crate) metrics: ListenerMetrics,
 }
@@ -137,7 +136,8 @@ impl Connection {
             inner: service,
             activity: Arc::clone(&activity),
         };
-        let mut builder = auto::Builder::new(self.streams.clone());
+        let streams = Streams::default();
+        let mut builder = auto::Builder::new(streams.clone());
         builder
             .http1()
             .timer(TokioTimer::new())
@@ -155,15 +155,16 @@ impl Connection {
         let connection =
             builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
         tokio::pin!(connection);
+        let mut connection = Served::new(connection, streams);
         // The connection first, wherever both are ready: a request that has come is no idleness.
         let served = tokio::select! {
             biased;
-            served = connection.as_mut() => Some(served),
+            served = connection.run() => Some(served),
             () = self.stopped(&activity) => {
-                connection.as_mut().graceful_shutdown();
+                connection.connection().graceful_shutdown();
                 tokio::select! {
                     biased;
-                    served = connection.as_mut() => Some(served),
+                    served = connection.run() => Some(served),
                     () = unacknowledged(&activity, self.limits.goaway) => None,
                 }
             }
@@ -191,18 +192,5 @@ async fn unacknowledged(activity: &Activity, time: Duration) {
         activity.idle(time).await;
     } else {
         std::future::pending().await
-    }
-}
-
-/// Runs the streams of HTTP/2 connections, for which [`crate::Listener::serve`] waits as it does for connections.
-#[derive(Clone, Debug)]
-pub(crate) struct Streams(pub(crate) TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Streams
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        self.0.spawn(stream);
     }
 }

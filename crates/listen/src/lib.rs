@@ -11,6 +11,7 @@ mod limits;
 mod metrics;
 mod proxy_protocol;
 mod server;
+mod streams;
 mod tls;
 
 pub use connection::ConnectionInfo;

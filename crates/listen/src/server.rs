@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 use tracing::{debug, warn};
 
-use crate::connection::{Connection, Streams};
+use crate::connection::Connection;
 use crate::{ConnectionInfo, Limits, ListenerMetrics, ProxyProtocol, ServerTls};
 
 /// Connections that are taken out of the kernel's queue after a stop, at most: as many as it holds.
@@ -190,7 +190,6 @@ impl Listener {
                 limits: config.limits,
                 acceptor: config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config())),
                 stop: stop.clone(),
-                streams: Streams(connections.clone()),
                 proxies: Arc::clone(&proxies),
                 metrics: metrics.clone(),
             };
