@@ -79,6 +79,7 @@ impl Request {
 
     /// The parts as Go prints a list of object references.
     fn references(&self) -> String {
+        const VERSION: &str = "authentication.k8s.io/v1";
         let mut parts = Vec::new();
         let mut push = |kind: &str, name: &Text, version: &str, path: &str| {
             parts.push(format!("{{{kind}  {name}  {version}  {path}}}"));
@@ -88,14 +89,12 @@ impl Request {
         }
         for (key, values) in &self.extra {
             for value in values {
-                push("UserExtra", value, "", &key.to_string_lossy());
+                push("UserExtra", value, VERSION, &key.to_string_lossy());
             }
         }
         if !self.uid.is_empty() {
-            push("UID", &self.uid, "authentication.k8s.io/v1", "");
+            push("UID", &self.uid, VERSION, "");
         }
-        // An empty field leaves its blank behind.
-        let parts: Vec<String> = parts.iter().map(|part| part.replace("    ", "   ")).collect();
         format!("[{}]", parts.join(" "))
     }
 
@@ -270,4 +269,29 @@ fn service_account(user: &Text) -> Option<(String, String)> {
     let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
     let is_name = |part: &str| !part.is_empty() && !part.contains(':');
     (is_name(namespace) && is_name(name)).then(|| (namespace.to_owned(), name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t06_what_is_asked_without_a_user_is_told_as_go_prints_it() {
+        let lines = [
+            ("impersonate-group", "g1"),
+            ("impersonate-group", "g2"),
+            ("impersonate-extra-scopes", "a"),
+            ("impersonate-uid", "7"),
+        ];
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(name, value.parse().unwrap());
+        }
+        let refused = Request::from_headers(&headers).unwrap_err();
+        assert_eq!(
+            refused.status.message.to_string_lossy(),
+            "requested [{Group  g1    } {Group  g2    } {UserExtra  a  authentication.k8s.io/v1  scopes} \
+             {UID  7  authentication.k8s.io/v1  }] without impersonating a user"
+        );
+    }
 }

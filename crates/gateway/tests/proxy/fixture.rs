@@ -393,7 +393,7 @@ pub(crate) async fn head(stream: &mut TcpStream) -> String {
             Err(_) => break,
         }
     }
-    String::from_utf8(head).unwrap()
+    String::from_utf8_lossy(&head).into_owned()
 }
 
 /// Answers the two reviews on a connection until another request comes; gives that one's head.

@@ -64,7 +64,8 @@ fn unlike(scenario: &Scenario) -> Option<Unlike> {
         return Some(Unlike::Informational);
     }
     let answers = has(&["write", "write_header", "respond_object", "respond_status"]);
-    (!answers).then_some(Unlike::NoResponse)
+    // Go makes an answer of nothing a 200; another one is the chain's, and the handler was not called.
+    (!answers && scenario.response.status == 200).then_some(Unlike::NoResponse)
 }
 
 /// Keeps lines, and refuses stages.
@@ -193,7 +194,60 @@ async fn play(scenario: &Scenario) -> Outcomes {
 
 #[tokio::test]
 async fn filter_scenarios_vectors() {
-    let scenarios = scenario::read();
+    hold(&["s/"]).await;
+}
+
+#[tokio::test]
+async fn t25_a_401_is_one_event_with_the_status_that_was_written() {
+    hold(&["s/authn/", "s/omit/failed-authn/"]).await;
+}
+
+#[tokio::test]
+async fn t26_a_refused_impersonation_is_a_pair_without_impersonated_user() {
+    hold(&["s/impersonate/denied", "s/impersonate/no-user"]).await;
+}
+
+#[tokio::test]
+async fn t27_a_timeout_that_is_none_is_one_event() {
+    hold(&["s/early/bad-timeout"]).await;
+}
+
+#[tokio::test]
+async fn t36_a_panic_has_its_stage() {
+    hold(&["s/kind/panic/", "s/kind/write-then-panic/", "s/omit/short-panic/"]).await;
+}
+
+#[tokio::test]
+async fn t38_the_answer_to_a_head_ends_as_others_do() {
+    hold(&["s/meta/head"]).await;
+}
+
+#[tokio::test]
+async fn t41_a_sink_refuses_nothing_at_later_stages() {
+    hold(&[
+        "s/early/sink-refuses-but-omitted",
+        "s/early/sink-refuses-started",
+        "s/early/sink-refuses-last",
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn t42_an_audit_id_is_taken_verbatim_or_made() {
+    hold(&["s/audit-id/"]).await;
+}
+
+/// Plays the scenarios whose id begins so.
+async fn hold(beginnings: &[&str]) {
+    let scenarios: Vec<Scenario> = scenario::read()
+        .into_iter()
+        .filter(|scenario| {
+            beginnings
+                .iter()
+                .any(|beginning| scenario.id.starts_with(beginning))
+        })
+        .collect();
+    assert!(scenarios.len() >= beginnings.len());
     let mut wrong = Vec::new();
     let mut apart = Vec::new();
     for scenario in &scenarios {
