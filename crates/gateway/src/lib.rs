@@ -15,6 +15,7 @@ mod access;
 mod arrival;
 mod body;
 mod cache;
+mod causes;
 mod completion;
 mod decision;
 mod gateway;

@@ -29,6 +29,7 @@ use tracing::warn;
 
 use crate::arrival::{Arrival, Passage};
 use crate::body::Body;
+use crate::causes::chain;
 use crate::decision::{Answer, Asker, Decisions, Evidence, ImpersonationAuthorizer, annotate};
 use crate::headers::{self, Onward};
 use crate::identity::{Authorities, AuthoritiesHandle};
@@ -526,19 +527,4 @@ fn bad_gateway(why: &str) -> StatusError {
 fn broken_off(error: &SendError) -> StatusError {
     let message = format!("the request's body is not whole: {}", chain(error));
     StatusError::new(StatusCode::BAD_REQUEST, "BadRequest", message)
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }

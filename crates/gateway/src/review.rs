@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
+use crate::causes::chain;
 use crate::own::{CredentialProblem, OwnCredential};
 
 /// An answer larger than this is not one.
@@ -25,7 +26,7 @@ const MAX_IN_FLIGHT: usize = 128;
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReviewError {
-    #[error("the cluster cannot be asked: {0}")]
+    #[error("the cluster cannot be asked: {}", chain(.0))]
     Send(#[from] SendError),
     #[error("the cluster's answer broke off: {0}")]
     Body(String),
