@@ -8,7 +8,10 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use kaudit_dial::UpstreamBody;
 use kaudit_tower::BoxError;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use crate::inflight::Room;
 
 /// What an answer's bytes come from. Frames are passed on as they arrive.
 #[derive(Debug)]
@@ -38,6 +41,11 @@ enum Kind {
     Dedicated(Incoming),
     /// The answer to an upgrade: nothing.
     Switched,
+    /// The answer to a request that takes room until it is sent.
+    Admitted {
+        body: Box<Body>,
+        _room: OwnedSemaphorePermit,
+    },
 }
 
 impl Body {
@@ -68,6 +76,17 @@ impl Body {
 
     pub(crate) const fn dedicated(body: Incoming) -> Self {
         Self(Kind::Dedicated(body))
+    }
+
+    /// Keeps a request's room until the whole answer was taken.
+    pub(crate) fn admitted(self, room: Room) -> Self {
+        match room {
+            Some(_room) => {
+                let body = Box::new(self);
+                Self(Kind::Admitted { body, _room })
+            }
+            None => self,
+        }
     }
 
     pub(crate) const fn switched() -> Self {
@@ -102,6 +121,7 @@ impl HttpBody for Body {
             }
             Kind::Dedicated(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Switched => Poll::Ready(None),
+            Kind::Admitted { body, .. } => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -113,6 +133,7 @@ impl HttpBody for Body {
             Kind::Upstream(body) | Kind::Watch { body, .. } => body.is_end_stream(),
             Kind::Dedicated(body) => body.is_end_stream(),
             Kind::Switched => true,
+            Kind::Admitted { body, .. } => body.is_end_stream(),
         }
     }
 
@@ -123,6 +144,7 @@ impl HttpBody for Body {
             Kind::Upstream(body) | Kind::Watch { body, .. } => body.size_hint(),
             Kind::Dedicated(body) => body.size_hint(),
             Kind::Switched => SizeHint::with_exact(0),
+            Kind::Admitted { body, .. } => body.size_hint(),
         }
     }
 }

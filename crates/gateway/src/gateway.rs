@@ -28,6 +28,7 @@ use crate::cache::{Hasher, NoRandomness};
 use crate::completion::{Completion, is_write};
 use crate::decision::{DecisionReviews, Decisions};
 use crate::identity::{AnonymousRequests, AuthoritiesHandle, Identity, TokenUsers, Tokens};
+use crate::inflight::InFlight;
 use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::own::OwnCredential;
 use crate::path::PathMode;
@@ -50,9 +51,17 @@ pub struct Builder {
     anonymous: AnonymousRequests,
     decisions: DecisionReviews,
     trusted: TrustedProxies,
+    in_flight: Option<usize>,
 }
 
 impl Builder {
+    /// Requests that are answered at once, but for those that take long by their nature; further ones are answered
+    /// 429. Without a number the cluster's own bounds are all there is.
+    pub const fn requests_in_flight(mut self, limit: Option<usize>) -> Self {
+        self.in_flight = limit;
+        self
+    }
+
     /// Whose word on where a request came from counts.
     pub fn trusted_proxies(mut self, trusted: TrustedProxies) -> Self {
         self.trusted = trusted;
@@ -142,6 +151,7 @@ impl Builder {
             authorities,
             decisions,
             paths: self.paths,
+            in_flight: InFlight::new(self.in_flight),
             metrics,
             tunnels,
             cut: CancellationToken::new(),
@@ -181,6 +191,7 @@ impl Gateway {
             anonymous: AnonymousRequests::default(),
             decisions: DecisionReviews::default(),
             trusted: TrustedProxies::default(),
+            in_flight: None,
         }
     }
 

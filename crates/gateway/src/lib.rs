@@ -20,6 +20,7 @@ mod gateway;
 mod headers;
 mod identity;
 mod impersonate;
+mod inflight;
 mod metrics;
 mod own;
 mod path;

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use axum::Extension;
+use ipnet::IpNet;
 use kaudit_collect::{Forward, Intake, Name, Tailing};
 use kaudit_dial::{Cluster, Upstream, UpstreamOptions};
 use kaudit_gateway::Gateway;
-use kaudit_listen::{ConnectionInfo, ListenConfig, Listener, ProxyProtocol, ServerTls};
+use kaudit_listen::{ConnectionInfo, Limits, ListenConfig, Listener, ProxyProtocol, ServerTls};
 use kaudit_sink::Sink;
 use kaudit_store::Store;
 use kaudit_tower::RemoteAddr;
@@ -57,7 +58,17 @@ pub(crate) struct GatewayPlan {
     pub(crate) auditing: Auditing,
     pub(crate) listen: Place,
     pub(crate) tls: ServerTls,
+    pub(crate) front: Front,
+}
+
+/// What a gateway takes from the network.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Front {
     pub(crate) proxies: ProxyProtocol,
+    /// Networks whose addresses stand for many clients.
+    pub(crate) unbounded: Vec<IpNet>,
+    pub(crate) limits: Limits,
+    pub(crate) requests_in_flight: Option<usize>,
 }
 
 /// A journal, and what fills it from outside.
@@ -349,7 +360,7 @@ impl BoundGateway {
             auditing,
             listen,
             tls,
-            proxies,
+            front,
         } = plan;
         let upstream = Upstream::with_options(&cluster, false, &connecting).map_err(Failure::usage)?;
         let gateway = Gateway::builder(
@@ -357,14 +368,17 @@ impl BoundGateway {
             auditing.policy.clone(),
             Arc::clone(&auditing.sink),
         )
-        .demand(auditing.demand.clone());
+        .demand(auditing.demand.clone())
+        .requests_in_flight(front.requests_in_flight);
         let (gateway, authorities) = identifying.apply(gateway);
         let gateway = gateway.build().map_err(Failure::unreachable)?;
         watched.authorities = authorities;
         let listener = listen
             .listener(|address| {
                 let mut config = ListenConfig::https(address, tls.clone());
-                config.proxies = proxies;
+                config.proxies = front.proxies;
+                config.unbounded = front.unbounded;
+                config.limits = front.limits;
                 config
             })
             .await?;

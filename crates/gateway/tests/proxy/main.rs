@@ -6,10 +6,12 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod abuse;
 mod certificates;
 mod fixture;
 mod forwarding;
 mod identity;
+mod inflight;
 mod invariants;
 mod lifecycle;
 mod sessions;
