@@ -140,13 +140,20 @@ struct Current {
     config: Arc<ServerConfig>,
 }
 
+/// The PEM texts of a certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct PairText {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
 /// The PEM texts that a configuration is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Content {
     certificate: Vec<u8>,
     key: Vec<u8>,
-    /// Certificate and key of each of [`TlsOptions::sni`].
-    sni: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Of each of [`TlsOptions::sni`].
+    sni: Vec<PairText>,
     /// Of those who sign clients' certificates, where clients are asked for them.
     authorities: Option<Vec<u8>>,
 }
@@ -267,11 +274,14 @@ impl ClientCertificates {
 
 impl TlsOptions {
     /// The certificates and keys for names now.
-    fn read_sni(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TlsError> {
-        let pairs = self.sni.iter();
-        pairs
-            .map(|files| Ok((read(&files.certificate)?, read(&files.key)?)))
-            .collect()
+    fn read_sni(&self) -> Result<Vec<PairText>, TlsError> {
+        let read_pair = |files: &SniCertificate| {
+            Ok(PairText {
+                certificate: read(&files.certificate)?,
+                key: read(&files.key)?,
+            })
+        };
+        self.sni.iter().map(read_pair).collect()
     }
 }
 
@@ -280,7 +290,7 @@ impl Content {
     fn certificates(&self, origin: &Origin, sni: &[SniCertificate]) -> Result<ByName, TlsError> {
         let mut by_name = ByName::new(certified_key(&origin.name(), &self.certificate, &self.key)?);
         let mut of_their_own = Vec::new();
-        for (files, (certificate, key)) in sni.iter().zip(&self.sni) {
+        for (files, PairText { certificate, key }) in sni.iter().zip(&self.sni) {
             let origin = files.certificate.display().to_string();
             let key = Arc::new(certified_key(&origin, certificate, key)?);
             if let Some(name) = files.names.iter().find(|name| !is_domain(name)) {
