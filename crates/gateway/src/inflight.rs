@@ -23,13 +23,17 @@ pub(crate) struct InFlight(Option<Arc<Semaphore>>);
 /// A request's room until it is dropped.
 pub(crate) type Room = Option<OwnedSemaphorePermit>;
 
+/// As many requests as may be are being answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TooMany;
+
 impl InFlight {
     pub(crate) fn new(limit: Option<usize>) -> Self {
         Self(limit.map(|limit| Arc::new(Semaphore::new(limit))))
     }
 
-    /// Room for a request, or the answer of whoever finds none.
-    pub(crate) fn enter(&self, audit: Option<&AuditContext>) -> Result<Room, Response<Body>> {
+    /// Room for a request, or word that there is none.
+    pub(crate) fn enter(&self, audit: Option<&AuditContext>) -> Result<Room, TooMany> {
         let (Some(room), Some(audit)) = (&self.0, audit) else {
             return Ok(None);
         };
@@ -43,6 +47,13 @@ impl InFlight {
             return Ok(None);
         }
         audit.annotate("kaudit.dev/refused", "in flight: too many requests");
+        Err(TooMany)
+    }
+}
+
+impl TooMany {
+    /// The answer to such a request.
+    pub(crate) fn answer(self) -> Response<Body> {
         let refusal = StatusError::new(
             StatusCode::TOO_MANY_REQUESTS,
             "TooManyRequests",
@@ -52,7 +63,7 @@ impl InFlight {
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        Err(response)
+        response
     }
 }
 

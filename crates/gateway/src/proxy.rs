@@ -84,7 +84,7 @@ impl Service<Request<RequestBody<Incoming>>> for Proxy {
                 Ok(room) => shared.answer(request).await.map(|body| body.admitted(room)),
                 Err(refusal) => {
                     count(&shared.metrics.over_in_flight);
-                    refusal
+                    refusal.answer()
                 }
             })
         })

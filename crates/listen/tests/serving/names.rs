@@ -95,7 +95,8 @@ async fn shown(
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
     let (_, tls) = stream.get_ref();
-    let (_, leaf) = x509_parser::parse_x509_certificate(&tls.peer_certificates().unwrap()[0]).unwrap();
+    let shown = tls.peer_certificates().unwrap().first().unwrap();
+    let (_, leaf) = x509_parser::parse_x509_certificate(shown).unwrap();
     let common = leaf.subject().iter_common_name().next().unwrap();
     Ok((
         common.as_str().unwrap().to_owned(),
