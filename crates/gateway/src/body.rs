@@ -9,9 +9,12 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use kaudit_dial::UpstreamBody;
 use kaudit_tower::{BoxError, ResponseBody};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::arrival::Arrival;
 use crate::watches::Ending;
+
+use crate::inflight::Room;
 
 /// What an answer's bytes come from. Frames are passed on as they arrive.
 #[derive(Debug)]
@@ -41,6 +44,11 @@ enum Kind {
     Dedicated(Incoming),
     /// The answer to an upgrade: nothing.
     Switched,
+    /// The answer to a request that takes room until it is sent.
+    Admitted {
+        body: Box<Body>,
+        _room: OwnedSemaphorePermit,
+    },
 }
 
 impl Body {
@@ -70,6 +78,17 @@ impl Body {
 
     pub(crate) const fn dedicated(body: Incoming) -> Self {
         Self(Kind::Dedicated(body))
+    }
+
+    /// Keeps a request's room until the whole answer was taken.
+    pub(crate) fn admitted(self, room: Room) -> Self {
+        match room {
+            Some(_room) => {
+                let body = Box::new(self);
+                Self(Kind::Admitted { body, _room })
+            }
+            None => self,
+        }
     }
 
     pub(crate) const fn switched() -> Self {
@@ -106,6 +125,7 @@ impl HttpBody for Body {
             }
             Kind::Dedicated(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Switched => Poll::Ready(None),
+            Kind::Admitted { body, .. } => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -117,6 +137,7 @@ impl HttpBody for Body {
             Kind::Upstream(body) | Kind::Watch { body, .. } => body.is_end_stream(),
             Kind::Dedicated(body) => body.is_end_stream(),
             Kind::Switched => true,
+            Kind::Admitted { body, .. } => body.is_end_stream(),
         }
     }
 
@@ -127,6 +148,7 @@ impl HttpBody for Body {
             Kind::Upstream(body) | Kind::Watch { body, .. } => body.size_hint(),
             Kind::Dedicated(body) => body.size_hint(),
             Kind::Switched => SizeHint::with_exact(0),
+            Kind::Admitted { body, .. } => body.size_hint(),
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::cache::{Hasher, NoRandomness};
 use crate::completion::{Completion, is_write};
 use crate::decision::{DecisionReviews, Decisions};
 use crate::identity::{AnonymousRequests, AuthoritiesHandle, Identity, TokenUsers, Tokens};
+use crate::inflight::InFlight;
 use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::own::OwnCredential;
 use crate::path::PathMode;
@@ -58,6 +59,7 @@ pub struct Builder {
     decisions: DecisionReviews,
     trusted: TrustedProxies,
     access_log: Option<WeakSender<Access>>,
+    in_flight: Option<usize>,
 }
 
 impl Builder {
@@ -65,6 +67,13 @@ impl Builder {
     /// sender ends the log.
     pub fn access_log(mut self, log: WeakSender<Access>) -> Self {
         self.access_log = Some(log);
+        self
+    }
+
+    /// Requests that are answered at once, but for those that take long by their nature; further ones are answered
+    /// 429. Without a number the cluster's own bounds are all there is.
+    pub const fn requests_in_flight(mut self, limit: Option<usize>) -> Self {
+        self.in_flight = limit;
         self
     }
 
@@ -172,6 +181,7 @@ impl Builder {
             paths: self.paths,
             redirects: self.redirects,
             response_limit: self.response_limit,
+            in_flight: InFlight::new(self.in_flight),
             metrics,
             tunnels,
             cut: CancellationToken::new(),
@@ -216,6 +226,7 @@ impl Gateway {
             decisions: DecisionReviews::default(),
             trusted: TrustedProxies::default(),
             access_log: None,
+            in_flight: None,
         }
     }
 

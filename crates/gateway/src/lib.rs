@@ -22,6 +22,7 @@ mod gateway;
 mod headers;
 mod identity;
 mod impersonate;
+mod inflight;
 mod metrics;
 mod own;
 mod path;

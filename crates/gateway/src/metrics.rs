@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     pub(crate) decision_failures: AtomicU64,
     pub(crate) decision_over_budget: AtomicU64,
     pub(crate) own_refused: AtomicU64,
+    pub(crate) over_in_flight: AtomicU64,
 }
 
 /// What the gateway's counters held at one moment.
@@ -66,6 +67,8 @@ pub struct MetricsSnapshot {
     pub decision_over_budget: u64,
     /// Requests that the cluster refused because of the gateway's own credential or its rights.
     pub own_refused: u64,
+    /// Requests refused because as many as may be were being answered.
+    pub over_in_flight: u64,
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
@@ -94,6 +97,7 @@ impl Metrics {
             decision_failures: read(&self.decision_failures),
             decision_over_budget: read(&self.decision_over_budget),
             own_refused: read(&self.own_refused),
+            over_in_flight: read(&self.over_in_flight),
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::decision::{Answer, Asker, Decisions, Evidence, ImpersonationAuthorize
 use crate::headers::{self, Onward};
 use crate::identity::{Authorities, AuthoritiesHandle};
 use crate::impersonate::impersonate;
+use crate::inflight::InFlight;
 use crate::metrics::{Metrics, count};
 use crate::own::OwnCredential;
 use crate::path::{self, PathMode};
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) paths: PathMode,
     pub(crate) redirects: Redirects,
     pub(crate) response_limit: Duration,
+    pub(crate) in_flight: InFlight,
     pub(crate) metrics: Arc<Metrics>,
     /// Tunnels; they end by themselves or when `cut` says so.
     pub(crate) tunnels: TaskTracker,
@@ -83,7 +85,16 @@ impl Service<Request<RequestBody<Incoming>>> for Proxy {
 
     fn call(&mut self, request: Request<RequestBody<Incoming>>) -> Self::Future {
         let shared = Arc::clone(&self.0);
-        Box::pin(async move { Ok(shared.answer(request).await) })
+        let room = shared.in_flight.enter(request.extensions().get::<AuditContext>());
+        Box::pin(async move {
+            Ok(match room {
+                Ok(room) => shared.answer(request).await.map(|body| body.admitted(room)),
+                Err(refusal) => {
+                    count(&shared.metrics.over_in_flight);
+                    refusal.answer()
+                }
+            })
+        })
     }
 }
 

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use self::access_log::AccessLog;
 pub(crate) use self::audit::{Audit, Log, Webhook};
 use self::collect::{Collect, Forward, Journal};
-use self::front::ProxyProtocol;
+use self::front::{Limits, ProxyProtocol, SniCertificate, TlsVersion};
 use self::identity::{Authentication, Decisions};
 use self::store::Store;
 use crate::exit::Failure;
@@ -94,6 +94,9 @@ pub(crate) struct Gateway {
     /// Proxies that pass bytes on and say first whose they are.
     #[serde(default)]
     pub(crate) proxy_protocol: ProxyProtocol,
+    /// What is taken before it is refused.
+    #[serde(default)]
+    pub(crate) limits: Limits,
     /// How clients are told apart.
     #[serde(default)]
     pub(crate) authentication: Authentication,
@@ -112,6 +115,12 @@ pub(crate) struct Tls {
     /// PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) key_file: Option<PathBuf>,
+    /// Certificates for clients that ask for certain names, as kube-apiserver's `--tls-sni-cert-key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sni: Option<Vec<SniCertificate>>,
+    /// The oldest TLS that is spoken; `VersionTLS12` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) min_version: Option<TlsVersion>,
 }
 
 /// The cluster behind the gateway.
@@ -304,7 +313,7 @@ mod tests {
         let config = Config::parse(
             "apiVersion: kaudit.dev/v1alpha1\nkind: Config\ncluster: prod-eu-1\naudit:\n  policyFile: /etc/kaudit/policy.yaml\n  \
              log: {path: /var/log/kaudit/audit.log, maxSize: 100, maxBackup: 10, maxAge: 30, batch: {maxWait: 1m30s}}\n\
-             gateway:\n  listen: 0.0.0.0:6443\n  tls: {certFile: a, keyFile: b}\n  upstream: {kubeconfig: up}\n",
+             gateway:\n  listen: 0.0.0.0:6443\n  tls: {certFile: a, keyFile: b, minVersion: VersionTLS13, sni: [{certFile: c, keyFile: d, names: [e]}]}\n  upstream: {kubeconfig: up}\n",
         )
         .unwrap();
         assert_eq!(config.audit.log.max_size, Some(100));

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use kaudit_collect::{Intake, SinkMode};
 use kaudit_dial::{Cluster, Server, Trust, UpstreamOptions};
-use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ProxyProtocol, ServerTls};
+use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
 use kaudit_sandbox::Sandbox;
 use kaudit_sink::Sink;
 use kaudit_tower::PolicyHandle;
@@ -34,7 +34,7 @@ use crate::data::DataDir;
 use crate::exit::Failure;
 use crate::identifying::Identifying;
 use crate::keeping;
-use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving, StorePlan};
+use crate::serving::{ApiPlan, CollectPlan, Front, GatewayPlan, Plan, Serving, StorePlan};
 use crate::sockets::Place;
 use crate::stop::Stop;
 use crate::storing;
@@ -185,7 +185,7 @@ impl Dev {
                 auditing,
                 listen: Place::Address(options.address(GATEWAY)?),
                 tls: tls(&authority, "gateway")?,
-                proxies: ProxyProtocol::default(),
+                front: Front::default(),
             }),
             collect: Some(CollectPlan {
                 receiving: Some(receiving),

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use axum::Extension;
+use ipnet::IpNet;
 use kaudit_collect::{Forward, Intake, Name, Tailing};
 use kaudit_dial::{Cluster, Upstream, UpstreamOptions};
 use kaudit_gateway::Gateway;
-use kaudit_listen::{ConnectionInfo, ListenConfig, Listener, ProxyProtocol, ServerTls};
+use kaudit_listen::{ConnectionInfo, Limits, ListenConfig, Listener, ProxyProtocol, ServerTls};
 use kaudit_sink::Sink;
 use kaudit_store::Store;
 use kaudit_tower::RemoteAddr;
@@ -61,7 +62,17 @@ pub(crate) struct GatewayPlan {
     pub(crate) listen: Place,
     pub(crate) tls: ServerTls,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) front: Front,
+}
+
+/// What a gateway takes from the network.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Front {
     pub(crate) proxies: ProxyProtocol,
+    /// Networks whose addresses stand for many clients.
+    pub(crate) unbounded: Vec<IpNet>,
+    pub(crate) limits: Limits,
+    pub(crate) requests_in_flight: Option<usize>,
 }
 
 /// A journal, and what fills it from outside.
@@ -362,7 +373,7 @@ impl BoundGateway {
             listen,
             tls,
             access_log,
-            proxies,
+            front,
         } = plan;
         let upstream = Upstream::with_options(&cluster, false, &connecting).map_err(Failure::usage)?;
         let gateway = Gateway::builder(
@@ -370,7 +381,8 @@ impl BoundGateway {
             auditing.policy.clone(),
             Arc::clone(&auditing.sink),
         )
-        .demand(auditing.demand.clone());
+        .demand(auditing.demand.clone())
+        .requests_in_flight(front.requests_in_flight);
         let gateway = match &access_log {
             Some(log) => gateway.access_log(log.sender()),
             None => gateway,
@@ -381,7 +393,9 @@ impl BoundGateway {
         let listener = listen
             .listener(|address| {
                 let mut config = ListenConfig::https(address, tls.clone());
-                config.proxies = proxies;
+                config.proxies = front.proxies;
+                config.unbounded = front.unbounded;
+                config.limits = front.limits;
                 config
             })
             .await?;

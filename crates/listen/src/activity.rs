@@ -24,12 +24,19 @@ pub(crate) struct Activity {
     changed: Notify,
     is_closing: AtomicBool,
     is_http2: AtomicBool,
+    /// Requests that may still be cancelled, and the most.
+    credit: AtomicUsize,
+    full_credit: usize,
+    abused: Notify,
 }
 
 impl Activity {
-    /// Of a connection of which ALPN says what it speaks, or nothing.
-    pub(crate) fn new(alpn: Option<&[u8]>) -> Self {
+    /// Of a connection of which ALPN says what it speaks, or nothing, and whose peer may cancel so many unanswered
+    /// requests.
+    pub(crate) fn new(alpn: Option<&[u8]>, cancelled: usize) -> Self {
         Self {
+            credit: AtomicUsize::new(cancelled),
+            full_credit: cancelled,
             is_http2: AtomicBool::new(alpn == Some(b"h2")),
             ..Self::default()
         }
@@ -43,6 +50,31 @@ impl Activity {
     /// Whether the peer speaks HTTP/2, as far as is known.
     pub(crate) fn is_http2(&self) -> bool {
         self.is_http2.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the peer has cancelled too many requests.
+    pub(crate) async fn abused(&self) {
+        self.abused.notified().await;
+    }
+
+    /// A request was answered: that forgives one that was cancelled.
+    fn answered(&self) {
+        if self.credit.load(Ordering::Relaxed) < self.full_credit {
+            self.credit.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A request was cancelled before it was answered.
+    fn cancelled(&self) {
+        let spend = |credit: usize| credit.checked_sub(1);
+        if self
+            .credit
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
+            .is_err()
+        {
+            // Kept for whoever waits later.
+            self.abused.notify_one();
+        }
     }
 
     /// Waits until there has been no request for `time`, or until it shows that the peer speaks HTTP/2 where that
@@ -125,6 +157,14 @@ pin_project! {
         inner: F,
         under_way: Option<UnderWay>,
     }
+
+    impl<F> PinnedDrop for Answering<F> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(UnderWay(activity)) = this.project().under_way {
+                activity.cancelled();
+            }
+        }
+    }
 }
 
 impl<F, B> Future for Answering<F>
@@ -137,6 +177,9 @@ where
         let this = self.project();
         let Ok(mut response) = ready!(this.inner.poll(cx));
         let under_way = this.under_way.take();
+        if let Some(UnderWay(activity)) = &under_way {
+            activity.answered();
+        }
         let ends = under_way.as_ref().is_some_and(|UnderWay(activity)| {
             activity.is_closing.load(Ordering::Relaxed) && !activity.is_http2()
         });
@@ -213,9 +256,9 @@ mod tests {
         });
         assert_eq!(began.elapsed(), Duration::ZERO);
         drop(request);
-        Activity::new(Some(b"h2")).idle_or_http2(LINGER).await;
+        Activity::new(Some(b"h2"), 1).idle_or_http2(LINGER).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
-        Activity::new(Some(b"http/1.1")).idle_or_http2(LINGER).await;
+        Activity::new(Some(b"http/1.1"), 1).idle_or_http2(LINGER).await;
         assert_eq!(began.elapsed(), LINGER);
     }
 }

@@ -20,6 +20,7 @@ use tower_service::Service;
 use tracing::debug;
 
 use crate::activity::{Activity, Counted};
+use crate::addresses::{Addresses, Entered};
 use crate::metrics::Refused;
 use crate::proxy_protocol::{self, HeaderError};
 use crate::streams::{Served, Streams};
@@ -48,6 +49,7 @@ pub(crate) struct Connection {
     pub(crate) acceptor: Option<TlsAcceptor>,
     pub(crate) stop: CancellationToken,
     pub(crate) proxies: Arc<ProxyProtocol>,
+    pub(crate) addresses: Arc<Addresses>,
     pub(crate) metrics: ListenerMetrics,
 }
 
@@ -61,9 +63,11 @@ impl Connection {
         B::Data: Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        if let Err(reason) = self.learn_address(&mut stream).await {
-            return self.metrics.refuse(reason);
-        }
+        // Held until the connection ends.
+        let _entered = match self.learn_address(&mut stream).await {
+            Ok(entered) => entered,
+            Err(reason) => return self.metrics.refuse(reason),
+        };
         let mut info = ConnectionInfo {
             remote_addr: self.remote_addr,
             local_addr: self.local_addr,
@@ -93,17 +97,20 @@ impl Connection {
         }
     }
 
-    /// Takes over the address that a proxy names; the peer's own stays where there is no proxy, or it names none.
-    async fn learn_address(&mut self, stream: &mut TcpStream) -> Result<(), Refused> {
+    /// Takes over the address that a proxy names, and counts its connections; the peer's own stays where there is no
+    /// proxy, or it names none.
+    async fn learn_address(&mut self, stream: &mut TcpStream) -> Result<Entered, Refused> {
         let peer = self.remote_addr;
         if !self.proxies.is_expected_from(peer.ip()) {
-            return Ok(());
+            return self.enter();
         }
         match tokio::time::timeout(self.limits.handshake, proxy_protocol::read(stream)).await {
-            Ok(Ok(named)) => {
-                self.remote_addr = named.unwrap_or(peer);
-                Ok(())
+            Ok(Ok(Some(named))) => {
+                self.remote_addr = named;
+                self.enter()
             }
+            // The proxy's own, of which there may be as many as it likes.
+            Ok(Ok(None)) => Ok(Entered::uncounted()),
             Ok(Err(error)) => {
                 debug!(%error, %peer, "a proxy does not say for whom it connects");
                 Err(match error {
@@ -119,6 +126,14 @@ impl Connection {
         }
     }
 
+    fn enter(&self) -> Result<Entered, Refused> {
+        let entered = self.addresses.enter(self.remote_addr.ip());
+        entered.ok_or_else(|| {
+            debug!(remote = %self.remote_addr, "a client has too many connections");
+            Refused::Address
+        })
+    }
+
     async fn http<I, S, B>(&self, stream: I, info: &ConnectionInfo, service: S)
     where
         I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
@@ -128,7 +143,7 @@ impl Connection {
         B::Data: Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let activity = Arc::new(Activity::new(info.alpn.as_deref()));
+        let activity = Arc::new(Activity::new(info.alpn.as_deref(), self.limits.cancelled));
         if self.stop.is_cancelled() {
             activity.close();
         }
@@ -160,6 +175,10 @@ impl Connection {
         let served = tokio::select! {
             biased;
             served = connection.run() => Some(served),
+            () = activity.abused() => {
+                debug!(remote = %self.remote_addr, "a client cancelled too many requests");
+                return self.metrics.refuse(Refused::Cancelled);
+            }
             () = self.stopped(&activity) => {
                 connection.connection().graceful_shutdown();
                 tokio::select! {

@@ -6,6 +6,7 @@
 //! HTTP/2 are served on one port, chosen by ALPN, or by the first bytes where there is no TLS.
 
 mod activity;
+mod addresses;
 mod connection;
 mod limits;
 mod metrics;
@@ -19,4 +20,4 @@ pub use limits::Limits;
 pub use metrics::{ListenerMetrics, Refused};
 pub use proxy_protocol::ProxyProtocol;
 pub use server::{ListenConfig, ListenError, Listener};
-pub use tls::{ClientCertificates, ServerTls, TlsError};
+pub use tls::{ClientCertificates, ServerTls, SniCertificate, TlsError, TlsOptions, TlsVersion};

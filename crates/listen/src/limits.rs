@@ -8,6 +8,14 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections at once; further ones wait in the kernel's queue.
     pub connections: usize,
+    /// Connections at once of one client: an address of IPv4, a /64 of IPv6. Further ones are closed.
+    pub connections_per_address: usize,
+    /// What was sent and is not acknowledged, or not taken, for so long ends the connection: whoever vanished holds
+    /// no memory for longer. Linux.
+    pub unacknowledged: Duration,
+    /// Unanswered requests that an HTTP/2 peer may cancel before it is cut off: each costs what an answered one
+    /// does. Every answered one forgives one.
+    pub cancelled: usize,
     /// Time for the TLS handshake, and before it for a proxy's word on whose connection it is.
     pub handshake: Duration,
     /// Time from a connection's (or the previous response's) end to a complete request head, HTTP/1.
@@ -29,10 +37,14 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Bounds of an ordinary API server.
+    /// Bounds of an ordinary API server. A tenth of all connections for one address is room for a node behind
+    /// whose address 250 pods have four each, and needs ten addresses to shut everybody out.
     fn default() -> Self {
         Self {
             connections: 10_000,
+            connections_per_address: 1000,
+            unacknowledged: Duration::from_secs(300),
+            cancelled: 1000,
             handshake: Duration::from_secs(10),
             request_head: Duration::from_secs(60),
             head_bytes: 1 << 20,

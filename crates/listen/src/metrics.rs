@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refused {
+    /// Its client has enough connections.
+    Address,
+    /// An HTTP/2 peer cancelled too many requests before they were answered.
+    Cancelled,
     /// A proxy's connection did not begin with a PROXY header.
     ProxyMalformed,
     /// A PROXY header was longer than is read.
@@ -23,7 +27,9 @@ pub enum Refused {
 
 impl Refused {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
+        Self::Address,
+        Self::Cancelled,
         Self::ProxyMalformed,
         Self::ProxyTooLong,
         Self::ProxyIncomplete,
@@ -36,6 +42,8 @@ impl Refused {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Address => "address",
+            Self::Cancelled => "cancelled",
             Self::ProxyMalformed => "proxy_malformed",
             Self::ProxyTooLong => "proxy_too_long",
             Self::ProxyIncomplete => "proxy_incomplete",

@@ -10,6 +10,8 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use ipnet::IpNet;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -18,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 use tracing::{debug, warn};
 
+use crate::addresses::Addresses;
 use crate::connection::Connection;
 use crate::{ConnectionInfo, Limits, ListenerMetrics, ProxyProtocol, ServerTls};
 
@@ -34,6 +37,8 @@ pub struct ListenConfig {
     pub tls: Option<ServerTls>,
     /// Proxies that say whose connections they pass on.
     pub proxies: ProxyProtocol,
+    /// Networks whose addresses stand for many clients: no bound by address for them.
+    pub unbounded: Vec<IpNet>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -46,6 +51,7 @@ impl ListenConfig {
             addr,
             tls: None,
             proxies: ProxyProtocol::default(),
+            unbounded: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -57,6 +63,7 @@ impl ListenConfig {
             addr,
             tls: Some(tls),
             proxies: ProxyProtocol::default(),
+            unbounded: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -175,6 +182,10 @@ impl Listener {
             metrics,
         } = self;
         let proxies = Arc::new(config.proxies);
+        let addresses = Arc::new(Addresses::new(
+            config.limits.connections_per_address,
+            config.unbounded,
+        ));
         let make_service = Arc::new(make_service);
         let room = Arc::new(Semaphore::new(config.limits.connections));
         let connections = TaskTracker::new();
@@ -191,6 +202,7 @@ impl Listener {
                 acceptor: config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config())),
                 stop: stop.clone(),
                 proxies: Arc::clone(&proxies),
+                addresses: Arc::clone(&addresses),
                 metrics: metrics.clone(),
             };
             let open = metrics.accept();
@@ -208,7 +220,7 @@ impl Listener {
             // Cancel-safe: a permit or an accepted socket that is dropped here belongs to nobody yet.
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = accept(&socket, &room) => accepted,
+                accepted = accept(&socket, &room, config.limits.unacknowledged) => accepted,
             };
             match accepted {
                 Ok(accepted) => begin(accepted),
@@ -220,7 +232,9 @@ impl Listener {
         }
         match owner {
             // The kernel would reset what waits in our queue.
-            Owner::Us => waiting(socket, &room).into_iter().for_each(begin),
+            Owner::Us => waiting(socket, &room, config.limits.unacknowledged)
+                .into_iter()
+                .for_each(begin),
             Owner::Another => drop(socket),
         }
         connections.close();
@@ -239,10 +253,14 @@ struct Accepted {
     permit: OwnedSemaphorePermit,
 }
 
-async fn accept(socket: &TcpListener, room: &Arc<Semaphore>) -> io::Result<Accepted> {
+async fn accept(
+    socket: &TcpListener,
+    room: &Arc<Semaphore>,
+    unacknowledged: Duration,
+) -> io::Result<Accepted> {
     let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, remote_addr) = socket.accept().await?;
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = set_up(&stream, unacknowledged) {
         // It is gone already; whoever serves it finds that out.
         debug!(%error, remote = %remote_addr, "cannot set up a connection");
     }
@@ -253,8 +271,21 @@ async fn accept(socket: &TcpListener, room: &Arc<Semaphore>) -> io::Result<Accep
     })
 }
 
+/// No delay, and an end to peers that are not there any more: kube-apiserver's listener looks after them as often.
+fn set_up(stream: &TcpStream, unacknowledged: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keep_alive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(15));
+    socket.set_tcp_keepalive(&keep_alive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(unacknowledged))?;
+    Ok(())
+}
+
 /// What is in the queue of a socket that nobody accepts from any more.
-fn waiting(socket: TcpListener, room: &Arc<Semaphore>) -> Vec<Accepted> {
+fn waiting(socket: TcpListener, room: &Arc<Semaphore>, unacknowledged: Duration) -> Vec<Accepted> {
     let Ok(socket) = socket.into_std() else {
         return Vec::new();
     };
@@ -264,6 +295,7 @@ fn waiting(socket: TcpListener, room: &Arc<Semaphore>) -> Vec<Accepted> {
         let (stream, remote_addr) = socket.accept().ok()?;
         stream.set_nonblocking(true).ok()?;
         let stream = TcpStream::from_std(stream).ok()?;
+        set_up(&stream, unacknowledged).ok()?;
         Some(Accepted {
             stream,
             remote_addr,

@@ -6,6 +6,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod abuse;
 mod certificates;
 mod corpus;
 mod endings;
@@ -13,6 +14,7 @@ mod failover;
 mod fixture;
 mod forwarding;
 mod identity;
+mod inflight;
 mod invariants;
 mod lifecycle;
 mod records;

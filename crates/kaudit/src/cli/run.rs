@@ -1,6 +1,7 @@
 //! `kaudit run`.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use clap::{Args, ValueEnum};
 use kaudit_collect::{Forward, ForwardOptions, Intake};
 use kaudit_dial::Cluster;
 use kaudit_journal::{Hold, Journal};
-use kaudit_listen::{ProxyProtocol, ServerTls};
+use kaudit_listen::{Limits, ProxyProtocol, ServerTls, SniCertificate, TlsOptions};
 use tracing::{info, warn};
 
 use crate::access_log::AccessLog;
@@ -17,14 +18,14 @@ use crate::api::Token;
 use crate::auditing::{Auditing, JournalPlan};
 use crate::collecting::{self, Receiving};
 use crate::completeness;
-use crate::config::Config;
 use crate::config::flags::{AuditFlags, CollectFlags, GatewayFlags, StoreFlags};
+use crate::config::{self, Config};
 use crate::connecting::{self, Answers};
 use crate::data::DataDir;
 use crate::exit::{Exit, Failure};
 use crate::identifying::{Identifying, networks};
 use crate::keeping;
-use crate::serving::{ApiPlan, CollectPlan, GatewayPlan, Plan, Serving, StorePlan, address};
+use crate::serving::{ApiPlan, CollectPlan, Front, GatewayPlan, Plan, Serving, StorePlan, address};
 use crate::sockets::{Name, Place, Sockets};
 use crate::stop::Stop;
 use crate::storing;
@@ -268,9 +269,15 @@ fn gateway(
     }
     let connecting = connecting::options(&gateway.upstream, &cluster)?;
     let identifying = Identifying::new(gateway, &cluster, &connecting)?;
-    let from = gateway.proxy_protocol.from.as_deref().unwrap_or_default();
-    let proxies = ProxyProtocol::from(networks(from, "gateway.proxyProtocol.from")?);
-    let tls = ServerTls::from_files(certificate, key, &identifying.listening()).map_err(Failure::usage)?;
+    let front = front(gateway)?;
+    let mut options = TlsOptions::default();
+    options.clients = identifying.listening();
+    options.min_version = gateway.tls.min_version.map(Into::into).unwrap_or_default();
+    let sni = gateway.tls.sni.iter().flatten().cloned();
+    options.sni = sni
+        .map(|files| SniCertificate::new(files.cert_file, files.key_file, files.names))
+        .collect();
+    let tls = ServerTls::with_options(certificate, key, options).map_err(Failure::usage)?;
     let access_log = &gateway.access_log;
     let access_log = access_log
         .path
@@ -289,8 +296,28 @@ fn gateway(
         answers: Answers::of(&gateway.upstream)?,
         listen,
         tls,
-        proxies,
+        front,
         auditing: Auditing::start(&config.audit, config.data_dir.as_deref(), journal)?,
+    })
+}
+
+/// What the listener takes.
+fn front(gateway: &config::Gateway) -> Result<Front, Failure> {
+    let from = gateway.proxy_protocol.from.as_deref().unwrap_or_default();
+    let trusted = gateway.trusted_proxies.as_deref().unwrap_or_default();
+    let count = |count: NonZeroU32| usize::try_from(count.get()).unwrap_or(usize::MAX);
+    let mut limits = Limits::default();
+    if let Some(connections) = gateway.limits.connections {
+        limits.connections = count(connections);
+    }
+    if let Some(connections) = gateway.limits.connections_per_address {
+        limits.connections_per_address = count(connections);
+    }
+    Ok(Front {
+        proxies: ProxyProtocol::from(networks(from, "gateway.proxyProtocol.from")?),
+        unbounded: networks(trusted, "gateway.trustedProxies")?,
+        limits,
+        requests_in_flight: gateway.limits.requests_in_flight.map(count),
     })
 }
 

@@ -1,9 +1,11 @@
 //! Flags of `kaudit run`: kube-apiserver's own by name, type and default, and the gateway's.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::Args;
 
+use super::front::{SniCertificate, TlsVersion};
 use super::identity::Tokens;
 use super::size::Size;
 use super::store::{Age, Location};
@@ -158,6 +160,17 @@ pub(crate) struct GatewayFlags {
     /// Key of the serving certificate, PEM
     #[arg(long, value_name = "FILE", env = "KAUDIT_TLS_PRIVATE_KEY_FILE")]
     pub(crate) tls_private_key_file: Option<PathBuf>,
+    /// Certificate and key for clients that ask for these names, or for those in the certificate; may be repeated
+    #[arg(
+        long,
+        value_name = "CERT,KEY[:NAME,...]",
+        value_delimiter = ';',
+        env = "KAUDIT_TLS_SNI_CERT_KEY"
+    )]
+    pub(crate) tls_sni_cert_key: Option<Vec<SniCertificate>>,
+    /// The oldest TLS that is spoken [default: VersionTLS12]
+    #[arg(long, value_enum, value_name = "VERSION", env = "KAUDIT_TLS_MIN_VERSION")]
+    pub(crate) tls_min_version: Option<TlsVersion>,
     /// Kubeconfig whose current context is the cluster behind the gateway
     #[arg(long, value_name = "FILE", env = "KAUDIT_UPSTREAM_KUBECONFIG")]
     pub(crate) upstream_kubeconfig: Option<PathBuf>,
@@ -177,6 +190,16 @@ pub(crate) struct GatewayFlags {
         env = "KAUDIT_PROXY_PROTOCOL_FROM"
     )]
     pub(crate) proxy_protocol_from: Option<Vec<String>>,
+    /// Connections at once; further ones wait [default: 10000]
+    #[arg(long, value_name = "COUNT", env = "KAUDIT_MAX_CONNECTIONS")]
+    pub(crate) max_connections: Option<NonZeroU32>,
+    /// Connections at once of one client; further ones are closed [default: 1000]
+    #[arg(long, value_name = "COUNT", env = "KAUDIT_MAX_CONNECTIONS_PER_ADDRESS")]
+    pub(crate) max_connections_per_address: Option<NonZeroU32>,
+    /// Requests answered at once, but for watches, sessions and logs; without it the cluster's own bounds are all
+    /// there is
+    #[arg(long, value_name = "COUNT", env = "KAUDIT_MAX_REQUESTS_INFLIGHT")]
+    pub(crate) max_requests_inflight: Option<NonZeroU32>,
     /// What happens with bearer tokens, which always go upstream: identity is asked with the token itself, or
     /// about it with the upstream kubeconfig's credential [default: passthrough]
     #[arg(long, value_enum, value_name = "HOW", env = "KAUDIT_TOKENS")]
@@ -427,9 +450,18 @@ impl GatewayFlags {
         over(&mut config.gateway.listen, self.listen);
         over(&mut config.gateway.tls.cert_file, self.tls_cert_file);
         over(&mut config.gateway.tls.key_file, self.tls_private_key_file);
+        over(&mut config.gateway.tls.sni, self.tls_sni_cert_key);
+        over(&mut config.gateway.tls.min_version, self.tls_min_version);
         over(&mut config.gateway.upstream.kubeconfig, self.upstream_kubeconfig);
         over(&mut config.gateway.trusted_proxies, self.trusted_proxies);
         over(&mut config.gateway.proxy_protocol.from, self.proxy_protocol_from);
+        let limits = &mut config.gateway.limits;
+        over(&mut limits.connections, self.max_connections);
+        over(
+            &mut limits.connections_per_address,
+            self.max_connections_per_address,
+        );
+        over(&mut limits.requests_in_flight, self.max_requests_inflight);
         let authentication = &mut config.gateway.authentication;
         if let Some(tokens) = self.tokens {
             authentication.tokens = tokens;

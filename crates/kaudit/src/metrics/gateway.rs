@@ -191,6 +191,7 @@ fn forwarding(gateway: &Gateway, upstream: &Upstream, encoder: &mut DescriptorEn
             (&[("reason", "path")], gateway.refused_paths),
             (&[("reason", "identity")], gateway.identity_failures),
             (&[("reason", "own_credential")], gateway.own_refused),
+            (&[("reason", "in_flight")], gateway.over_in_flight),
         ],
     )?;
     counter(

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod bounds;
 mod drain;
 mod fixture;
+mod names;
 mod proxies;
