@@ -20,7 +20,10 @@ pub struct Limits {
     pub handshake: Duration,
     /// Time from a connection's (or the previous response's) end to a complete request head, HTTP/1.
     pub request_head: Duration,
-    /// Bytes of a request head. Over HTTP/1 also what a connection reads ahead of whoever takes the body.
+    /// Bytes of a request head. Over HTTP/1 also what a connection reads ahead of whoever takes the body, and what
+    /// it holds of an answer that its client does not take.
+    ///
+    /// An API server takes heads of 1 MiB; what a thousand watches that nobody reads may hold decides here.
     pub head_bytes: usize,
     /// Header lines of a request, HTTP/1.
     pub headers: usize,
@@ -43,11 +46,11 @@ impl Default for Limits {
         Self {
             connections: 10_000,
             connections_per_address: 1000,
-            unacknowledged: Duration::from_secs(300),
+            unacknowledged: Duration::from_secs(900),
             cancelled: 1000,
             handshake: Duration::from_secs(10),
             request_head: Duration::from_secs(60),
-            head_bytes: 1 << 20,
+            head_bytes: 256 << 10,
             headers: 256,
             streams: 250,
             ahead_bytes: 1 << 20,
