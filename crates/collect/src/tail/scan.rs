@@ -156,7 +156,12 @@ pub(super) struct Listing {
     pub(super) denied: Option<PathBuf>,
     /// A file or directory that cannot be read.
     pub(super) failed: Option<(PathBuf, String)>,
+    /// Whether a rotated file was gone when it was looked at.
+    has_vanished: bool,
 }
+
+/// Looks at a directory in which files come and go; a rotation is over sooner.
+const MAX_LOOKS: u32 = 8;
 
 /// Remembers what was found in files that did not change.
 #[derive(Debug, Default)]
@@ -167,7 +172,26 @@ pub(super) struct Probes {
 }
 
 /// Looks for the active file and its rotated ones. `active` is where the path leads, links followed.
+///
+/// A file that is compressed between the reading of the directory and the look at it has another name by then, which
+/// the directory has to be read for once more: without it all would seem to be read.
 pub(super) fn list(active: &Path, probes: &mut Probes) -> Listing {
+    list_while(active, probes, || ())
+}
+
+/// The same, with something that happens after the directory was read.
+fn list_while(active: &Path, probes: &mut Probes, mut happens: impl FnMut()) -> Listing {
+    let mut listing = list_once(active, probes, &mut happens);
+    for _ in 1..MAX_LOOKS {
+        if !listing.has_vanished {
+            break;
+        }
+        listing = list_once(active, probes, &mut happens);
+    }
+    listing
+}
+
+fn list_once(active: &Path, probes: &mut Probes, happens: &mut impl FnMut()) -> Listing {
     let mut listing = Listing::default();
     let directory = active
         .parent()
@@ -193,6 +217,7 @@ pub(super) fn list(active: &Path, probes: &mut Probes) -> Listing {
             Err(error) => listing.refused(directory, &error),
         }
     }
+    happens();
     let plain: Vec<String> = found
         .iter()
         .filter(|(_, backup)| backup.compression == Compression::Plain)
@@ -268,7 +293,10 @@ impl Listing {
                 });
             }
             Ok(None) => {}
-            Err(error) => self.refused(&path, &error),
+            Err(error) => {
+                self.has_vanished |= backup.is_some() && error.kind() == io::ErrorKind::NotFound;
+                self.refused(&path, &error);
+            }
         }
     }
 }
@@ -656,4 +684,53 @@ pub(super) fn keep_last(last: &mut Vec<u8>, new: &[u8]) {
     let spare = (last.len() + from_new.len()).saturating_sub(MARK_BYTES);
     last.drain(..spare.min(last.len()));
     last.extend_from_slice(from_new);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_compressed_while_the_directory_is_read_is_found_under_its_new_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let active = folder.path().join("audit.log");
+        let backup = folder.path().join("audit-2026-01-02T03-04-05.006.log");
+        fs::write(&active, "two\n").unwrap();
+        fs::write(&backup, "one\n").unwrap();
+        let mut times = 0;
+        let listing = list_while(&active, &mut Probes::default(), || {
+            times += 1;
+            if times == 1 {
+                let archive = backup.with_extension("log.gz");
+                let mut gzip = flate2::write::GzEncoder::new(
+                    File::create(archive).unwrap(),
+                    flate2::Compression::fast(),
+                );
+                io::Write::write_all(&mut gzip, b"one\n").unwrap();
+                gzip.finish().unwrap();
+                fs::remove_file(&backup).unwrap();
+            }
+        });
+        let names: Vec<&str> = listing
+            .candidates
+            .iter()
+            .map(|candidate| candidate.name.as_str())
+            .collect();
+        assert_eq!(names, ["audit-2026-01-02T03-04-05.006.log.gz", "audit.log"]);
+        assert_eq!(times, 2);
+    }
+
+    #[test]
+    fn a_directory_that_does_not_come_to_rest_is_not_looked_at_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let active = folder.path().join("audit.log");
+        let backup = |number: u32| folder.path().join(format!("audit.log.{number}"));
+        fs::write(backup(1), "one\n").unwrap();
+        let mut number = 1;
+        list_while(&active, &mut Probes::default(), || {
+            fs::rename(backup(number), backup(number + 1)).unwrap();
+            number += 1;
+        });
+        assert_eq!(number, MAX_LOOKS + 1);
+    }
 }
