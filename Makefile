@@ -7,7 +7,7 @@ SOAK_SECONDS ?= 300
 TORTURE_SEEDS ?= 100000
 ARGS ?=
 
-.PHONY: help run build test lint fmt clippy doc deny bench bench-data bench-query bench-store fuzz soak torture interop
+.PHONY: help run build test lint fmt clippy doc deny bench bench-data bench-query bench-store bench-gateway fuzz soak torture interop
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ bench-query: build bench-data ## questions over that log beside jq and grep
 
 bench-store: bench-data ## ten questions to the store's files of that log, warm and cold, beside DuckDB (from PyPI)
 	bash bench/store bench/data/audit.log
+
+bench-gateway: ## the gateway beside nginx and haproxy, which have to be there, as wrk and h2load have
+	bash bench/gateway
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (60) seconds
 	bash fuzz/run $(FUZZ_SECONDS)

@@ -223,6 +223,7 @@ class Bench:
         command += ["--metrics-listen", f"127.0.0.1:{metrics}", "--upstream-kubeconfig", kubeconfig]
         command += ["--tls-cert-file", self.folder / "tls.crt", "--tls-private-key-file", self.folder / "tls.key"]
         command += ["--audit-policy-file", policy_file, "--audit-log-path", stem.with_suffix(".log")]
+        command += ["--max-connections-per-address", "10000"]
         return Proxy(name, port, [*command, *flags], stem.with_suffix(".out"))
 
     def row(self, goal, what, unit, figures, bound):
