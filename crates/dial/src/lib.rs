@@ -4,6 +4,7 @@
 //! there for requests that stream, whose targets are sent as they were received. [`Client`] is for requests
 //! of known length: it keeps credentials current and speaks HTTP/2 where that is negotiated.
 
+mod causes;
 mod client;
 mod connect;
 mod credential;
@@ -15,6 +16,7 @@ mod server;
 mod tls;
 mod upstream;
 
+pub use causes::with_causes;
 pub use client::{Answer, Client, ClientError};
 pub use connect::{ConnectError, Protocol};
 pub use credential::{Credential, CredentialError, CurrentCredential, Identity, Pem};

@@ -12,9 +12,8 @@ use kaudit_tower::{BoxError, ResponseBody};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::arrival::Arrival;
-use crate::watches::Ending;
-
 use crate::inflight::Room;
+use crate::watches::Ending;
 
 /// What an answer's bytes come from. Frames are passed on as they arrive.
 #[derive(Debug)]

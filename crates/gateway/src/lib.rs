@@ -15,7 +15,6 @@ mod access;
 mod arrival;
 mod body;
 mod cache;
-mod causes;
 mod completion;
 mod decision;
 mod gateway;

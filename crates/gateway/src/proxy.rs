@@ -14,7 +14,7 @@ use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use kaudit_dial::{OutgoingBody, SendError, Upstream, UpstreamBody};
+use kaudit_dial::{OutgoingBody, SendError, Upstream, UpstreamBody, with_causes};
 use kaudit_event::{Status, StatusDetails};
 use kaudit_policy::{Attributes, RequestInfo};
 use kaudit_tower::{
@@ -29,7 +29,6 @@ use tracing::warn;
 
 use crate::arrival::{Arrival, Passage};
 use crate::body::Body;
-use crate::causes::chain;
 use crate::decision::{Answer, Asker, Decisions, Evidence, ImpersonationAuthorizer, annotate};
 use crate::headers::{self, Onward};
 use crate::identity::{Authorities, AuthoritiesHandle};
@@ -274,7 +273,7 @@ impl Shared {
             audit.impersonated(asked.user());
         }
         let authorization = own.authorization().await.map_err(|error| {
-            warn!(error = %chain(&error), "the gateway has no credential to impersonate with");
+            warn!(error = %with_causes(&error), "the gateway has no credential to impersonate with");
             StatusError::unavailable(format!(
                 "the gateway has no credential to impersonate with: {error}"
             ))
@@ -420,7 +419,7 @@ impl Shared {
                 return refuse(&error.with_details(StatusDetails::default()));
             }
         };
-        let text = chain(error);
+        let text = with_causes(error);
         warn!(error = %text, "a request was not answered by the cluster");
         match error {
             SendError::Connect(_) => {
@@ -536,6 +535,6 @@ fn bad_gateway(why: &str) -> StatusError {
 }
 
 fn broken_off(error: &SendError) -> StatusError {
-    let message = format!("the request's body is not whole: {}", chain(error));
+    let message = format!("the request's body is not whole: {}", with_causes(error));
     StatusError::new(StatusCode::BAD_REQUEST, "BadRequest", message)
 }

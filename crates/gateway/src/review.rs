@@ -6,12 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use kaudit_dial::{SendError, Upstream};
+use kaudit_dial::{SendError, Upstream, with_causes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
-use crate::causes::chain;
 use crate::own::{CredentialProblem, OwnCredential};
 
 /// An answer larger than this is not one.
@@ -26,7 +25,7 @@ const MAX_IN_FLIGHT: usize = 128;
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReviewError {
-    #[error("the cluster cannot be asked: {}", chain(.0))]
+    #[error("the cluster cannot be asked: {}", with_causes(.0))]
     Send(#[from] SendError),
     #[error("the cluster's answer broke off: {0}")]
     Body(String),

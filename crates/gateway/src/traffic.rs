@@ -62,7 +62,7 @@ const ADDED: [Duration; 12] = [
 pub(crate) struct Traffic {
     /// By verb and, within a verb, by code.
     ended: Box<[AtomicU64]>,
-    in_flight: AtomicU64,
+    open: AtomicU64,
     from_clients: AtomicU64,
     to_clients: AtomicU64,
     added: [AtomicU64; ADDED.len() + 1],
@@ -79,7 +79,7 @@ pub struct TrafficSnapshot {
     /// none of Kubernetes are `other`, requests that were refused before they had one `unknown`.
     pub ended: Vec<(&'static str, u16, u64)>,
     /// Requests that did not end yet, watches and sessions included.
-    pub in_flight: u64,
+    pub open: u64,
     /// Bytes of bodies and sessions from clients.
     pub from_clients: u64,
     /// Bytes of bodies and sessions to clients.
@@ -98,7 +98,7 @@ impl Traffic {
         let zero = AtomicU64::default;
         Self {
             ended: (0..ALL_VERBS * ALL_CODES).map(|_| zero()).collect(),
-            in_flight: zero(),
+            open: zero(),
             from_clients: zero(),
             to_clients: zero(),
             added: std::array::from_fn(|_| zero()),
@@ -110,7 +110,7 @@ impl Traffic {
 
     /// A request begins.
     pub(crate) fn begin<B>(self: &Arc<Self>, peer: SocketAddr, request: &Request<B>) -> Passing {
-        count(&self.in_flight);
+        count(&self.open);
         let noted = self.log.is_some().then(|| {
             Box::new(Noted {
                 received: system_clock(),
@@ -149,7 +149,7 @@ impl Traffic {
         let bounds = ADDED.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
         TrafficSnapshot {
             ended: ended.collect(),
-            in_flight: read(&self.in_flight),
+            open: read(&self.open),
             from_clients: read(&self.from_clients),
             to_clients: read(&self.to_clients),
             added: bounds.zip(self.added.iter().map(read)).collect(),
@@ -259,7 +259,7 @@ impl Drop for Passing {
             UNANSWERED
         };
         traffic.end(self.verb(), at);
-        traffic.in_flight.fetch_sub(1, Ordering::Relaxed);
+        traffic.open.fetch_sub(1, Ordering::Relaxed);
         let (received, sent) = (read(&self.received), read(&self.sent));
         traffic.from_clients.fetch_add(received, Ordering::Relaxed);
         traffic.to_clients.fetch_add(sent, Ordering::Relaxed);
@@ -319,11 +319,11 @@ mod tests {
         tokio::time::advance(Duration::from_millis(30)).await;
         passing.asked_upstream(Duration::from_millis(28));
         passing.answered(200);
-        assert_eq!(traffic.snapshot().in_flight, 1);
+        assert_eq!(traffic.snapshot().open, 1);
         passing.sent(10);
         drop(passing);
         let snapshot = traffic.snapshot();
-        assert_eq!((snapshot.in_flight, snapshot.to_clients), (0, 10));
+        assert_eq!((snapshot.open, snapshot.to_clients), (0, 10));
         assert_eq!(snapshot.ended, [("unknown", 200, 1)]);
         let buckets: Vec<_> = snapshot
             .added

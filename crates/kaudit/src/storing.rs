@@ -1,8 +1,8 @@
 //! The store of a running kaudit, for those who ask it, and the threads that fill and look after it.
 //!
 //! One thread reads what becomes durable in the journal into memory, also while another one that it has begun seals
-//! what was read to files; a third merges and expires files and never delays the first. Whatever fails is tried again: what is not sealed is in the
-//! journal, which the store's cursor holds.
+//! what was read to files; a third merges and expires files and never delays the first. Whatever fails is tried again:
+//! what is not sealed is in the journal, which the store's cursor holds.
 
 mod ending;
 mod filling;

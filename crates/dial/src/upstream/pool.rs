@@ -18,6 +18,7 @@ use super::SendError;
 use super::health::{Health, Seen};
 use super::http2::{self, Link, Slot};
 use super::outgoing::Outgoing;
+use crate::causes::with_causes;
 use crate::connect::{Begin, ConnectError, Connector, Stream};
 
 /// Idle HTTP/1.1 connections that are kept.
@@ -376,17 +377,6 @@ impl State {
         }
         None
     }
-}
-
-fn with_causes(error: &ConnectError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// A connection that nobody used yet.

@@ -66,9 +66,9 @@ fn traffic(source: &GatewaySources, encoder: &mut DescriptorEncoder<'_>) -> fmt:
     }
     gauge(
         encoder,
-        "kaudit_gateway_requests_in_flight",
+        "kaudit_gateway_requests_open",
         "Requests that have not ended, watches and sessions included",
-        traffic.in_flight,
+        traffic.open,
     )?;
     family(
         encoder,

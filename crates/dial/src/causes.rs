@@ -1,7 +1,8 @@
 //! Errors as one line for a reader.
 
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes, none of them twice.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -26,11 +27,14 @@ mod tests {
     #[test]
     fn every_cause_is_told_once() {
         let error = Handshake(std::io::Error::other("the certificate has expired"));
-        assert_eq!(chain(&error), "the handshake failed: the certificate has expired");
+        assert_eq!(
+            with_causes(&error),
+            "the handshake failed: the certificate has expired"
+        );
         #[derive(Debug, thiserror::Error)]
         #[error("it did not work: {0}")]
         struct Quoting(#[source] std::io::Error);
         let error = Quoting(std::io::Error::other("no"));
-        assert_eq!(chain(&error), "it did not work: no");
+        assert_eq!(with_causes(&error), "it did not work: no");
     }
 }
