@@ -28,5 +28,5 @@ pub use server::Server;
 pub use tls::{ClientTls, ClientTlsError, Trust};
 pub use upstream::{
     BodyError, BoxError, OutgoingBody, SendError, ServerMetrics, Servers, Upstream, UpstreamBody,
-    UpstreamMetrics, UpstreamOptions,
+    UpstreamMetrics, UpstreamOptions, take_lane,
 };

@@ -6,6 +6,7 @@ mod dice;
 mod head;
 mod health;
 mod http2;
+mod lane;
 mod outgoing;
 mod pool;
 mod sending;
@@ -35,6 +36,7 @@ use crate::credential::fixed_tls;
 use crate::{ClientTlsError, Cluster, CurrentCredential, Server};
 
 pub use self::body::{BodyError, UpstreamBody};
+pub use self::lane::take_lane;
 pub use self::servers::{ServerMetrics, Servers};
 
 /// An error that is not named.
@@ -78,9 +80,18 @@ pub struct UpstreamOptions {
     pub protocol: Protocol,
     /// The cluster's servers, where there are others than the one that it names.
     pub servers: Option<Servers>,
+    /// Threads that have connections of their own ([`take_lane`]).
+    pub lanes: usize,
 }
 
 impl UpstreamOptions {
+    /// Threads that have connections of their own ([`take_lane`]).
+    #[must_use]
+    pub const fn lanes(mut self, lanes: usize) -> Self {
+        self.lanes = lanes;
+        self
+    }
+
     /// The cluster's servers. Certificates are checked for each one's own host, unless the cluster says which name
     /// they have.
     #[must_use]
@@ -189,7 +200,12 @@ impl Upstream {
                 limit,
                 turn: AtomicUsize::new(0),
             };
-            Arc::new(Pool::new(connector, Arc::clone(health), tasks.clone()))
+            Arc::new(Pool::new(
+                connector,
+                Arc::clone(health),
+                tasks.clone(),
+                options.lanes,
+            ))
         });
         Ok(Self(Arc::new(Inner {
             server: cluster.server.clone(),

@@ -12,7 +12,7 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use kaudit_dial::{Cluster, OutgoingBody, Protocol, SendError, Trust, Upstream, UpstreamOptions};
+use kaudit_dial::{Cluster, OutgoingBody, Protocol, SendError, Trust, Upstream, UpstreamOptions, take_lane};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -41,7 +41,7 @@ where
             inner.spawn(each(number, connection));
         }
     });
-    let options = UpstreamOptions::default().protocol(Protocol::Http2);
+    let options = UpstreamOptions::default().protocol(Protocol::Http2).lanes(2);
     let cluster = Cluster::new(format!("http://{address}").parse().unwrap(), Trust::Public);
     (Upstream::with_options(&cluster, false, &options).unwrap(), tasks)
 }
@@ -370,4 +370,31 @@ async fn an_answer_that_is_reset_in_its_middle_does_not_look_whole() {
     );
     cut.send_replace(true);
     within(body.frame()).await.unwrap().unwrap_err();
+}
+
+#[tokio::test]
+async fn threads_with_numbers_have_connections_of_their_own() {
+    let (upstream, _tasks) = server(100, |_, connection| watches_and_gets(connection, Arc::default())).await;
+    assert_eq!(within(text(&upstream, get("/pods"))).await, "got");
+    for number in [0, 1, 1] {
+        let asks = upstream.clone();
+        let ask = move || {
+            take_lane(number);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.unwrap();
+            runtime.block_on(async {
+                for _ in 0..3 {
+                    assert_eq!(within(text(&asks, get("/pods"))).await, "got");
+                }
+            });
+        };
+        tokio::task::spawn_blocking(move || std::thread::spawn(ask).join().unwrap())
+            .await
+            .unwrap();
+    }
+    // The connection of a thread that has ended is not used again.
+    let metrics = upstream.metrics();
+    assert_eq!((metrics.opened, metrics.reused), (4, 6), "{metrics:?}");
+    assert_eq!(within(text(&upstream, get("/pods"))).await, "got");
+    assert_eq!(upstream.metrics().opened, 4);
 }

@@ -1,5 +1,6 @@
 //! How the gateway reaches the cluster: what the configuration says, as `dial` takes it.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -42,9 +43,20 @@ impl Answers {
     }
 }
 
+/// Threads that serve the gateway's clients, each with connections of its own to the cluster: one for each processor
+/// that the process may use.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// The way to a cluster of which nothing is said.
+pub(crate) fn default_options() -> UpstreamOptions {
+    UpstreamOptions::default().lanes(threads())
+}
+
 /// What the configuration says of the way to `cluster`.
 pub(crate) fn options(upstream: &Upstream, cluster: &Cluster) -> Result<UpstreamOptions, Failure> {
-    let options = UpstreamOptions::default().protocol(upstream.protocol.unwrap_or_default().into());
+    let options = default_options().protocol(upstream.protocol.unwrap_or_default().into());
     Ok(match upstream.servers.as_deref() {
         Some(texts) => options.servers(Servers::new(servers(texts, cluster)?)),
         None => options,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use kaudit_collect::{Intake, SinkMode};
-use kaudit_dial::{Cluster, Server, Trust, UpstreamOptions};
+use kaudit_dial::{Cluster, Server, Trust};
 use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
 use kaudit_sandbox::Sandbox;
 use kaudit_sink::Sink;
@@ -29,7 +29,7 @@ use crate::api::Token;
 use crate::auditing::{Auditing, JournalPlan, sink_of};
 use crate::collecting::Receiving;
 use crate::config::{self, Config};
-use crate::connecting::Answers;
+use crate::connecting::{self, Answers};
 use crate::data::DataDir;
 use crate::exit::Failure;
 use crate::identifying::Identifying;
@@ -180,7 +180,7 @@ impl Dev {
                 access_log: None,
                 cluster,
                 identifying: Identifying::default(),
-                connecting: UpstreamOptions::default(),
+                connecting: connecting::default_options(),
                 answers: Answers::default(),
                 auditing,
                 listen: Place::Address(options.address(GATEWAY)?),

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use axum::Extension;
 use ipnet::IpNet;
 use kaudit_collect::{Forward, Intake, Name, Tailing};
-use kaudit_dial::{Cluster, Upstream, UpstreamOptions};
+use kaudit_dial::{Cluster, Upstream, UpstreamOptions, take_lane};
 use kaudit_gateway::Gateway;
-use kaudit_listen::{ConnectionInfo, Limits, ListenConfig, Listener, ProxyProtocol, ServerTls};
+use kaudit_listen::{ConnectionInfo, Limits, ListenConfig, Listener, ProxyProtocol, ServerTls, Workers};
 use kaudit_sink::Sink;
 use kaudit_store::Store;
 use kaudit_tower::RemoteAddr;
@@ -24,7 +24,7 @@ use crate::auditing::Auditing;
 use crate::collecting::Receiving;
 use crate::collection::Collection;
 use crate::completeness::{self, Watching};
-use crate::connecting::Answers;
+use crate::connecting::{self, Answers};
 use crate::data::DataDir;
 use crate::exit::Failure;
 use crate::identifying::Identifying;
@@ -266,8 +266,10 @@ impl Serving {
             serving.gateway = Some(bound.listener.local_addr());
             let stop = serving.stop.clone();
             let (gateway, listener, access_log) = (bound.gateway, bound.listener, bound.access_log);
+            let workers = bound.workers;
             serving.gateways.spawn(async move {
                 gateway.serve(listener, stop, grace).await;
+                workers.end().await;
                 if let Some(log) = access_log {
                     // A panic was reported by itself.
                     drop(tokio::task::spawn_blocking(move || log.close()).await);
@@ -360,6 +362,7 @@ struct BoundGateway {
     listener: Listener,
     auditing: Auditing,
     access_log: Option<AccessLog>,
+    workers: Workers,
 }
 
 impl BoundGateway {
@@ -390,9 +393,13 @@ impl BoundGateway {
         let (gateway, authorities) = identifying.apply(gateway);
         let gateway = answers.apply(gateway).build().map_err(Failure::unreachable)?;
         watched.authorities = authorities;
+        let workers = Workers::start(connecting::threads(), take_lane)
+            .context("cannot start threads for the gateway")
+            .map_err(Failure::unreachable)?;
         let listener = listen
             .listener(|address| {
                 let mut config = ListenConfig::https(address, tls.clone());
+                config.workers = Some(workers.clone());
                 config.proxies = front.proxies;
                 config.unbounded = front.unbounded;
                 config.limits = front.limits;
@@ -413,6 +420,7 @@ impl BoundGateway {
             listener,
             auditing,
             access_log,
+            workers,
         })
     }
 }

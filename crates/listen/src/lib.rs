@@ -14,6 +14,7 @@ mod proxy_protocol;
 mod server;
 mod streams;
 mod tls;
+mod workers;
 
 pub use connection::ConnectionInfo;
 pub use limits::Limits;
@@ -21,3 +22,4 @@ pub use metrics::{ListenerMetrics, Refused};
 pub use proxy_protocol::ProxyProtocol;
 pub use server::{ListenConfig, ListenError, Listener};
 pub use tls::{ClientCertificates, ServerTls, SniCertificate, TlsError, TlsOptions, TlsVersion};
+pub use workers::Workers;

@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use crate::addresses::Addresses;
 use crate::connection::Connection;
-use crate::{ConnectionInfo, Limits, ListenerMetrics, ProxyProtocol, ServerTls};
+use crate::{ConnectionInfo, Limits, ListenerMetrics, ProxyProtocol, ServerTls, Workers};
 
 /// Connections that are taken out of the kernel's queue after a stop, at most: as many as it holds.
 const QUEUE: usize = 1024;
@@ -41,6 +41,8 @@ pub struct ListenConfig {
     pub unbounded: Vec<IpNet>,
     /// Bounds.
     pub limits: Limits,
+    /// Threads that serve the connections; without them the runtime that [`Listener::serve`] runs on does.
+    pub workers: Option<Workers>,
 }
 
 impl ListenConfig {
@@ -53,6 +55,7 @@ impl ListenConfig {
             proxies: ProxyProtocol::default(),
             unbounded: Vec::new(),
             limits: Limits::default(),
+            workers: None,
         }
     }
 
@@ -65,6 +68,7 @@ impl ListenConfig {
             proxies: ProxyProtocol::default(),
             unbounded: Vec::new(),
             limits: Limits::default(),
+            workers: None,
         }
     }
 }
@@ -208,13 +212,21 @@ impl Listener {
             let open = metrics.accept();
             let make_service = Arc::clone(&make_service);
             let abort = abort.clone();
-            connections.spawn(async move {
+            let serve = move |stream| async move {
                 tokio::select! {
                     () = abort.cancelled() => {}
                     () = connection.run(stream, make_service.as_ref()) => {}
                 }
                 drop((permit, open));
-            });
+            };
+            match &config.workers {
+                None => drop(connections.spawn(serve(stream))),
+                Some(workers) => {
+                    if let Err(error) = workers.spawn(&connections, stream, serve) {
+                        warn!(%error, %remote_addr, "cannot serve a connection");
+                    }
+                }
+            }
         };
         loop {
             // Cancel-safe: a permit or an accepted socket that is dropped here belongs to nobody yet.

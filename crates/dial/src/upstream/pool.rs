@@ -17,6 +17,7 @@ use tracing::{debug, info};
 use super::SendError;
 use super::health::{Health, Seen};
 use super::http2::{self, Link, Slot};
+use super::lane;
 use super::outgoing::Outgoing;
 use crate::causes::with_causes;
 use crate::connect::{Begin, ConnectError, Connector, Stream};
@@ -34,7 +35,8 @@ const MAX_LINKS: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Pool {
     connector: Connector,
-    state: Mutex<State>,
+    /// The first is of all threads that have none of their own.
+    lanes: Box<[Mutex<State>]>,
     tasks: TaskTracker,
     counters: Counters,
     health: Arc<Health>,
@@ -128,10 +130,10 @@ pub(crate) struct Load {
 }
 
 impl Pool {
-    pub(crate) fn new(connector: Connector, health: Arc<Health>, tasks: TaskTracker) -> Self {
+    pub(crate) fn new(connector: Connector, health: Arc<Health>, tasks: TaskTracker, lanes: usize) -> Self {
         Self {
             connector,
-            state: Mutex::default(),
+            lanes: (0..=lanes).map(|_| Mutex::default()).collect(),
             tasks,
             counters: Counters::default(),
             health,
@@ -153,29 +155,40 @@ impl Pool {
     }
 
     pub(crate) fn load(&self) -> Load {
-        let state = self.state();
-        Load {
-            idle: state.idle.len() as u64,
-            links: state.links.len() as u64,
-            streams: state.links.iter().map(|link| link.streams() as u64).sum(),
+        let mut load = Load::default();
+        for state in self.states() {
+            load.idle += state.idle.len() as u64;
+            load.links += state.links.len() as u64;
+            load.streams += state.links.iter().map(|link| link.streams() as u64).sum::<u64>();
         }
+        load
     }
 
     /// Lets every connection end with what is under way on it.
     pub(crate) fn close(&self) {
-        self.state().is_closed = true;
+        for mut state in self.states() {
+            state.is_closed = true;
+        }
         self.forget_all();
     }
 
     /// The same, and others may be opened.
     pub(crate) fn forget_all(&self) {
-        let mut state = self.state();
-        state.idle.clear();
-        state.links.clear();
+        for mut state in self.states() {
+            state.idle.clear();
+            state.links.clear();
+        }
     }
 
+    /// The connections that the calling thread uses.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let lane = lane::current(self.lanes.len() - 1);
+        #[expect(clippy::indexing_slicing, reason = "there is one more than are counted")]
+        locked(&self.lanes[lane])
+    }
+
+    fn states(&self) -> impl Iterator<Item = MutexGuard<'_, State>> {
+        self.lanes.iter().map(locked)
     }
 
     /// A connection, or a stream of one, for a request.
@@ -329,7 +342,9 @@ impl Pool {
 
     /// Takes a connection out; what is under way on it goes on.
     pub(crate) fn forget(&self, link: &Arc<Link>) {
-        self.state().links.retain(|kept| !Arc::ptr_eq(kept, link));
+        for mut state in self.states() {
+            state.links.retain(|kept| !Arc::ptr_eq(kept, link));
+        }
     }
 
     /// The same for one that broke.
@@ -356,6 +371,10 @@ impl Pool {
             state.links.retain(|kept| !is_this(kept));
         }
     }
+}
+
+fn locked(lane: &Mutex<State>) -> MutexGuard<'_, State> {
+    lane.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl State {

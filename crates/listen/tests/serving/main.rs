@@ -7,3 +7,4 @@ mod drain;
 mod fixture;
 mod names;
 mod proxies;
+mod workers;
