@@ -32,6 +32,7 @@ mod review;
 mod traffic;
 mod trust;
 mod tunnel;
+mod upload;
 mod watches;
 
 pub use access::Access;

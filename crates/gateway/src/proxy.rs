@@ -3,14 +3,13 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::response::Parts as ResponseHead;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
-use http_body::{Body as HttpBody, Frame};
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -40,6 +39,7 @@ use crate::path::{self, PathMode};
 use crate::patience;
 use crate::redirect::{Redirects, leads_elsewhere};
 use crate::tunnel::Tunnel;
+use crate::upload::{self, Fault, Faults, Upload};
 use crate::watches::{Ending, Events, Watches};
 
 /// A refusal's body is read before it is passed on if it is at most this large.
@@ -61,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) paths: PathMode,
     pub(crate) redirects: Redirects,
     pub(crate) response_limit: Duration,
+    pub(crate) body_idle_limit: Duration,
     pub(crate) in_flight: InFlight,
     pub(crate) metrics: Arc<Metrics>,
     /// Tunnels; they end by themselves or when `cut` says so.
@@ -175,7 +176,9 @@ impl Shared {
         let upstream = own.as_ref().map_or(&self.upstream, OwnCredential::upstream);
         let host = self.host_to_stay_at(&request);
         let limit = patience::limit(self.response_limit, info, upgrade.is_some());
-        let (request, broke_off) = outgoing(request, &arrival);
+        let idle_limit = upload::idle_limit(self.body_idle_limit, info, upgrade.is_some());
+        let is_http1 = request.version() < Version::HTTP_2;
+        let (request, faults) = self.outgoing(request, &arrival, &audit, idle_limit);
         let mut sent = pin!(self.send(upstream, request, upgrade.is_some(), limit));
         let mut decision: Option<Option<Answer>> = None;
         let asked_at = Instant::now();
@@ -188,9 +191,14 @@ impl Shared {
         arrival.passing.asked_upstream(asked_at.elapsed());
         let answered = match answered {
             Ok(answered) => answered,
-            // A request that is not whole is the client's doing, whatever became of it.
-            Err(NoAnswer::Failed(error)) if broke_off.is_set() => return refuse(&broken_off(&error)),
-            Err(why) => return self.not_answered(&why),
+            Err(why) => {
+                return match (why, faults.found()) {
+                    // A request that is not whole is the client's doing, whatever became of it.
+                    (NoAnswer::Failed(error), Some(Fault::BrokeOff)) => refuse(&broken_off(&error)),
+                    (NoAnswer::Failed(_), Some(Fault::Stalled(limit))) => refuse_stalled(limit, is_http1),
+                    (why, _) => self.not_answered(&why),
+                };
+            }
         };
         let (head, body) = match answered {
             Answered::Plain(response) => {
@@ -315,6 +323,42 @@ impl Shared {
             "InternalError",
             why,
         ))
+    }
+
+    /// The request as it is sent on, and what will be found of its body.
+    fn outgoing(
+        &self,
+        request: Request<RequestBody<Incoming>>,
+        arrival: &Arc<Arrival>,
+        audit: &AuditContext,
+        idle_limit: Option<Duration>,
+    ) -> (Request<OutgoingBody>, Faults) {
+        let (head, body) = request.into_parts();
+        if body.is_end_stream() {
+            let nothing = Empty::new().map_err(|never: Infallible| match never {});
+            return (
+                Request::from_parts(head, nothing.boxed_unsync()),
+                Faults::default(),
+            );
+        }
+        let (audit, metrics) = (audit.clone(), Arc::clone(&self.metrics));
+        let on_stall = move |limit: Duration| {
+            count(&metrics.stalled_bodies);
+            // Also where the answer has begun, and only its end can tell.
+            audit.annotate(
+                "kaudit.dev/aborted",
+                format!("client: nothing came of the request's body for {limit:?}"),
+            );
+        };
+        let (body, faults) = Upload::new(body, idle_limit, on_stall);
+        let arrival = Arc::clone(arrival);
+        let body = body.map_frame(move |frame: Frame<Bytes>| {
+            if let Some(data) = frame.data_ref() {
+                arrival.passing.received(data.len() as u64);
+            }
+            frame
+        });
+        (Request::from_parts(head, body.boxed_unsync()), faults)
     }
 
     async fn send(
@@ -453,44 +497,6 @@ async fn decided(
     }
 }
 
-/// Set when a client's body ends before its end, or is none.
-#[derive(Clone, Debug, Default)]
-struct BrokeOff(Option<Arc<AtomicBool>>);
-
-impl BrokeOff {
-    fn is_set(&self) -> bool {
-        self.0.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
-    }
-}
-
-fn outgoing(
-    request: Request<RequestBody<Incoming>>,
-    arrival: &Arc<Arrival>,
-) -> (Request<OutgoingBody>, BrokeOff) {
-    let (head, body) = request.into_parts();
-    if body.is_end_stream() {
-        let nothing = Empty::new().map_err(|never: Infallible| match never {});
-        return (
-            Request::from_parts(head, nothing.boxed_unsync()),
-            BrokeOff::default(),
-        );
-    }
-    let flag = Arc::new(AtomicBool::new(false));
-    let broke_off = BrokeOff(Some(Arc::clone(&flag)));
-    let arrival = Arc::clone(arrival);
-    let count = move |frame: Frame<Bytes>| {
-        if let Some(data) = frame.data_ref() {
-            arrival.passing.received(data.len() as u64);
-        }
-        frame
-    };
-    let body = body.map_frame(count).map_err(move |error| {
-        flag.store(true, Ordering::Relaxed);
-        error.into()
-    });
-    (Request::from_parts(head, body.boxed_unsync()), broke_off)
-}
-
 /// Whether the body can be a Status.
 fn may_be_status(head: &ResponseHead) -> bool {
     let is_object = head.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
@@ -532,6 +538,20 @@ fn bad_gateway(why: &str) -> StatusError {
         "InternalError",
         format!("the cluster gave the gateway no answer: {why}"),
     )
+}
+
+/// What a client is told that stopped sending. Over HTTP/1 its connection is of no more use.
+///
+/// Source of the code: RFC 9110 section 15.5.9. Kubernetes has no reason for it but the one of 504.
+fn refuse_stalled(limit: Duration, is_http1: bool) -> Response<Body> {
+    let message = format!("Timeout: nothing came of the request's body for {limit:?}");
+    let error = StatusError::new(StatusCode::REQUEST_TIMEOUT, "Timeout", message);
+    let mut refusal = refuse(&error.with_details(StatusDetails::default()));
+    if is_http1 {
+        let headers = refusal.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    refusal
 }
 
 fn broken_off(error: &SendError) -> StatusError {

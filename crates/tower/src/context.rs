@@ -527,11 +527,11 @@ impl AuditContext {
         match &end {
             End::ClientGone => {
                 count(&metrics.client_gone);
-                record.add(ABORTED, Text::from_static("client"));
+                record.aborted(Text::from_static("client"));
             }
             End::UpstreamError(error) => {
                 count(&metrics.upstream_errors);
-                record.add(ABORTED, format!("upstream: {error}"));
+                record.aborted(format!("upstream: {error}"));
             }
             End::Written | End::Complete | End::Panic(_) => {}
         }
@@ -600,8 +600,6 @@ fn capture(policy: RequestAuditConfig, demand: &Demand) -> (RequestAuditConfig, 
     };
     (capture, (capture != policy).then_some(view))
 }
-
-const ABORTED: &str = "kaudit.dev/aborted";
 
 /// What an event keeps of a Status.
 fn recorded(status: &Status) -> Status {
