@@ -13,7 +13,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use kaudit_dial::{OutgoingBody, SendError, Upstream, UpstreamBody, with_causes};
+use kaudit_dial::{Load, OutgoingBody, SendError, Upstream, UpstreamBody, with_causes};
 use kaudit_event::{Status, StatusDetails};
 use kaudit_policy::{Attributes, RequestInfo};
 use kaudit_tower::{
@@ -107,7 +107,7 @@ enum NoAnswer {
 /// An answer of the cluster before it is the client's.
 enum Answered {
     Plain(Response<UpstreamBody>),
-    Dedicated(Response<Incoming>),
+    Dedicated(Response<Incoming>, Load),
 }
 
 impl Shared {
@@ -206,13 +206,13 @@ impl Shared {
                 let body = self.body(body, &head, info);
                 (head, body)
             }
-            Answered::Dedicated(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Answered::Dedicated(response, load) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 annotate(&audit, Evidence::Handled, decided(decision, asked.as_mut()).await);
-                return self.switch(response, upgrade, client, &audit, arrival);
+                return self.switch((response, load), upgrade, client, &audit, arrival);
             }
-            Answered::Dedicated(response) => {
+            Answered::Dedicated(response, load) => {
                 let (head, body) = response.into_parts();
-                (head, Body::dedicated(body))
+                (head, Body::dedicated(body, load))
             }
         };
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -371,7 +371,8 @@ impl Shared {
         count(&self.metrics.forwarded);
         let sent = async {
             if is_upgrade {
-                upstream.send_upgrade(request).await.map(Answered::Dedicated)
+                let (response, load) = upstream.send_upgrade(request).await?;
+                Ok(Answered::Dedicated(response, load))
             } else {
                 upstream.send(request).await.map(Answered::Plain)
             }
@@ -405,7 +406,7 @@ impl Shared {
     /// The cluster agreed: the connection becomes a tunnel.
     fn switch(
         &self,
-        mut response: Response<Incoming>,
+        (mut response, load): (Response<Incoming>, Load),
         asked: Option<HeaderValue>,
         client: Option<OnUpgrade>,
         audit: &AuditContext,
@@ -425,6 +426,7 @@ impl Shared {
             upstream: hyper::upgrade::on(&mut response),
             session: audit.hold_open(),
             arrival,
+            load,
         };
         self.tunnels
             .spawn(tunnel.relay(self.cut.clone(), Arc::clone(&self.metrics)));
