@@ -151,7 +151,7 @@ impl Shared {
             }
             Passage::Impersonating => match self.impersonate(&audit, request.headers_mut(), onward).await {
                 Ok(own) => Some(own),
-                Err(refusal) => return refuse(&refusal),
+                Err(refusal) => return refuse_to_impersonate(&refusal),
             },
         };
         let user = audit.acting_user();
@@ -277,8 +277,12 @@ impl Shared {
                 decisions: &self.decisions,
                 own,
             };
-            asked.authorize(user, &authorizer).await?;
-            audit.impersonated(asked.user());
+            let attributes = Attributes::new(Some(user), audit.request_info());
+            let let_be = asked.authorize_for(user, attributes, &authorizer).await?;
+            audit.impersonated(let_be.user);
+            if let Some(constraint) = let_be.constraint {
+                audit.impersonated_by(constraint);
+            }
         }
         let authorization = own.authorization().await.map_err(|error| {
             warn!(error = %with_causes(&error), "the gateway has no credential to impersonate with");
@@ -540,6 +544,16 @@ fn bad_gateway(why: &str) -> StatusError {
         "InternalError",
         format!("the cluster gave the gateway no answer: {why}"),
     )
+}
+
+/// Source: k8s.io/apiserver pkg/endpoints/handlers/responsewriters/errors.go, RespondWithError.
+fn refuse_to_impersonate(error: &StatusError) -> Response<Body> {
+    let mut refusal = refuse(error);
+    refusal.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    refusal
 }
 
 /// What a client is told that stopped sending. Over HTTP/1 its connection is of no more use.

@@ -161,6 +161,9 @@ mod tests {
 
     type Client = mpsc::Sender<Result<Frame<Bytes>, BoxError>>;
 
+    /// Nobody is told of its stalling.
+    type Unheard = Upload<Sent, fn(Duration)>;
+
     struct Sent(mpsc::Receiver<Result<Frame<Bytes>, BoxError>>);
 
     impl Body for Sent {
@@ -176,7 +179,7 @@ mod tests {
     }
 
     /// A client, its body, and what is found of that.
-    fn upload(limit: Option<Duration>) -> (Client, Upload<Sent, fn(Duration)>, Faults) {
+    fn upload(limit: Option<Duration>) -> (Client, Unheard, Faults) {
         let (client, frames) = mpsc::channel(8);
         let (upload, faults) = Upload::new(Sent(frames), limit, (|_| {}) as fn(Duration));
         (client, upload, faults)

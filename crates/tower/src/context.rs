@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use kaudit_event::{Event, Level, ManagedFields, MicroTime, Stage, Status, Text, Unknown, UserInfo};
+use kaudit_event::{
+    AuthenticationMetadata, Event, Level, ManagedFields, MicroTime, Stage, Status, Text, Unknown, UserInfo,
+};
 use kaudit_policy::{RequestAuditConfig, RequestInfo, RequestTarget};
 use kaudit_sink::{Demand, Emission, Outcome, PolicyView, Reservation, Sink, annotate_truncated};
 use tracing::warn;
@@ -282,6 +284,15 @@ impl AuditContext {
     pub fn impersonated(&self, user: UserInfo) {
         let user = self.0.impersonated.get_or_init(|| Arc::new(user));
         self.record(|record| record.event.impersonated_user = Some(user.as_ref().clone()));
+    }
+
+    /// The constrained verb that allowed that, where it was one: the event's `authenticationMetadata`.
+    pub fn impersonated_by(&self, constraint: &'static str) {
+        self.record(|record| {
+            record.event.authentication_metadata = Some(AuthenticationMetadata {
+                impersonation_constraint: Text::from_static(constraint),
+            });
+        });
     }
 
     /// Who the request asks to be carried out as; recorded once the answer shows that it was let.
