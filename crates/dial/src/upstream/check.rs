@@ -43,17 +43,21 @@ pub(crate) async fn watch_over<F>(
             answer = timeout(TIMEOUT, asking) => answer,
         };
         let seen = answer.unwrap_or(Seen::Silent);
+        let mut soonest = SOONEST;
         if seen == Seen::Silent {
             on_silence();
+            // It was waited for already.
+            soonest = Duration::ZERO;
         }
         health.see(seen);
         // Between 90 and 110 hundredths: many gateways ask the same servers.
         let hundredths = 90 + u32::try_from(dice.roll() % 21).unwrap_or_default();
         let doubted = async {
-            sleep(SOONEST).await;
-            if !health.is_undecided() {
-                health.doubted().await;
+            if health.is_undecided() {
+                return sleep(soonest).await;
             }
+            sleep(SOONEST).await;
+            health.doubted().await;
         };
         tokio::select! {
             () = stop.cancelled() => return,
