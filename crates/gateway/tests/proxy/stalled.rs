@@ -24,8 +24,8 @@ use crate::fixture::{
     Fixture, Identities, METADATA, SSAR, SSR, expected, head, past_reviews, raw_upstream, respond, stages,
 };
 
-/// Nothing here waits for as long on purpose, but for who stalls.
-const LIMIT: Duration = Duration::from_millis(200);
+/// Who does not stall is never silent for nearly as long, however busy the machine.
+const LIMIT: Duration = Duration::from_millis(500);
 
 const CREATE: &str = "POST /api/v1/namespaces/n/pods HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer good\r\n\
                       Content-Type: application/json\r\n";
@@ -93,7 +93,7 @@ fn is_told(event: &Value) {
     assert_eq!(event["responseStatus"]["reason"], "Timeout");
     assert_eq!(
         event["annotations"]["kaudit.dev/aborted"],
-        "client: nothing came of the request's body for 200ms"
+        "client: nothing came of the request's body for 500ms"
     );
 }
 
@@ -212,7 +212,7 @@ async fn an_answer_that_has_begun_breaks_off_and_the_event_says_whose_doing_it_w
         expected(&[("RequestReceived", 0), ("ResponseComplete", 201)])
     );
     let aborted = &events[1]["annotations"]["kaudit.dev/aborted"];
-    assert_eq!(aborted, "client: nothing came of the request's body for 200ms");
+    assert_eq!(aborted, "client: nothing came of the request's body for 500ms");
     assert_eq!(fixture.gateway.metrics().stalled_bodies, 1);
     fixture.finish().await;
 }
