@@ -42,11 +42,14 @@ class Clients:
         fields["Audit-ID"] = audit_id
         return {key: value for key, value in fields.items() if value is not None}
 
-    def once(self, port, name, method, path, token, headers, body, audit_id=None):
+    def once(self, port, name, method, path, token, headers, body, audit_id=None, user=None):
         fields = self._head(port, name, token, headers, audit_id)
+        context = insecure()
+        if user:
+            context.load_cert_chain(f"{self.folder}/{user}.crt", f"{self.folder}/{user}.key")
         if isinstance(body, str):
             body = body.encode()
-        connection = http.client.HTTPSConnection(HOST, port, context=insecure(), timeout=TIMEOUT_S)
+        connection = http.client.HTTPSConnection(HOST, port, context=context, timeout=TIMEOUT_S)
         connection.putrequest(method, path, skip_accept_encoding=True)
         if body is not None:
             fields["Content-Length"] = str(len(body))
@@ -58,17 +61,19 @@ class Clients:
         connection.close()
         return answer
 
-    def read(self, name, path, token="admin-token", headers=None, method="GET", body=None):
-        """Asks both; the answers have to be the same."""
-        direct = self.once(self.direct, name, method, path, token, headers, body)
-        through = self.once(self.gateway, name, method, path, token, headers, body)
+    def read(self, name, path, token="admin-token", headers=None, method="GET", body=None, user=None):
+        """Asks both; the answers have to be the same. A user shows a certificate in place of a token."""
+        token = None if user else token
+        direct = self.once(self.direct, name, method, path, token, headers, body, user=user)
+        through = self.once(self.gateway, name, method, path, token, headers, body, user=user)
         self.answers.append((name, direct, through))
         return through
 
-    def write(self, name, method, path, body=None, token="admin-token", headers=None, audit_id=None):
+    def write(self, name, method, path, body=None, token="admin-token", headers=None, audit_id=None, user=None):
         """Asks through the gateway only."""
+        token = None if user else token
         given = {"Content-Type": "application/json"} if body is not None else {}
-        return self.once(self.gateway, name, method, path, token, {**given, **(headers or {})}, body, audit_id)
+        return self.once(self.gateway, name, method, path, token, {**given, **(headers or {})}, body, audit_id, user)
 
     def http2(self, name, path, token="admin-token"):
         def ask(port):

@@ -51,6 +51,7 @@ def play(c, kubelet_port):
     reads(c)
     refusals(c)
     identities(c)
+    certificates(c)
     encodings(c)
     pods(c)
     custom(c)
@@ -80,6 +81,16 @@ def prepare(c, kubelet_port):
     role("impersonator", [{"apiGroups": [""], "resources": ["users", "groups"], "verbs": ["impersonate"]},
                           {"apiGroups": ["authentication.k8s.io"], "resources": ["userextras/scopes", "uids"],
                            "verbs": ["impersonate"]}])
+    role("gateway", [{"apiGroups": [""], "resources": ["users", "groups", "serviceaccounts"], "verbs": ["impersonate"]},
+                     {"apiGroups": ["authentication.k8s.io"], "verbs": ["impersonate"],
+                      "resources": ["uids", "userextras/authentication.kubernetes.io/credential-id"]},
+                     {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"],
+                      "verbs": ["create"]}])
+    role("constrained", [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["impersonate-on:user-info:list"]},
+                         {"apiGroups": ["authentication.k8s.io"], "resources": ["users", "groups"],
+                          "verbs": ["impersonate:user-info"]}])
+    bind("gateway", "User", "gateway")
+    bind("constrained", "User", "carla")
     bind("edit", "Group", "developers", "shop")
     bind("impersonator", "User", "robot")
     c.write("create node", "POST", "/api/v1/nodes", text({"metadata": {"name": "node"}}))
@@ -281,6 +292,29 @@ def identities(c):
         c.write(name, "GET", f"{maps}/a", audit_id=audit_id)
     c.read("long user agent", f"{maps}/a", headers={"User-Agent": "u" * 1500})
     c.read("forwarded for", f"{maps}/a", headers={"X-Forwarded-For": "192.0.2.7, 10.1.1.1", "X-Real-Ip": "192.0.2.9"})
+
+
+def certificates(c):
+    """Users whom a certificate names: the gateway impersonates them."""
+    maps = f"{NS}/configmaps"
+    c.read("certificate: list", maps, user="carla")
+    c.read("certificate: get", f"{maps}/a", user="carla")
+    c.read("certificate: path", "/version", user="carla")
+    c.read("certificate: who", "/apis/authentication.k8s.io/v1/selfsubjectreviews", method="POST", user="carla",
+           headers={"Content-Type": "application/json"}, body="{}")
+    c.read("certificate: forbidden", "/api/v1/secrets", user="carla")
+    c.read("certificate: forbidden path", "/logs", user="mallory")
+    c.read("certificate: not found", f"{maps}/none", user="carla")
+    made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "certified"}}
+    c.write("certificate: create", "POST", maps, text(made), user="carla")
+    c.write("certificate: delete", "DELETE", f"{maps}/certified", user="carla")
+    c.read("certificate: impersonates", maps, user="robot", headers={"Impersonate-User": "alice"})
+    c.read("certificate: impersonates with group", maps, user="robot",
+           headers={"Impersonate-User": "alice", "Impersonate-Group": "developers"})
+    c.read("certificate: impersonates by constrained verbs", maps, user="carla",
+           headers={"Impersonate-User": "alice", "Impersonate-Group": "developers"})
+    c.read("certificate: may not impersonate", maps, user="mallory", headers={"Impersonate-User": "alice"})
+    c.read("certificate: impersonates nobody", maps, user="robot", headers={"Impersonate-Group": "developers"})
 
 
 def encodings(c):

@@ -19,7 +19,11 @@ admin-token,admin,admin-uid,"system:masters"
 alice-token,alice,alice-uid,"developers"
 mallory-token,mallory,mallory-uid,"nobody"
 impersonator-token,robot,robot-uid,"impersonators"
+gateway-token,gateway,gateway-uid,"gateways"
 """
+
+# Users whom a certificate names, and their group.
+CERTIFIED = {"carla": "developers", "robot": "impersonators", "mallory": "nobody"}
 
 POLICY = """\
 apiVersion: audit.k8s.io/v1
@@ -90,6 +94,12 @@ class Servers:
         pathlib.Path(self.path("server.ext")).write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
         openssl("x509", "-req", "-days", "2", "-in", "server.csr", "-CA", "server-ca.crt", "-CAkey", "server-ca.key",
                 "-CAcreateserial", "-extfile", "server.ext", "-out", "server.crt")
+        pathlib.Path(self.path("client.ext")).write_text("basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n")
+        for user, group in CERTIFIED.items():
+            openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/O={group}/CN={user}", "-keyout", f"{user}.key",
+                    "-out", f"{user}.csr")
+            openssl("x509", "-req", "-days", "2", "-in", f"{user}.csr", "-CA", "client-ca.crt", "-CAkey",
+                    "client-ca.key", "-CAcreateserial", "-extfile", "client.ext", "-out", f"{user}.crt")
         openssl("genrsa", "-out", "sa.key", "2048")
         openssl("rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub")
 
@@ -131,14 +141,14 @@ class Servers:
             "clusters": [{"name": "c", "cluster": {
                 "server": f"https://{HOST}:{self.direct}",
                 "certificate-authority": self.path("server-ca.crt")}}],
-            "users": [{"name": "u", "user": {}}],
+            "users": [{"name": "u", "user": {"token": "gateway-token"}}],
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         }
         pathlib.Path(self.path("upstream.kubeconfig")).write_text(json.dumps(kubeconfig))
         self._run(
             "gateway", self.kaudit, "run", "--role", "gateway", "--listen", f"{HOST}:{self.gateway}",
             "--tls-cert-file", self.path("server.crt"), "--tls-private-key-file", self.path("server.key"),
-            "--upstream-kubeconfig", self.path("upstream.kubeconfig"),
+            "--upstream-kubeconfig", self.path("upstream.kubeconfig"), "--client-ca-file", self.path("client-ca.crt"),
             "--audit-policy-file", self.path("policy.yaml"), "--audit-log-path", self.path("gateway-audit.log"),
             "--audit-log-mode=blocking", "--audit-log-maxsize=1000",
         )

@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::credential::ShownTls;
 use crate::{ClientTls, Proxy, Server, Trust};
 
 /// Time for TCP and TLS together.
@@ -121,7 +122,8 @@ pub enum Protocol {
 pub(crate) struct Connector {
     pub(crate) server: Server,
     pub(crate) proxy: Option<Proxy>,
-    pub(crate) tls: Option<Tls>,
+    /// `None` for plain HTTP.
+    pub(crate) tls: Option<Arc<ShownTls>>,
     pub(crate) server_name: String,
     pub(crate) protocol: Protocol,
     /// Time for one connection.
@@ -162,8 +164,8 @@ impl Connector {
         &self,
         begin: B,
     ) -> Result<B::Output, ConnectError> {
-        self.within_time(self.protocol, self.tls.as_ref().map(|tls| &tls.pooled), begin)
-            .await
+        let tls = self.tls.as_ref().map(|tls| tls.current().pooled);
+        self.within_time(self.protocol, tls.as_ref(), begin).await
     }
 
     /// A new connection that speaks HTTP/1.1.
@@ -171,8 +173,8 @@ impl Connector {
         &self,
         begin: B,
     ) -> Result<B::Output, ConnectError> {
-        let tls = self.tls.as_ref().map(|tls| &tls.dedicated);
-        self.within_time(Protocol::Http1, tls, begin).await
+        let tls = self.tls.as_ref().map(|tls| tls.current().dedicated);
+        self.within_time(Protocol::Http1, tls.as_ref(), begin).await
     }
 
     async fn within_time<B: Begin + Send + 'static>(

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::exec::ExecPlugin;
 
 pub use current::{CredentialError, CurrentCredential};
-pub(crate) use current::{Current, fixed_tls};
+pub(crate) use current::{Current, ShownTls};
 
 /// What is shown with each request.
 #[derive(Clone, Default, PartialEq, Eq)]

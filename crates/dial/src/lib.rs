@@ -27,6 +27,6 @@ pub use proxy::Proxy;
 pub use server::Server;
 pub use tls::{ClientTls, ClientTlsError, Trust};
 pub use upstream::{
-    BodyError, BoxError, OutgoingBody, SendError, ServerMetrics, Servers, Upstream, UpstreamBody,
+    BodyError, BoxError, Load, OutgoingBody, SendError, ServerMetrics, Servers, Upstream, UpstreamBody,
     UpstreamMetrics, UpstreamOptions, take_lane,
 };

@@ -32,11 +32,12 @@ use self::pool::{Pool, Taken};
 use self::sending::{Attempt, Sending};
 use self::servers::{Choice, Tried, choose};
 use crate::connect::{ConnectError, Connector, LIMIT, Protocol, SHORT_LIMIT};
-use crate::credential::fixed_tls;
+use crate::credential::ShownTls;
 use crate::{ClientTlsError, Cluster, CurrentCredential, Server};
 
 pub use self::body::{BodyError, UpstreamBody};
 pub use self::lane::take_lane;
+pub use self::pool::Load;
 pub use self::servers::{ServerMetrics, Servers};
 
 /// An error that is not named.
@@ -122,6 +123,7 @@ pub struct Upstream(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     server: Server,
+    tls: Option<Arc<ShownTls>>,
     /// One for each of the servers.
     pools: Box<[Arc<Pool>]>,
     dice: Dice,
@@ -154,8 +156,8 @@ pub struct UpstreamMetrics {
 }
 
 impl Upstream {
-    /// Connections to `cluster`. Of its credentials only the client certificate is used, as it is now and
-    /// only with `with_identity`: the others belong to requests.
+    /// Connections to `cluster`. Of its credentials only the client certificate is used, as its files are
+    /// now or at a [`reload`](Self::reload), and only with `with_identity`: the others belong to requests.
     ///
     /// # Errors
     ///
@@ -177,8 +179,9 @@ impl Upstream {
         let tls = cluster
             .server
             .is_https
-            .then(|| fixed_tls(cluster, with_identity, options.protocol))
-            .transpose()?;
+            .then(|| ShownTls::new(cluster, with_identity, options.protocol))
+            .transpose()?
+            .map(Arc::new);
         let servers = options
             .servers
             .clone()
@@ -209,6 +212,7 @@ impl Upstream {
         });
         Ok(Self(Arc::new(Inner {
             server: cluster.server.clone(),
+            tls: tls.clone(),
             pools: pools.collect(),
             dice: Dice::new(),
             is_checked: AtomicBool::new(false),
@@ -228,13 +232,13 @@ impl Upstream {
     #[must_use]
     pub fn servers(&self) -> Vec<ServerMetrics> {
         let one = |pool: &Arc<Pool>| {
-            let (health, load) = (pool.health(), pool.load());
+            let (health, connections) = (pool.health(), pool.connections());
             ServerMetrics {
                 server: health.server().to_string(),
                 aside: health.why_aside(),
                 requests: pool.counters().requests.load(Ordering::Relaxed),
                 connect_failures: health.connect_failures(),
-                connections: load.idle + load.links,
+                connections: connections.idle + connections.links,
                 in_flight: pool.busy() as u64,
             }
         };
@@ -267,7 +271,8 @@ impl Upstream {
         self.0.send(request, Some(kept), Tried::default()).await
     }
 
-    /// Sends a request that may become a tunnel, on an HTTP/1.1 connection of its own.
+    /// Sends a request that may become a tunnel, on an HTTP/1.1 connection of its own. The connection counts in its
+    /// server's load until the [`Load`] is dropped.
     ///
     /// # Errors
     ///
@@ -275,7 +280,7 @@ impl Upstream {
     pub async fn send_upgrade(
         &self,
         request: Request<OutgoingBody>,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<(Response<Incoming>, Load), SendError> {
         let (mut head, body) = request.into_parts();
         let mut body = Outgoing::new(body);
         body.forget();
@@ -287,12 +292,15 @@ impl Upstream {
             .take(Choice::Proven, &mut Tried::default(), dedicated)
             .await?;
         pool.counters().requests.fetch_add(1, Ordering::Relaxed);
+        let load = pool.add_load();
         let answered = sender.send_request(request).await;
         pool.health().see(match &answered {
             Ok(_) => Seen::Answered,
+            // Its body broke off, for which the server can do nothing.
+            Err(error) if error.is_user() => Seen::Connected,
             Err(_) => Seen::Broke,
         });
-        answered.map_err(SendError::Broken)
+        Ok((answered.map_err(SendError::Broken)?, load))
     }
 
     /// Asks each server every few seconds at `/readyz` whether it is ready, until [`Upstream::close`]. Where there is
@@ -327,19 +335,40 @@ impl Upstream {
         }
     }
 
+    /// Reads the client certificate's files again; whether they changed. Then connections that are made from now on show
+    /// the new certificate, and no further request goes over one that showed the old one; what is under way goes on.
+    /// Reads files.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientTlsError`] when a file cannot be read or used, for example between two writes of a rotation; the old
+    /// certificate stays.
+    pub fn reload(&self) -> Result<bool, ClientTlsError> {
+        let Some(tls) = &self.0.tls else {
+            return Ok(false);
+        };
+        let is_new = tls.reload()?;
+        if is_new {
+            for pool in &self.0.pools {
+                pool.renew();
+            }
+        }
+        Ok(is_new)
+    }
+
     /// The connections now.
     #[must_use]
     pub fn metrics(&self) -> UpstreamMetrics {
         let mut sum = UpstreamMetrics::default();
         for pool in &self.0.pools {
-            let (counters, load) = (pool.counters(), pool.load());
+            let (counters, connections) = (pool.counters(), pool.connections());
             sum.opened += counters.opened.load(Ordering::Relaxed);
             sum.reused += counters.reused.load(Ordering::Relaxed);
             sum.retried += counters.retried.load(Ordering::Relaxed);
             sum.full += counters.full.load(Ordering::Relaxed);
-            sum.idle += load.idle;
-            sum.http2 += load.links;
-            sum.streams += load.streams;
+            sum.idle += connections.idle;
+            sum.http2 += connections.links;
+            sum.streams += connections.streams;
         }
         sum
     }

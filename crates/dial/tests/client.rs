@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kaudit_dial::{Client, ClientError, Cluster};
+use kaudit_dial::{Client, ClientError, Cluster, Upstream, UpstreamBody};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -271,6 +271,61 @@ async fn a_client_certificate_that_changes_is_shown_on_new_connections() {
         assert_eq!(certificates[0], certificates[1]);
         assert_eq!(certificates[0], certificates[2]);
         assert_ne!(certificates[0], certificates[3]);
+    }
+}
+
+/// The answer to a question over connections that stream; its body is still to be read.
+async fn begun(upstream: &Upstream) -> Response<UpstreamBody> {
+    let nothing = Empty::new().map_err(|never: Infallible| match never {});
+    let question = Request::get("/x").body(nothing.boxed_unsync()).unwrap();
+    upstream.send(question).await.unwrap()
+}
+
+async fn whole(answer: Response<UpstreamBody>) {
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "hello");
+}
+
+#[tokio::test]
+async fn streams_show_a_reloaded_certificate_from_the_next_request_on_and_what_is_under_way_goes_on() {
+    let tasks = TaskTracker::new();
+    for protocols in [&[b"h2".as_slice()] as &[&[u8]], &[b"http/1.1"]] {
+        let server = Server::start(&tasks, protocols).await;
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &str| std::fs::write(folder.path().join(name), content).unwrap();
+        let (certificate, key) = server.authority.issue();
+        write("client.crt", &certificate);
+        write("client.key", &key);
+        let user = "{client-certificate: client.crt, client-key: client.key}";
+        let upstream = Upstream::new(&server.cluster(folder.path(), user, ""), true).unwrap();
+        whole(begun(&upstream).await).await;
+        assert!(!upstream.reload().unwrap());
+        whole(begun(&upstream).await).await;
+
+        // In the middle of a rotation the pair does not go together; then there is no file, and one that is none.
+        let (certificate, key) = server.authority.issue();
+        write("client.crt", &certificate);
+        upstream.reload().unwrap_err();
+        std::fs::remove_file(folder.path().join("client.key")).unwrap();
+        upstream.reload().unwrap_err();
+        write("client.key", "no key");
+        upstream.reload().unwrap_err();
+        let under_way = begun(&upstream).await;
+
+        write("client.key", &key);
+        assert!(upstream.reload().unwrap());
+        assert!(!upstream.reload().unwrap());
+        let beside = begun(&upstream).await;
+        whole(under_way).await;
+        whole(beside).await;
+        // Also what the one under way held is not used again.
+        whole(begun(&upstream).await).await;
+        assert_eq!(upstream.metrics().opened, 2);
+        let nth = |nth: usize| server.shown().get(nth).unwrap().certificate.clone().unwrap();
+        assert_eq!(server.shown().len(), 5);
+        assert_eq!((nth(0), nth(1)), (nth(2), nth(2)));
+        assert_ne!(nth(2), nth(3));
+        assert_eq!(nth(3), nth(4));
     }
 }
 

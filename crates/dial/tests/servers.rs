@@ -314,12 +314,34 @@ async fn sessions_go_to_a_server_that_can_be_reached() {
     let fake = Fake::start(Protocol::Http1).await;
     let upstream = upstream(&[nobody().await, nobody().await, fake.address], Protocol::Auto);
     for _ in 0..10 {
-        upstream
-            .send_upgrade(request(Method::GET, "/exec"))
-            .await
-            .unwrap();
+        let request = request(Method::GET, "/exec");
+        upstream.send_upgrade(request).await.unwrap();
     }
     assert_eq!(fake.came(), 10);
+}
+
+#[tokio::test]
+async fn sessions_count_in_the_load_of_their_servers_until_they_end() {
+    let fakes = [
+        Fake::start(Protocol::Http1).await,
+        Fake::start(Protocol::Http1).await,
+    ];
+    let upstream = upstream(&fakes.each_ref().map(|fake| fake.address), Protocol::Http1);
+    let loads = || {
+        let servers = upstream.servers();
+        (servers[0].in_flight, servers[1].in_flight)
+    };
+    let mut sessions = Vec::new();
+    for _ in 0..20 {
+        let request = request(Method::GET, "/exec");
+        sessions.push(upstream.send_upgrade(request).await.unwrap());
+    }
+    // Each went to the less busy one of the two.
+    assert_eq!(loads(), (10, 10));
+    sessions.truncate(7);
+    assert_eq!(loads().0 + loads().1, 7);
+    drop(sessions);
+    assert_eq!(loads(), (0, 0));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use kaudit_dial::UpstreamBody;
+use kaudit_dial::{Load, UpstreamBody};
 use kaudit_tower::{BoxError, ResponseBody};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -40,7 +40,10 @@ enum Kind {
         ending: Ending,
     },
     /// The refusal of an upgrade.
-    Dedicated(Incoming),
+    Dedicated {
+        body: Incoming,
+        _load: Load,
+    },
     /// The answer to an upgrade: nothing.
     Switched,
     /// The answer to a request that takes room until it is sent.
@@ -75,8 +78,8 @@ impl Body {
         Self(Kind::Watch { body, ending })
     }
 
-    pub(crate) const fn dedicated(body: Incoming) -> Self {
-        Self(Kind::Dedicated(body))
+    pub(crate) const fn dedicated(body: Incoming, load: Load) -> Self {
+        Self(Kind::Dedicated { body, _load: load })
     }
 
     /// Keeps a request's room until the whole answer was taken.
@@ -122,7 +125,7 @@ impl HttpBody for Body {
                 let frame = frame.map(|frame| frame.map(|frame| frame.map_data(|data| ending.pass(data))));
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
-            Kind::Dedicated(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Kind::Dedicated { body, .. } => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Switched => Poll::Ready(None),
             Kind::Admitted { body, .. } => Pin::new(body).poll_frame(cx),
         }
@@ -134,7 +137,7 @@ impl HttpBody for Body {
             Kind::Resumed { read, rest } => read.is_none() && rest.is_end_stream(),
             Kind::Broken { read, error } => read.is_none() && error.is_none(),
             Kind::Upstream(body) | Kind::Watch { body, .. } => body.is_end_stream(),
-            Kind::Dedicated(body) => body.is_end_stream(),
+            Kind::Dedicated { body, .. } => body.is_end_stream(),
             Kind::Switched => true,
             Kind::Admitted { body, .. } => body.is_end_stream(),
         }
@@ -145,7 +148,7 @@ impl HttpBody for Body {
             Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Resumed { .. } | Kind::Broken { .. } => SizeHint::default(),
             Kind::Upstream(body) | Kind::Watch { body, .. } => body.size_hint(),
-            Kind::Dedicated(body) => body.size_hint(),
+            Kind::Dedicated { body, .. } => body.size_hint(),
             Kind::Switched => SizeHint::with_exact(0),
             Kind::Admitted { body, .. } => body.size_hint(),
         }

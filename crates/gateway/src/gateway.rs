@@ -40,6 +40,7 @@ use crate::redirect::Redirects;
 use crate::review::Reviewer;
 use crate::traffic::{Traffic, TrafficSnapshot};
 use crate::trust::{TrustedProxies, forget_claims};
+use crate::upload;
 
 /// What a [`Gateway`] is made of.
 #[derive(Debug)]
@@ -53,6 +54,7 @@ pub struct Builder {
     paths: PathMode,
     redirects: Redirects,
     response_limit: Duration,
+    body_idle_limit: Duration,
     tokens: Tokens,
     certificates: Option<(AuthoritiesHandle, OwnCredential)>,
     anonymous: AnonymousRequests,
@@ -139,6 +141,14 @@ impl Builder {
         self
     }
 
+    /// How long nothing may come of a request's body while the cluster would take it; then the request ends, with 408 if
+    /// it has no answer yet. 30 s unless given. Upgrades and long-running requests have no such limit, but for those to
+    /// other servers behind `/proxy/`.
+    pub const fn body_idle_limit(mut self, limit: Duration) -> Self {
+        self.body_idle_limit = limit;
+        self
+    }
+
     /// The gateway.
     ///
     /// # Errors
@@ -181,6 +191,7 @@ impl Builder {
             paths: self.paths,
             redirects: self.redirects,
             response_limit: self.response_limit,
+            body_idle_limit: self.body_idle_limit,
             in_flight: InFlight::new(self.in_flight),
             metrics,
             tunnels,
@@ -220,6 +231,7 @@ impl Gateway {
             paths: PathMode::default(),
             redirects: Redirects::default(),
             response_limit: patience::DEFAULT,
+            body_idle_limit: upload::DEFAULT_IDLE,
             tokens: Tokens::default(),
             certificates: None,
             anonymous: AnonymousRequests::default(),

@@ -9,7 +9,8 @@
 //!
 //! A request runs through `gateway` (connections), `identity` (who asks), `proxy` (forwarding, as it came or
 //! by `impersonate`), `decision` (what the cluster's authorizer said), and, when it becomes a session,
-//! `tunnel`. `arrival` is what one part of this way tells another, `traffic` counts what went it.
+//! `tunnel`. `upload` is a client's body on this way, `arrival` what one part of it tells another, and `traffic`
+//! counts what went it.
 
 mod access;
 mod arrival;
@@ -32,6 +33,7 @@ mod review;
 mod traffic;
 mod trust;
 mod tunnel;
+mod upload;
 mod watches;
 
 pub use access::Access;

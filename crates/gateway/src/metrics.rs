@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     pub(crate) decision_over_budget: AtomicU64,
     pub(crate) own_refused: AtomicU64,
     pub(crate) over_in_flight: AtomicU64,
+    pub(crate) stalled_bodies: AtomicU64,
 }
 
 /// What the gateway's counters held at one moment.
@@ -69,6 +70,8 @@ pub struct MetricsSnapshot {
     pub own_refused: u64,
     /// Requests refused because as many as may be were being answered.
     pub over_in_flight: u64,
+    /// Requests of whose body nothing came for too long, whether or not their answer had begun.
+    pub stalled_bodies: u64,
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
@@ -98,6 +101,7 @@ impl Metrics {
             decision_over_budget: read(&self.decision_over_budget),
             own_refused: read(&self.own_refused),
             over_in_flight: read(&self.over_in_flight),
+            stalled_bodies: read(&self.stalled_bodies),
         }
     }
 }

@@ -63,11 +63,24 @@ impl OwnCredential {
         if cluster.credential == Credential::None && cluster.identity.is_none() {
             return Err(OwnCredentialError::None);
         }
+        // Connections show the certificate, and requests what else there is.
+        let mut shown_by_requests = cluster.clone();
+        let identity = shown_by_requests.identity.take();
         Ok(Self(Arc::new(Inner {
             upstream: Upstream::with_options(cluster, true, connecting)?,
-            credential: Arc::new(CurrentCredential::new(cluster, system_clock)?),
-            connections_show_it: cluster.identity.is_some(),
+            credential: Arc::new(CurrentCredential::new(&shown_by_requests, system_clock)?),
+            connections_show_it: identity.is_some(),
         })))
+    }
+
+    /// Reads the certificate's files again, if it is one; whether they changed. No request that begins from then on goes
+    /// over a connection that showed the old one; what is under way goes on. Reads files.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientTlsError`] when they cannot be used; the old certificate stays.
+    pub fn reload(&self) -> Result<bool, ClientTlsError> {
+        self.0.upstream.reload()
     }
 
     /// Connections that show the credential's certificate, if it has one.

@@ -3,18 +3,17 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::response::Parts as ResponseHead;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
-use http_body::{Body as HttpBody, Frame};
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use kaudit_dial::{OutgoingBody, SendError, Upstream, UpstreamBody, with_causes};
+use kaudit_dial::{Load, OutgoingBody, SendError, Upstream, UpstreamBody, with_causes};
 use kaudit_event::{Status, StatusDetails};
 use kaudit_policy::{Attributes, RequestInfo};
 use kaudit_tower::{
@@ -40,6 +39,7 @@ use crate::path::{self, PathMode};
 use crate::patience;
 use crate::redirect::{Redirects, leads_elsewhere};
 use crate::tunnel::Tunnel;
+use crate::upload::{self, Fault, Faults, Upload};
 use crate::watches::{Ending, Events, Watches};
 
 /// A refusal's body is read before it is passed on if it is at most this large.
@@ -61,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) paths: PathMode,
     pub(crate) redirects: Redirects,
     pub(crate) response_limit: Duration,
+    pub(crate) body_idle_limit: Duration,
     pub(crate) in_flight: InFlight,
     pub(crate) metrics: Arc<Metrics>,
     /// Tunnels; they end by themselves or when `cut` says so.
@@ -106,7 +107,7 @@ enum NoAnswer {
 /// An answer of the cluster before it is the client's.
 enum Answered {
     Plain(Response<UpstreamBody>),
-    Dedicated(Response<Incoming>),
+    Dedicated(Response<Incoming>, Load),
 }
 
 impl Shared {
@@ -150,7 +151,7 @@ impl Shared {
             }
             Passage::Impersonating => match self.impersonate(&audit, request.headers_mut(), onward).await {
                 Ok(own) => Some(own),
-                Err(refusal) => return refuse(&refusal),
+                Err(refusal) => return refuse_to_impersonate(&refusal),
             },
         };
         let user = audit.acting_user();
@@ -175,7 +176,9 @@ impl Shared {
         let upstream = own.as_ref().map_or(&self.upstream, OwnCredential::upstream);
         let host = self.host_to_stay_at(&request);
         let limit = patience::limit(self.response_limit, info, upgrade.is_some());
-        let (request, broke_off) = outgoing(request, &arrival);
+        let idle_limit = upload::idle_limit(self.body_idle_limit, info, upgrade.is_some());
+        let is_http1 = request.version() < Version::HTTP_2;
+        let (request, faults) = self.outgoing(request, &arrival, &audit, idle_limit);
         let mut sent = pin!(self.send(upstream, request, upgrade.is_some(), limit));
         let mut decision: Option<Option<Answer>> = None;
         let asked_at = Instant::now();
@@ -188,9 +191,14 @@ impl Shared {
         arrival.passing.asked_upstream(asked_at.elapsed());
         let answered = match answered {
             Ok(answered) => answered,
-            // A request that is not whole is the client's doing, whatever became of it.
-            Err(NoAnswer::Failed(error)) if broke_off.is_set() => return refuse(&broken_off(&error)),
-            Err(why) => return self.not_answered(&why),
+            Err(why) => {
+                return match (why, faults.found()) {
+                    // A request that is not whole is the client's doing, whatever became of it.
+                    (NoAnswer::Failed(error), Some(Fault::BrokeOff)) => refuse(&broken_off(&error)),
+                    (NoAnswer::Failed(_), Some(Fault::Stalled(limit))) => refuse_stalled(limit, is_http1),
+                    (why, _) => self.not_answered(&why),
+                };
+            }
         };
         let (head, body) = match answered {
             Answered::Plain(response) => {
@@ -198,13 +206,13 @@ impl Shared {
                 let body = self.body(body, &head, info);
                 (head, body)
             }
-            Answered::Dedicated(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Answered::Dedicated(response, load) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 annotate(&audit, Evidence::Handled, decided(decision, asked.as_mut()).await);
-                return self.switch(response, upgrade, client, &audit, arrival);
+                return self.switch((response, load), upgrade, client, &audit, arrival);
             }
-            Answered::Dedicated(response) => {
+            Answered::Dedicated(response, load) => {
                 let (head, body) = response.into_parts();
-                (head, Body::dedicated(body))
+                (head, Body::dedicated(body, load))
             }
         };
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -269,8 +277,12 @@ impl Shared {
                 decisions: &self.decisions,
                 own,
             };
-            asked.authorize(user, &authorizer).await?;
-            audit.impersonated(asked.user());
+            let attributes = Attributes::new(Some(user), audit.request_info());
+            let let_be = asked.authorize_for(user, attributes, &authorizer).await?;
+            audit.impersonated(let_be.user);
+            if let Some(constraint) = let_be.constraint {
+                audit.impersonated_by(constraint);
+            }
         }
         let authorization = own.authorization().await.map_err(|error| {
             warn!(error = %with_causes(&error), "the gateway has no credential to impersonate with");
@@ -317,6 +329,42 @@ impl Shared {
         ))
     }
 
+    /// The request as it is sent on, and what will be found of its body.
+    fn outgoing(
+        &self,
+        request: Request<RequestBody<Incoming>>,
+        arrival: &Arc<Arrival>,
+        audit: &AuditContext,
+        idle_limit: Option<Duration>,
+    ) -> (Request<OutgoingBody>, Faults) {
+        let (head, body) = request.into_parts();
+        if body.is_end_stream() {
+            let nothing = Empty::new().map_err(|never: Infallible| match never {});
+            return (
+                Request::from_parts(head, nothing.boxed_unsync()),
+                Faults::default(),
+            );
+        }
+        let (audit, metrics) = (audit.clone(), Arc::clone(&self.metrics));
+        let on_stall = move |limit: Duration| {
+            count(&metrics.stalled_bodies);
+            // Also where the answer has begun, and only its end can tell.
+            audit.annotate(
+                "kaudit.dev/aborted",
+                format!("client: nothing came of the request's body for {limit:?}"),
+            );
+        };
+        let (body, faults) = Upload::new(body, idle_limit, on_stall);
+        let arrival = Arc::clone(arrival);
+        let body = body.map_frame(move |frame: Frame<Bytes>| {
+            if let Some(data) = frame.data_ref() {
+                arrival.passing.received(data.len() as u64);
+            }
+            frame
+        });
+        (Request::from_parts(head, body.boxed_unsync()), faults)
+    }
+
     async fn send(
         &self,
         upstream: &Upstream,
@@ -327,7 +375,8 @@ impl Shared {
         count(&self.metrics.forwarded);
         let sent = async {
             if is_upgrade {
-                upstream.send_upgrade(request).await.map(Answered::Dedicated)
+                let (response, load) = upstream.send_upgrade(request).await?;
+                Ok(Answered::Dedicated(response, load))
             } else {
                 upstream.send(request).await.map(Answered::Plain)
             }
@@ -361,7 +410,7 @@ impl Shared {
     /// The cluster agreed: the connection becomes a tunnel.
     fn switch(
         &self,
-        mut response: Response<Incoming>,
+        (mut response, load): (Response<Incoming>, Load),
         asked: Option<HeaderValue>,
         client: Option<OnUpgrade>,
         audit: &AuditContext,
@@ -381,6 +430,7 @@ impl Shared {
             upstream: hyper::upgrade::on(&mut response),
             session: audit.hold_open(),
             arrival,
+            load,
         };
         self.tunnels
             .spawn(tunnel.relay(self.cut.clone(), Arc::clone(&self.metrics)));
@@ -453,44 +503,6 @@ async fn decided(
     }
 }
 
-/// Set when a client's body ends before its end, or is none.
-#[derive(Clone, Debug, Default)]
-struct BrokeOff(Option<Arc<AtomicBool>>);
-
-impl BrokeOff {
-    fn is_set(&self) -> bool {
-        self.0.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
-    }
-}
-
-fn outgoing(
-    request: Request<RequestBody<Incoming>>,
-    arrival: &Arc<Arrival>,
-) -> (Request<OutgoingBody>, BrokeOff) {
-    let (head, body) = request.into_parts();
-    if body.is_end_stream() {
-        let nothing = Empty::new().map_err(|never: Infallible| match never {});
-        return (
-            Request::from_parts(head, nothing.boxed_unsync()),
-            BrokeOff::default(),
-        );
-    }
-    let flag = Arc::new(AtomicBool::new(false));
-    let broke_off = BrokeOff(Some(Arc::clone(&flag)));
-    let arrival = Arc::clone(arrival);
-    let count = move |frame: Frame<Bytes>| {
-        if let Some(data) = frame.data_ref() {
-            arrival.passing.received(data.len() as u64);
-        }
-        frame
-    };
-    let body = body.map_frame(count).map_err(move |error| {
-        flag.store(true, Ordering::Relaxed);
-        error.into()
-    });
-    (Request::from_parts(head, body.boxed_unsync()), broke_off)
-}
-
 /// Whether the body can be a Status.
 fn may_be_status(head: &ResponseHead) -> bool {
     let is_object = head.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
@@ -532,6 +544,30 @@ fn bad_gateway(why: &str) -> StatusError {
         "InternalError",
         format!("the cluster gave the gateway no answer: {why}"),
     )
+}
+
+/// Source: k8s.io/apiserver pkg/endpoints/handlers/responsewriters/errors.go, RespondWithError.
+fn refuse_to_impersonate(error: &StatusError) -> Response<Body> {
+    let mut refusal = refuse(error);
+    refusal.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    refusal
+}
+
+/// What a client is told that stopped sending. Over HTTP/1 its connection is of no more use.
+///
+/// Source of the code: RFC 9110 section 15.5.9. Kubernetes has no reason for it but the one of 504.
+fn refuse_stalled(limit: Duration, is_http1: bool) -> Response<Body> {
+    let message = format!("Timeout: nothing came of the request's body for {limit:?}");
+    let error = StatusError::new(StatusCode::REQUEST_TIMEOUT, "Timeout", message);
+    let mut refusal = refuse(&error.with_details(StatusDetails::default()));
+    if is_http1 {
+        let headers = refusal.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    refusal
 }
 
 fn broken_off(error: &SendError) -> StatusError {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use kaudit_dial::Load;
 use kaudit_tower::SessionGuard;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,8 @@ pub(crate) struct Tunnel {
     /// Keeps the request open in the audit log until the last byte.
     pub(crate) session: SessionGuard,
     pub(crate) arrival: Arc<Arrival>,
+    /// Its part in the load of the server at the other end.
+    pub(crate) load: Load,
 }
 
 impl Tunnel {
@@ -37,6 +40,7 @@ impl Tunnel {
             upstream,
             session,
             arrival,
+            load,
         } = self;
         count(&metrics.tunnels);
         count(&metrics.tunnels_open);
@@ -57,7 +61,7 @@ impl Tunnel {
             },
         }
         metrics.tunnels_open.fetch_sub(1, Ordering::Relaxed);
-        drop(session);
+        drop((session, load));
     }
 }
 

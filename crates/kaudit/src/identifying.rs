@@ -19,12 +19,15 @@ use crate::auditing::read_policy;
 use crate::config::Gateway;
 use crate::config::identity::{self, Anonymous, Authentication, Decisions, RequestHeader, Review};
 use crate::exit::Failure;
+use crate::reload::{Watched, WatchedOwn};
 
 /// How a gateway tells its clients apart.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Identifying {
     tokens: Tokens,
     certificates: Option<(WatchedAuthorities, OwnCredential)>,
+    /// The credential that both may need.
+    own: Option<OwnCredential>,
     anonymous: AnonymousRequests,
     decisions: DecisionReviews,
     trusted: TrustedProxies,
@@ -48,13 +51,14 @@ impl Identifying {
             (Some(files), Some(own)) => Some((WatchedAuthorities::read(files)?, own.clone())),
             _ => None,
         };
-        let tokens = match (authentication.tokens, own) {
-            (identity::Tokens::Review, Some(own)) => Tokens::Reviewed(own),
+        let tokens = match (authentication.tokens, &own) {
+            (identity::Tokens::Review, Some(own)) => Tokens::Reviewed(own.clone()),
             _ => Tokens::SelfSubject,
         };
         Ok(Self {
             tokens,
             certificates,
+            own,
             anonymous: match authentication.anonymous {
                 Anonymous::Forward => AnonymousRequests::Forwarded,
                 Anonymous::Refuse => AnonymousRequests::Refused,
@@ -72,16 +76,21 @@ impl Identifying {
         }
     }
 
-    /// Tells the gateway, and gives the files that have to be watched.
-    pub(crate) fn apply(self, mut gateway: Builder) -> (Builder, Option<WatchedAuthorities>) {
+    /// Tells the gateway, and has the files watched that may change.
+    pub(crate) fn apply(self, mut gateway: Builder, watched: &mut Watched) -> Builder {
         gateway = gateway
             .tokens(self.tokens)
             .anonymous(self.anonymous)
             .decisions(self.decisions)
             .trusted_proxies(self.trusted);
+        watched.own = self.own.map(WatchedOwn::new);
         match self.certificates {
-            Some((watched, own)) => (gateway.certificates(watched.handle.clone(), own), Some(watched)),
-            None => (gateway, None),
+            Some((authorities, own)) => {
+                let gateway = gateway.certificates(authorities.handle.clone(), own);
+                watched.authorities = Some(authorities);
+                gateway
+            }
+            None => gateway,
         }
     }
 }

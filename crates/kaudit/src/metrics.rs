@@ -153,6 +153,14 @@ impl Sources {
                     &[("file", "authorities"), ("outcome", "failed")],
                     read(&reloads.authorities_failed),
                 ),
+                (
+                    &[("file", "client_certificate"), ("outcome", "ok")],
+                    read(&reloads.client_certificate_ok),
+                ),
+                (
+                    &[("file", "client_certificate"), ("outcome", "failed")],
+                    read(&reloads.client_certificate_failed),
+                ),
                 (&[("file", "token"), ("outcome", "ok")], read(&reloads.tokens_ok)),
                 (
                     &[("file", "token"), ("outcome", "failed")],

@@ -1,5 +1,5 @@
 //! Files that change while the program runs: the policy, AuditSink objects, serving certificates, authorities
-//! of client certificates, senders' tokens.
+//! of client certificates, the gateway's own client certificate, senders' tokens.
 //!
 //! Contents are compared, not times: a ConfigMap's files are links that are swapped, and editors replace
 //! files in many ways.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use kaudit_gateway::OwnCredential;
 use kaudit_listen::ServerTls;
 use kaudit_policy::Policy;
 use kaudit_tower::PolicyHandle;
@@ -32,6 +33,8 @@ pub(crate) struct Reloads {
     pub(crate) certificate_failed: AtomicU64,
     pub(crate) authorities_ok: AtomicU64,
     pub(crate) authorities_failed: AtomicU64,
+    pub(crate) client_certificate_ok: AtomicU64,
+    pub(crate) client_certificate_failed: AtomicU64,
     pub(crate) tokens_ok: AtomicU64,
     pub(crate) tokens_failed: AtomicU64,
 }
@@ -64,6 +67,7 @@ pub(crate) struct Watched {
     pub(crate) policies: Vec<WatchedPolicy>,
     pub(crate) certificates: Vec<ServerTls>,
     pub(crate) authorities: Option<WatchedAuthorities>,
+    pub(crate) own: Option<WatchedOwn>,
     pub(crate) sinks: Option<Arc<Sinks>>,
     pub(crate) access: Option<WatchedAccess>,
     pub(crate) reloads: Arc<Reloads>,
@@ -124,6 +128,43 @@ impl WatchedPolicy {
     }
 }
 
+/// The certificate that the gateway itself shows to the cluster.
+#[derive(Debug)]
+pub(crate) struct WatchedOwn {
+    own: OwnCredential,
+    /// Why its files could not be used when they were last looked at: told once.
+    problem: Option<String>,
+}
+
+impl WatchedOwn {
+    pub(crate) const fn new(own: OwnCredential) -> Self {
+        let problem = None;
+        Self { own, problem }
+    }
+
+    /// Has changed files shown on connections that are made from now on. Files that cannot be used are reported once;
+    /// the old certificate stays.
+    fn look(&mut self, reloads: &Reloads) {
+        let problem = match self.own.reload() {
+            Ok(is_new) => {
+                if is_new {
+                    info!("the gateway shows a new client certificate to the cluster");
+                    reloads.client_certificate_ok.fetch_add(1, Ordering::Relaxed);
+                }
+                None
+            }
+            Err(problem) => Some(problem.to_string()),
+        };
+        if problem != self.problem
+            && let Some(error) = &problem
+        {
+            warn!(%error, "cannot use the changed client certificate of the gateway: the old one stays in use");
+            reloads.client_certificate_failed.fetch_add(1, Ordering::Relaxed);
+        }
+        self.problem = problem;
+    }
+}
+
 impl Watched {
     /// Looks at the files until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
@@ -162,6 +203,9 @@ impl Watched {
         if let Some(is_good) = self.authorities.as_mut().and_then(WatchedAuthorities::look) {
             self.reloads.authorities(is_good);
         }
+        if let Some(own) = &mut self.own {
+            own.look(&self.reloads);
+        }
         for certificate in &self.certificates {
             match certificate.reload() {
                 Ok(true) => {
@@ -180,6 +224,8 @@ impl Watched {
 
 #[cfg(test)]
 mod tests {
+    use kaudit_dial::{Cluster, UpstreamOptions};
+
     use super::*;
 
     fn policy(level: &str) -> String {
@@ -221,5 +267,45 @@ mod tests {
         std::fs::write(&file, policy("None")).unwrap();
         watched.look(&reloads);
         assert_eq!((counts(), level()), ((2, 2), "None"));
+    }
+
+    #[test]
+    fn a_client_certificate_that_cannot_be_used_is_counted_once_and_the_next_good_one_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &str| std::fs::write(folder.path().join(name), content).unwrap();
+        let pair = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+            (certificate.pem(), key.serialize_pem())
+        };
+        let (certificate, key) = pair();
+        write("own.crt", &certificate);
+        write("own.key", &key);
+        write(
+            "config",
+            "clusters: [{cluster: {server: 'https://cluster.example'}}]\n\
+             users: [{user: {client-certificate: own.crt, client-key: own.key}}]\n",
+        );
+        let cluster = Cluster::from_kubeconfig(&folder.path().join("config")).unwrap();
+        let own = OwnCredential::new(&cluster, &UpstreamOptions::default()).unwrap();
+        let (mut watched, reloads) = (WatchedOwn::new(own), Reloads::default());
+        let mut counts = || {
+            watched.look(&reloads);
+            watched.look(&reloads);
+            (
+                reloads.client_certificate_ok.load(Ordering::Relaxed),
+                reloads.client_certificate_failed.load(Ordering::Relaxed),
+            )
+        };
+        assert_eq!(counts(), (0, 0));
+        let (certificate, key) = pair();
+        write("own.crt", &certificate);
+        assert_eq!(counts(), (0, 1));
+        write("own.key", &key);
+        assert_eq!(counts(), (1, 1));
+        std::fs::remove_file(folder.path().join("own.key")).unwrap();
+        assert_eq!(counts(), (1, 2));
+        write("own.key", &key);
+        assert_eq!(counts(), (1, 2));
     }
 }

@@ -73,6 +73,8 @@ pub(crate) struct Front {
     pub(crate) unbounded: Vec<IpNet>,
     pub(crate) limits: Limits,
     pub(crate) requests_in_flight: Option<usize>,
+    /// `None` where the gateway's own default holds.
+    pub(crate) body_idle_limit: Option<Duration>,
 }
 
 /// A journal, and what fills it from outside.
@@ -386,13 +388,16 @@ impl BoundGateway {
         )
         .demand(auditing.demand.clone())
         .requests_in_flight(front.requests_in_flight);
+        let gateway = match front.body_idle_limit {
+            Some(limit) => gateway.body_idle_limit(limit),
+            None => gateway,
+        };
         let gateway = match &access_log {
             Some(log) => gateway.access_log(log.sender()),
             None => gateway,
         };
-        let (gateway, authorities) = identifying.apply(gateway);
+        let gateway = identifying.apply(gateway, watched);
         let gateway = answers.apply(gateway).build().map_err(Failure::unreachable)?;
-        watched.authorities = authorities;
         let workers = Workers::start(connecting::threads(), take_lane)
             .context("cannot start threads for the gateway")
             .map_err(Failure::unreachable)?;

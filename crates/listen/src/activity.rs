@@ -261,4 +261,72 @@ mod tests {
         Activity::new(Some(b"http/1.1"), 1).idle_or_http2(LINGER).await;
         assert_eq!(began.elapsed(), LINGER);
     }
+
+    /// Whether the peer has cancelled too many requests.
+    async fn is_abused(activity: &Activity) -> bool {
+        tokio::time::timeout(Duration::ZERO, activity.abused())
+            .await
+            .is_ok()
+    }
+
+    /// Whether a further cancelled request is one too many after these: `x` is cancelled, `a` answered.
+    async fn is_too_many(credit: usize, history: &str) -> bool {
+        let activity = Arc::new(Activity::new(Some(b"h2"), credit));
+        let mut service = Counted {
+            inner: Slow,
+            activity: Arc::clone(&activity),
+        };
+        for event in history.chars() {
+            let answering = service.call(Request::new(event == 'a'));
+            match event {
+                'a' => drop(answering.await),
+                // The stream is reset before there is an answer.
+                _ => drop(answering),
+            }
+            assert!(!is_abused(&activity).await, "{history}");
+        }
+        drop(service.call(Request::new(false)));
+        is_abused(&activity).await
+    }
+
+    /// Answers those that it is told to.
+    #[derive(Clone)]
+    struct Slow;
+
+    impl Service<Request<bool>> for Slow {
+        type Response = Response<String>;
+        type Error = Infallible;
+        type Future = Pin<Box<dyn Future<Output = Result<Response<String>, Infallible>> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<bool>) -> Self::Future {
+            let is_answered = request.into_body();
+            Box::pin(async move {
+                if !is_answered {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Response::new(String::new()))
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_answered_request_forgives_one_that_was_cancelled_and_none_is_forgiven_beforehand() {
+        for (history, too_many) in [
+            ("", false),
+            ("xx", false),
+            ("xxx", true),
+            ("xxxa", false),
+            ("xxxax", true),
+            ("aaaaaaxxx", true),
+            ("xaxaxaxaxaxa", false),
+            ("xxaxaxaxax", false),
+            ("xxxaxaxaxaa", false),
+        ] {
+            assert_eq!(is_too_many(3, history).await, too_many, "{history}");
+        }
+    }
 }

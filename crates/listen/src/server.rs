@@ -316,3 +316,27 @@ fn waiting(socket: TcpListener, room: &Arc<Semaphore>, unacknowledged: Duration)
     };
     std::iter::from_fn(next).take(QUEUE).collect()
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_is_taken_bounds_how_long_its_peer_may_acknowledge_nothing() {
+        let unacknowledged = Duration::from_secs(77);
+        let room = Arc::new(Semaphore::new(2));
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let _client = TcpStream::connect(address).await.unwrap();
+        let taken = accept(&socket, &room, unacknowledged).await.unwrap();
+        // Those too that waited when the listener was closed.
+        let _late = TcpStream::connect(address).await.unwrap();
+        let late = waiting(socket, &room, unacknowledged);
+        assert_eq!(late.len(), 1);
+        for taken in std::iter::once(&taken).chain(&late) {
+            let socket = SockRef::from(&taken.stream);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(unacknowledged));
+            assert!(socket.keepalive().unwrap());
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use kaudit_event::UserInfo;
-use kaudit_policy::RequestInfo;
+use kaudit_policy::{Attributes, RequestInfo};
 
 use crate::authn::BoxFuture;
 use crate::{AuditContext, StatusError};
@@ -14,7 +14,7 @@ pub struct AuthorizationRequest<'a> {
     /// Who.
     pub user: &'a UserInfo,
     /// The attributes of what is asked; for impersonation not those of the request itself.
-    pub attributes: kaudit_policy::Attributes<'a>,
+    pub attributes: Attributes<'a>,
 }
 
 /// The answer of an authorizer.
@@ -123,17 +123,23 @@ pub(crate) enum Refusal {
 /// Source: k8s.io/apiserver pkg/endpoints/handlers/responsewriters/errors.go, Forbidden;
 /// k8s.io/apimachinery pkg/api/errors/errors.go, NewForbidden.
 pub(crate) fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> StatusError {
-    let message = forbidden_message(user, info);
+    forbidden_by(&Attributes::new(Some(user), info), reason)
+}
+
+/// The same for what is asked about a request.
+pub(crate) fn forbidden_by(attributes: &Attributes<'_>, reason: &str) -> StatusError {
+    let message = forbidden_message(attributes);
     let message = if reason.is_empty() {
         message
     } else {
         format!("{message}: {reason}")
     };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if !info.is_resource_request() {
+    if !attributes.is_resource_request {
         return StatusError::forbidden("", "", "", format!("forbidden: {message}"));
     }
-    let (resource, group, name) = (text(info.resource()), text(info.api_group()), text(info.name()));
+    let (resource, group) = (text(attributes.resource), text(attributes.api_group));
+    let name = text(attributes.name);
     let qualified = if group.is_empty() {
         resource.clone()
     } else {
@@ -175,32 +181,29 @@ pub fn refuses_impersonation(message: &str, acting: &UserInfo, info: &RequestInf
 /// `User "u" cannot get resource "r" in API group "g" in the namespace "n"`, with HTML characters as
 /// entities.
 #[must_use]
-pub(crate) fn forbidden_message(user: &UserInfo, info: &RequestInfo) -> String {
+pub(crate) fn forbidden_message(attributes: &Attributes<'_>) -> String {
     let quoted = |bytes: &[u8]| escape_html(&kaudit_event::go_quoted(bytes));
     let plain = |bytes: &[u8]| escape_html(&String::from_utf8_lossy(bytes));
-    let user = if user.username.is_empty() {
-        "\"\"".to_owned()
-    } else {
-        quoted(user.username.as_bytes())
-    };
-    let verb = plain(info.verb());
-    if !info.is_resource_request() {
-        return format!("User {user} cannot {verb} path {}", quoted(info.path()));
+    let user = attributes.user.map(|user| user.username.as_bytes());
+    let user = quoted(user.unwrap_or_default());
+    let verb = plain(attributes.verb);
+    if !attributes.is_resource_request {
+        return format!("User {user} cannot {verb} path {}", quoted(attributes.path));
     }
-    let mut resource = info.resource().to_vec();
-    if !info.subresource().is_empty() {
+    let mut resource = attributes.resource.to_vec();
+    if !attributes.subresource.is_empty() {
         resource.push(b'/');
-        resource.extend_from_slice(info.subresource());
+        resource.extend_from_slice(attributes.subresource);
     }
     let what = format!(
         "User {user} cannot {verb} resource {} in API group {}",
         quoted(&resource),
-        quoted(info.api_group())
+        quoted(attributes.api_group)
     );
-    if info.namespace().is_empty() {
+    if attributes.namespace.is_empty() {
         format!("{what} at the cluster scope")
     } else {
-        format!("{what} in the namespace {}", quoted(info.namespace()))
+        format!("{what} in the namespace {}", quoted(attributes.namespace))
     }
 }
 

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use kaudit_event::{Event, Level, ManagedFields, MicroTime, Stage, Status, Text, Unknown, UserInfo};
+use kaudit_event::{
+    AuthenticationMetadata, Event, Level, ManagedFields, MicroTime, Stage, Status, Text, Unknown, UserInfo,
+};
 use kaudit_policy::{RequestAuditConfig, RequestInfo, RequestTarget};
 use kaudit_sink::{Demand, Emission, Outcome, PolicyView, Reservation, Sink, annotate_truncated};
 use tracing::warn;
@@ -284,6 +286,15 @@ impl AuditContext {
         self.record(|record| record.event.impersonated_user = Some(user.as_ref().clone()));
     }
 
+    /// The constrained verb that allowed that, where it was one: the event's `authenticationMetadata`.
+    pub fn impersonated_by(&self, constraint: &'static str) {
+        self.record(|record| {
+            record.event.authentication_metadata = Some(AuthenticationMetadata {
+                impersonation_constraint: Text::from_static(constraint),
+            });
+        });
+    }
+
     /// Who the request asks to be carried out as; recorded once the answer shows that it was let.
     pub(crate) fn asks_to_be(&self, user: UserInfo) {
         let user = self.0.impersonated.get_or_init(|| Arc::new(user));
@@ -527,11 +538,11 @@ impl AuditContext {
         match &end {
             End::ClientGone => {
                 count(&metrics.client_gone);
-                record.add(ABORTED, Text::from_static("client"));
+                record.aborted(Text::from_static("client"));
             }
             End::UpstreamError(error) => {
                 count(&metrics.upstream_errors);
-                record.add(ABORTED, format!("upstream: {error}"));
+                record.aborted(format!("upstream: {error}"));
             }
             End::Written | End::Complete | End::Panic(_) => {}
         }
@@ -600,8 +611,6 @@ fn capture(policy: RequestAuditConfig, demand: &Demand) -> (RequestAuditConfig, 
     };
     (capture, (capture != policy).then_some(view))
 }
-
-const ABORTED: &str = "kaudit.dev/aborted";
 
 /// What an event keeps of a Status.
 fn recorded(status: &Status) -> Status {

@@ -3,12 +3,16 @@
 //! Source: k8s.io/apiserver pkg/endpoints/filters/impersonation.go and
 //! pkg/endpoints/filters/impersonation/impersonation.go.
 
+mod constrained;
+
 use http::HeaderMap;
 use kaudit_event::{Text, UserInfo};
 use kaudit_policy::Attributes;
 
-use crate::authz::{Authorization, AuthorizationRequest, Authorizer, Decision};
+use crate::authz::{Authorization, AuthorizationRequest, Authorizer, Decision, forbidden_by};
 use crate::status::StatusError;
+
+pub use constrained::Impersonated;
 
 /// What the chain does with `Impersonate-*` headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,104 +138,71 @@ impl Request {
     ///
     /// 403 with the first part that is refused, or about which there is no answer.
     pub async fn authorize(&self, user: &UserInfo, authorizer: &dyn Authorizer) -> Result<(), StatusError> {
+        let authentication = "authentication.k8s.io";
         match &self.service_account {
             Some((namespace, name)) => {
-                self.may(user, authorizer, ["", "serviceaccounts", "", namespace, name])
-                    .await?;
+                let account = part(user, ["", "serviceaccounts", "", namespace], name.as_bytes());
+                may(user, authorizer, account).await?;
             }
             None => {
-                self.may(
-                    user,
-                    authorizer,
-                    ["", "users", "", "", &self.user.to_string_lossy()],
-                )
-                .await?;
+                let users = part(user, ["", "users", "", ""], self.user.as_bytes());
+                may(user, authorizer, users).await?;
             }
         }
         for group in &self.groups {
-            self.may(user, authorizer, ["", "groups", "", "", &group.to_string_lossy()])
-                .await?;
+            let groups = part(user, ["", "groups", "", ""], group.as_bytes());
+            may(user, authorizer, groups).await?;
         }
         for (key, values) in &self.extra {
+            let key = key.to_string_lossy();
             for value in values {
-                let (key, value) = (key.to_string_lossy(), value.to_string_lossy());
-                self.may(
-                    user,
-                    authorizer,
-                    ["authentication.k8s.io", "userextras", &key, "", &value],
-                )
-                .await?;
+                let extra = part(user, [authentication, "userextras", &key, ""], value.as_bytes());
+                may(user, authorizer, extra).await?;
             }
         }
         if !self.uid.is_empty() {
-            let uid = self.uid.to_string_lossy();
-            self.may(user, authorizer, ["authentication.k8s.io", "uids", "", "", &uid])
-                .await?;
+            let uids = part(user, [authentication, "uids", "", ""], self.uid.as_bytes());
+            may(user, authorizer, uids).await?;
         }
         Ok(())
     }
+}
 
-    async fn may(
-        &self,
-        user: &UserInfo,
-        authorizer: &dyn Authorizer,
-        [group, resource, subresource, namespace, name]: [&str; 5],
-    ) -> Result<(), StatusError> {
-        let attributes = Attributes {
-            user: Some(user),
-            verb: b"impersonate",
-            is_resource_request: true,
-            api_group: group.as_bytes(),
-            api_version: b"v1",
-            resource: resource.as_bytes(),
-            subresource: subresource.as_bytes(),
-            namespace: namespace.as_bytes(),
-            name: name.as_bytes(),
-            path: b"",
-        };
-        let reason = match authorizer
-            .authorize(AuthorizationRequest { user, attributes })
-            .await
-        {
-            Ok(Authorization {
-                decision: Decision::Allow,
-                ..
-            }) => return Ok(()),
-            Ok(Authorization { reason, .. }) => reason,
-            Err(error) => error,
-        };
-        let what = if subresource.is_empty() {
-            resource.to_owned()
-        } else {
-            format!("{resource}/{subresource}")
-        };
-        let scope = if namespace.is_empty() {
-            "at the cluster scope".to_owned()
-        } else {
-            format!(
-                "in the namespace {}",
-                kaudit_event::go_quoted(namespace.as_bytes())
-            )
-        };
-        let qualified = if group.is_empty() {
-            resource.to_owned()
-        } else {
-            format!("{resource}.{group}")
-        };
-        let message = format!(
-            "{qualified} {} is forbidden: User {} cannot impersonate resource {} in API group {} {scope}",
-            kaudit_event::go_quoted(name.as_bytes()),
-            kaudit_event::go_quoted(user.username.as_bytes()),
-            kaudit_event::go_quoted(what.as_bytes()),
-            kaudit_event::go_quoted(group.as_bytes()),
-        );
-        let message = if reason.is_empty() {
-            message
-        } else {
-            format!("{message}: {reason}")
-        };
-        Err(StatusError::forbidden(name, group, resource, message))
+/// The question about one part of a user.
+fn part<'a>(
+    user: &'a UserInfo,
+    [group, resource, subresource, namespace]: [&'a str; 4],
+    name: &'a [u8],
+) -> Attributes<'a> {
+    Attributes {
+        user: Some(user),
+        verb: b"impersonate",
+        is_resource_request: true,
+        api_group: group.as_bytes(),
+        api_version: b"v1",
+        resource: resource.as_bytes(),
+        subresource: subresource.as_bytes(),
+        namespace: namespace.as_bytes(),
+        name,
+        path: b"",
     }
+}
+
+async fn may(
+    user: &UserInfo,
+    authorizer: &dyn Authorizer,
+    attributes: Attributes<'_>,
+) -> Result<(), StatusError> {
+    let decided = authorizer.authorize(AuthorizationRequest { user, attributes });
+    let reason = match decided.await {
+        Ok(Authorization {
+            decision: Decision::Allow,
+            ..
+        }) => return Ok(()),
+        Ok(Authorization { reason, .. }) => reason,
+        Err(error) => error,
+    };
+    Err(forbidden_by(&attributes, &reason))
 }
 
 /// The key of an extra header: lower-case already, percent escapes decoded where they are valid.

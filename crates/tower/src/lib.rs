@@ -46,7 +46,7 @@ pub use body::{BoxError, RequestBody, ResponseBody};
 pub use capture::{Bodies, Capture};
 pub use chain::{Audit, AuditBuilder, AuditFuture, AuditLayer, AuditService};
 pub use context::{AuditContext, SessionGuard};
-pub use impersonation::{Impersonation, Request as ImpersonationRequest};
+pub use impersonation::{Impersonated, Impersonation, Request as ImpersonationRequest};
 pub use metrics::{Metrics, MetricsSnapshot};
 pub use policy::PolicyHandle;
 pub use status::{StatusError, status_response, text_response};

@@ -1,11 +1,12 @@
 //! What holds now of credentials that change: files are read again, a plugin is run again.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use http::HeaderValue;
-use tokio::sync::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -57,7 +58,7 @@ pub struct CurrentCredential {
     trust: Trust,
     is_https: bool,
     clock: fn() -> SystemTime,
-    state: Mutex<State>,
+    state: AsyncMutex<State>,
 }
 
 #[derive(Debug, Default)]
@@ -116,7 +117,7 @@ impl CurrentCredential {
             trust: cluster.trust.clone(),
             is_https,
             clock,
-            state: Mutex::default(),
+            state: AsyncMutex::default(),
         })
     }
 
@@ -273,26 +274,73 @@ async fn read_in_background(file: PathBuf) -> Result<Vec<u8>, CredentialError> {
         .map_err(CredentialError::Read)
 }
 
-/// PEM pairs for connections that show one all their life.
-pub(crate) fn fixed_tls(
-    cluster: &Cluster,
-    with_identity: bool,
+/// TLS parameters of connections that show a certificate, or none, all their life. When the certificate's files change,
+/// connections that are made from then on show the new one.
+#[derive(Debug)]
+pub(crate) struct ShownTls {
+    /// `None` where connections show none.
+    identity: Option<Identity>,
+    trust: Trust,
     protocol: Protocol,
-) -> Result<Tls, ClientTlsError> {
-    let identity = cluster.identity.as_ref().filter(|_| with_identity);
-    let pair = identity
-        .map(read_pair)
-        .transpose()
-        .map_err(|error| ClientTlsError::Identity(error.to_string()))?;
-    let identity = pair
-        .as_ref()
-        .map(|Pair(certificate, key)| (&**certificate, &**key));
-    let dedicated = ClientTls::new(&cluster.trust, identity)?;
+    now: Mutex<ShownNow>,
+}
+
+#[derive(Debug)]
+struct ShownNow {
+    pair: Option<Pair>,
+    tls: Tls,
+}
+
+impl ShownTls {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        with_identity: bool,
+        protocol: Protocol,
+    ) -> Result<Self, ClientTlsError> {
+        let identity = cluster.identity.clone().filter(|_| with_identity);
+        let pair = read_shown(identity.as_ref())?;
+        let tls = shown(&cluster.trust, pair.as_ref(), protocol)?;
+        Ok(Self {
+            identity,
+            trust: cluster.trust.clone(),
+            protocol,
+            now: Mutex::new(ShownNow { pair, tls }),
+        })
+    }
+
+    fn now(&self) -> MutexGuard<'_, ShownNow> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn current(&self) -> Tls {
+        self.now().tls.clone()
+    }
+
+    /// Reads the files; whether they changed. What cannot be used leaves what there is.
+    pub(crate) fn reload(&self) -> Result<bool, ClientTlsError> {
+        let pair = read_shown(self.identity.as_ref())?;
+        if self.now().pair == pair {
+            return Ok(false);
+        }
+        let tls = shown(&self.trust, pair.as_ref(), self.protocol)?;
+        *self.now() = ShownNow { pair, tls };
+        Ok(true)
+    }
+}
+
+fn read_shown(identity: Option<&Identity>) -> Result<Option<Pair>, ClientTlsError> {
+    let pair = identity.map(read_pair).transpose();
+    pair.map_err(|error| ClientTlsError::Identity(error.to_string()))
+}
+
+fn shown(trust: &Trust, pair: Option<&Pair>, protocol: Protocol) -> Result<Tls, ClientTlsError> {
+    let identity = pair.map(|Pair(certificate, key)| (&**certificate, &**key));
+    let dedicated = ClientTls::new(trust, identity)?;
     Ok(Tls {
         pooled: match protocol {
             Protocol::Http1 => dedicated.clone(),
-            Protocol::Auto => ClientTls::negotiating(&cluster.trust, identity)?,
-            Protocol::Http2 => ClientTls::demanding_http2(&cluster.trust, identity)?,
+            Protocol::Auto => ClientTls::negotiating(trust, identity)?,
+            Protocol::Http2 => ClientTls::demanding_http2(trust, identity)?,
         },
         dedicated,
     })

@@ -12,7 +12,7 @@ use super::health::{Health, Seen};
 /// Time between two questions to a server.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// A server that is doubted is asked sooner, but not more often than this.
+/// A server that is doubted, or of which one more answer decides, is asked sooner, but not more often than this.
 const SOONEST: Duration = Duration::from_secs(1);
 
 /// Time for an answer.
@@ -43,13 +43,19 @@ pub(crate) async fn watch_over<F>(
             answer = timeout(TIMEOUT, asking) => answer,
         };
         let seen = answer.unwrap_or(Seen::Silent);
+        let mut soonest = SOONEST;
         if seen == Seen::Silent {
             on_silence();
+            // It was waited for already.
+            soonest = Duration::ZERO;
         }
         health.see(seen);
         // Between 90 and 110 hundredths: many gateways ask the same servers.
         let hundredths = 90 + u32::try_from(dice.roll() % 21).unwrap_or_default();
         let doubted = async {
+            if health.is_undecided() {
+                return sleep(soonest).await;
+            }
             sleep(SOONEST).await;
             health.doubted().await;
         };
@@ -152,41 +158,68 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_answer_puts_a_server_aside_and_one_brings_it_back() {
+    async fn two_answers_put_a_server_aside_and_two_bring_it_back_the_second_a_second_after_the_first() {
+        let bad = || Some(Seen::NotReady(500));
+        let good = || Some(Seen::Ready);
         let checked = checked(Script::from([
-            Some(Seen::Ready),
-            Some(Seen::NotReady(500)),
-            Some(Seen::Ready),
+            good(),
+            bad(),
+            bad(),
+            good(),
+            good(),
+            bad(),
+            good(),
         ]));
         pass(1).await;
         assert_eq!(checked.health.why_aside(), None);
-        pass(5).await;
+        while checked.health.is_in() {
+            sleep(Duration::from_millis(10)).await;
+        }
         let why = checked.health.why_aside().unwrap();
         assert_eq!(why, "it answers 500 to /readyz");
-        pass(6).await;
-        assert_eq!(checked.health.why_aside(), None);
+        while !checked.health.is_in() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let asked = checked.asked.lock().unwrap().clone();
+        let between: Vec<u64> = asked
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]).as_secs())
+            .collect();
+        // 4.5 s to 5.5 s, and 1 s where the next answer decides.
+        assert_eq!((asked.len(), between[1], between[3]), (5, 1, 1), "{between:?}");
+        assert!(between[0] >= 4 && between[2] >= 4, "{between:?}");
+        // One bad answer alone does nothing.
+        pass(60).await;
+        assert!(checked.health.is_in());
+        assert!(checked.asked.lock().unwrap().len() > 12);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_of_two_seconds_puts_a_server_aside_and_tells_who_waits() {
-        let checked = checked(Script::from([None]));
+    async fn silence_of_two_seconds_twice_puts_a_server_aside_and_tells_who_waits() {
+        let checked = checked(Script::from([None, Some(Seen::Ready), None, None]));
         let health = Arc::clone(&checked.health);
         let begin = Instant::now();
         health.hung().await;
-        assert_eq!(begin.elapsed().as_secs(), 2);
+        // Once it was an accident; then it is 2 s, 1 s until the next question, and 2 s.
+        let last = checked.asked.lock().unwrap().last().copied().unwrap();
+        assert_eq!(
+            (begin.elapsed().as_secs() >= 10, last.elapsed().as_secs()),
+            (true, 2)
+        );
         assert_eq!(checked.health.why_aside().unwrap(), "it does not answer /readyz");
-        pass(7).await;
+        pass(9).await;
         assert_eq!(checked.health.why_aside(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_broken_connection_is_looked_into_sooner() {
-        let checked = checked(Script::from([Some(Seen::Ready), Some(Seen::NotReady(503))]));
+        let bad = || Some(Seen::NotReady(503));
+        let checked = checked(Script::from([Some(Seen::Ready), bad(), bad()]));
         pass(2).await;
         assert_eq!(checked.asked.lock().unwrap().len(), 1);
         checked.health.doubt();
-        pass(1).await;
-        assert_eq!(checked.asked.lock().unwrap().len(), 2);
+        pass(2).await;
+        assert_eq!(checked.asked.lock().unwrap().len(), 3);
         assert!(!checked.health.is_in());
     }
 

@@ -1,8 +1,9 @@
 //! Whether one server is given requests: what is seen of it, and what follows.
 //!
 //! A server is put aside when it cannot be reached, breaks connections instead of answering, or says or shows by
-//! its silence that it is not ready. It is tried again by one request at a time, after waits that grow, and comes
-//! back with the first thing that proves the opposite of why it went.
+//! its silence, twice in a row, that it is not ready. One that requests found wanting is tried again by one request at a
+//! time, after waits that grow, and comes back with the first thing that proves the opposite of why it went. One that says
+//! itself that it is not ready has to say twice that it is.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +25,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Connections that break one after the other with no answer in between: one may be an accident.
 const MAX_BREAKS: u32 = 3;
+
+/// Questions one after the other whose answers put a server aside: one may have been lost, or late for an accident's sake.
+const FALL: u32 = 2;
+
+/// The same that bring one back that such answers had put aside.
+const RISE: u32 = 2;
 
 /// What was seen of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,10 +74,15 @@ impl fmt::Display for Why {
 }
 
 impl Why {
-    /// Whether what was seen proves the opposite.
-    fn is_over(&self, seen: &Seen, judge: Judge) -> bool {
+    /// Whether it was found by questions for readiness.
+    const fn is_unready(&self) -> bool {
+        matches!(self, Self::NotReady(_) | Self::Silent)
+    }
+
+    /// Whether what was seen proves the opposite; `ready` are the answers in a row that said so.
+    fn is_over(&self, seen: &Seen, judge: Judge, ready: u32) -> bool {
         match seen {
-            Seen::Ready => true,
+            Seen::Ready => !self.is_unready() || ready >= RISE,
             // Not of one that says itself that it is not ready: that answers until it stops.
             Seen::Answered => !matches!(self, Self::NotReady(_)),
             // One that hangs may still take connections.
@@ -95,6 +107,8 @@ enum Standing {
     In {
         /// Connections that broke since the last answer.
         breaks: u32,
+        /// Questions for readiness since the last good answer.
+        unready: u32,
     },
     Aside {
         since: Instant,
@@ -104,7 +118,17 @@ enum Standing {
         failures: u32,
         why: Why,
         judge: Judge,
+        /// Good answers since the last bad one.
+        ready: u32,
     },
+}
+
+impl Standing {
+    /// In, and nothing was seen that is not well.
+    const WELL: Self = Self::In {
+        breaks: 0,
+        unready: 0,
+    };
 }
 
 /// What became of a server.
@@ -124,7 +148,7 @@ struct State {
 impl State {
     const fn new(dice: Dice) -> Self {
         Self {
-            standing: Standing::In { breaks: 0 },
+            standing: Standing::WELL,
             dice,
         }
     }
@@ -132,11 +156,19 @@ impl State {
     /// What follows from what was seen.
     fn see(&mut self, now: Instant, seen: Seen) -> Option<Change> {
         match &mut self.standing {
-            Standing::In { breaks } => {
+            Standing::In { breaks, unready } => {
                 let why = match seen {
                     Seen::Connected | Seen::NotAsked => return None,
-                    Seen::Answered | Seen::Ready => {
+                    Seen::Answered => {
                         *breaks = 0;
+                        return None;
+                    }
+                    Seen::Ready => {
+                        self.standing = Standing::WELL;
+                        return None;
+                    }
+                    Seen::NotReady(_) | Seen::Silent if *unready + 1 < FALL => {
+                        *unready += 1;
                         return None;
                     }
                     Seen::Broke => {
@@ -161,6 +193,7 @@ impl State {
                     failures: 0,
                     why: why.clone(),
                     judge,
+                    ready: 0,
                 };
                 Some(Change::Aside(why))
             }
@@ -170,10 +203,16 @@ impl State {
                 failures,
                 why,
                 judge,
+                ready,
             } => {
-                if why.is_over(&seen, *judge) {
+                match seen {
+                    Seen::Ready => *ready += 1,
+                    Seen::NotReady(_) | Seen::Silent | Seen::NotAsked | Seen::NotConnected(_) => *ready = 0,
+                    Seen::Connected | Seen::Answered | Seen::Broke => {}
+                }
+                if why.is_over(&seen, *judge, *ready) {
                     let after = now.saturating_duration_since(*since);
-                    self.standing = Standing::In { breaks: 0 };
+                    self.standing = Standing::WELL;
                     return Some(Change::Back { after });
                 }
                 if matches!(seen, Seen::NotReady(_) | Seen::Silent | Seen::NotAsked) {
@@ -202,6 +241,14 @@ impl State {
                 }
                 None
             }
+        }
+    }
+
+    /// Whether the next answer to a question for readiness may decide.
+    const fn is_undecided(&self) -> bool {
+        match &self.standing {
+            Standing::In { unready, .. } => *unready > 0,
+            Standing::Aside { ready, .. } => *ready > 0,
         }
     }
 
@@ -313,15 +360,15 @@ impl Health {
             Seen::Broke => self.doubt.notify_one(),
             _ => {}
         }
-        let is_hung = seen == Seen::Silent;
-        let change = {
+        let is_silent = seen == Seen::Silent;
+        let (change, is_in) = {
             let mut state = self.state();
             let change = state.see(Instant::now(), seen);
             let is_in = matches!(state.standing, Standing::In { .. });
             self.is_in.store(is_in, Ordering::Release);
-            let is_troubled = state.standing != (Standing::In { breaks: 0 });
+            let is_troubled = state.standing != Standing::WELL;
             self.is_troubled.store(is_troubled, Ordering::Release);
-            change
+            (change, is_in)
         };
         let server = &self.server;
         match change {
@@ -331,7 +378,7 @@ impl Health {
             }
             None => {}
         }
-        if is_hung {
+        if is_silent && !is_in {
             self.hung.notify_waiters();
         }
     }
@@ -339,6 +386,11 @@ impl Health {
     /// The server ended a connection, as one does that is about to stop.
     pub(crate) fn doubt(&self) {
         self.doubt.notify_one();
+    }
+
+    /// Whether it is soon to be known how the server does, if it is asked again.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.state().is_undecided()
     }
 
     /// Waits until there is a reason to look at the server.
@@ -388,8 +440,12 @@ mod tests {
         let table = [
             (vec![unreachable()], back(&["Connected", "Answered", "Ready"])),
             (vec![Seen::Broke; 3], back(&["Answered", "Ready"])),
-            (vec![Seen::NotReady(500)], back(&["Ready"])),
-            (vec![Seen::Silent], back(&["Answered", "Ready"])),
+            (vec![Seen::NotReady(500); 2], back(&["Ready, Ready"])),
+            (vec![Seen::Silent; 2], back(&["Answered", "Ready, Ready"])),
+            (
+                vec![Seen::NotReady(500), Seen::Silent],
+                back(&["Answered", "Ready, Ready"]),
+            ),
         ];
         for (reasons, expected) in table {
             let mut found = Vec::new();
@@ -404,6 +460,11 @@ mod tests {
                 state.see(now, proof.clone());
                 if is_in(&state) {
                     found.push(format!("{proof:?}"));
+                    continue;
+                }
+                state.see(now, proof.clone());
+                if is_in(&state) {
+                    found.push(format!("{proof:?}, {proof:?}"));
                 }
             }
             assert_eq!(found, expected, "{reasons:?}");
@@ -422,14 +483,42 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_is_bad_once_or_good_once_decides_nothing() {
+        let (now, mut state) = (Instant::now(), state());
+        for bad in [Seen::Silent, Seen::NotReady(500)].iter().cycle().take(20) {
+            assert_eq!(state.see(now, bad.clone()), None);
+            assert!(state.is_undecided());
+            // What requests see meanwhile says nothing of readiness.
+            assert_eq!(state.see(now, Seen::Answered), None);
+            assert_eq!(state.see(now, Seen::Ready), None);
+            assert!(!state.is_undecided());
+        }
+        state.see(now, Seen::Silent);
+        assert!(state.see(now, Seen::NotReady(500)).is_some());
+        for bad in [Seen::NotReady(500), Seen::NotAsked, unreachable()]
+            .iter()
+            .cycle()
+            .take(20)
+        {
+            state.see(now, Seen::NotReady(500));
+            assert_eq!(state.see(now, Seen::Ready), None);
+            assert!(state.is_undecided());
+            state.see(now, bad.clone());
+            assert!(!is_in(&state) && !state.is_undecided());
+        }
+    }
+
+    #[test]
     fn a_change_is_told_once() {
         let (now, mut state) = (Instant::now(), state());
         let why = Why::NotReady(500);
+        assert_eq!(state.see(now, Seen::NotReady(500)), None);
         assert_eq!(state.see(now, Seen::NotReady(500)), Some(Change::Aside(why)));
-        for seen in [Seen::NotReady(500), Seen::Silent, unreachable(), Seen::Broke] {
+        for seen in [unreachable(), Seen::Silent, Seen::NotReady(500), Seen::Broke] {
             assert_eq!(state.see(now + LONGEST_WAIT, seen), None);
         }
         let after = Duration::from_secs(40);
+        assert_eq!(state.see(now + after, Seen::Ready), None);
         assert_eq!(state.see(now + after, Seen::Ready), Some(Change::Back { after }));
         assert_eq!(state.see(now + after, Seen::Ready), None);
     }
@@ -471,6 +560,7 @@ mod tests {
             assert!(!state.may_try(now + Duration::from_secs(3600)));
             assert_eq!(state.see(now, Seen::Connected), None);
             assert!(state.see(now, Seen::Ready).is_some());
+            assert!(is_in(&state));
         }
     }
 
@@ -481,6 +571,7 @@ mod tests {
         for _ in 0..200 {
             let (mut now, mut state) = (Instant::now(), state());
             let mut last_try: Option<Instant> = None;
+            let mut ready = 0;
             for _ in 0..300 {
                 now += Duration::from_millis(dice.roll() % 3000);
                 let was_in = is_in(&state);
@@ -504,8 +595,14 @@ mod tests {
                     was_in != is_in(&state),
                     "a change is told, and nothing else"
                 );
-                if seen == Seen::Ready {
-                    assert!(is_in(&state), "one success is enough");
+                ready = match seen {
+                    Seen::Ready => ready + 1,
+                    Seen::Connected | Seen::Answered | Seen::Broke => ready,
+                    _ => 0,
+                };
+                assert!(ready < RISE || is_in(&state), "two successes are enough");
+                if seen == Seen::Broke {
+                    ready = 0;
                 }
                 if is_in(&state) {
                     last_try = None;

@@ -40,7 +40,7 @@ pub(crate) struct Pool {
     tasks: TaskTracker,
     counters: Counters,
     health: Arc<Health>,
-    /// Requests under way, their answers' bodies with them.
+    /// Requests under way, their answers' bodies with them, and sessions.
     busy: Arc<AtomicUsize>,
 }
 
@@ -59,8 +59,13 @@ struct State {
     links: Vec<Arc<Link>>,
     speaks: Speaks,
     opening: Option<Opening>,
+    generation: Generation,
     is_closed: bool,
 }
+
+/// Connections of an older one show a certificate that is not to be shown any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Generation(u64);
 
 /// What the server agreed to when it was last asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,23 +98,35 @@ pub(crate) enum Taken {
 
 /// A request's part in the load of a server over HTTP/1.1, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Lease(Arc<Pool>);
+pub(crate) struct Lease {
+    pool: Arc<Pool>,
+    /// The connection's.
+    generation: Generation,
+    _load: Load,
+}
 
 impl Lease {
-    fn of(pool: &Arc<Pool>) -> Self {
-        pool.busy.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(pool))
+    fn of(pool: &Arc<Pool>, generation: Generation) -> Self {
+        Self {
+            pool: Arc::clone(pool),
+            generation,
+            _load: pool.add_load(),
+        }
     }
 
     /// Keeps a connection whose answer was read to its end.
     pub(crate) fn give_back(self, sender: SendRequest<Outgoing>) {
-        self.0.give_back(sender);
+        self.pool.give_back(sender, self.generation);
     }
 }
 
-impl Drop for Lease {
+/// One request's or session's part in the load of a server, until it is dropped.
+#[derive(Debug)]
+pub struct Load(Arc<AtomicUsize>);
+
+impl Drop for Load {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -123,7 +140,7 @@ enum Found {
 
 /// The connections of one server now.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Load {
+pub(crate) struct Connections {
     pub(crate) idle: u64,
     pub(crate) links: u64,
     pub(crate) streams: u64,
@@ -145,17 +162,22 @@ impl Pool {
         &self.health
     }
 
-    /// Requests under way.
+    /// Requests and sessions under way.
     pub(crate) fn busy(&self) -> usize {
         self.busy.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_load(&self) -> Load {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Load(Arc::clone(&self.busy))
     }
 
     pub(crate) const fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    pub(crate) fn load(&self) -> Load {
-        let mut load = Load::default();
+    pub(crate) fn connections(&self) -> Connections {
+        let mut load = Connections::default();
         for state in self.states() {
             load.idle += state.idle.len() as u64;
             load.links += state.links.len() as u64;
@@ -178,6 +200,14 @@ impl Pool {
             state.idle.clear();
             state.links.clear();
         }
+    }
+
+    /// Lets connections that there are or are being made end likewise: they show what is not to be shown any more.
+    pub(crate) fn renew(&self) {
+        for mut state in self.states() {
+            state.generation.0 += 1;
+        }
+        self.forget_all();
     }
 
     /// The connections that the calling thread uses.
@@ -213,14 +243,14 @@ impl Pool {
                 },
                 // One for this request alone.
                 Found::Nothing => match self.open().await? {
-                    Fresh::Http1(sender) => {
+                    (Fresh::Http1(sender), generation) => {
                         return Ok(Taken::Http1 {
                             sender,
                             is_reused: false,
-                            lease: Lease::of(self),
+                            lease: Lease::of(self, generation),
                         });
                     }
-                    Fresh::Http2(link) => self.add(link),
+                    (Fresh::Http2(link), generation) => self.add(link, generation),
                 },
                 Found::Full => {
                     self.counters.full.fetch_add(1, Ordering::Relaxed);
@@ -239,7 +269,7 @@ impl Pool {
             return Found::Ready(Taken::Http1 {
                 sender,
                 is_reused: true,
-                lease: Lease::of(self),
+                lease: Lease::of(self, state.generation),
             });
         }
         if state.speaks == Speaks::Http1 {
@@ -275,13 +305,13 @@ impl Pool {
         // A task of its own: who asked first may leave, the others still wait.
         self.tasks.spawn(async move {
             let outcome = match pool.open().await {
-                Ok(Fresh::Http1(sender)) => {
+                Ok((Fresh::Http1(sender), generation)) => {
                     pool.state().speaks = Speaks::Http1;
-                    pool.give_back(sender);
+                    pool.give_back(sender, generation);
                     Ok(())
                 }
-                Ok(Fresh::Http2(link)) => {
-                    pool.add(link);
+                Ok((Fresh::Http2(link), generation)) => {
+                    pool.add(link, generation);
                     Ok(())
                 }
                 Err(error) => Err(Arc::new(error)),
@@ -292,18 +322,20 @@ impl Pool {
         opening
     }
 
-    fn add(&self, link: Arc<Link>) {
+    fn add(&self, link: Arc<Link>, generation: Generation) {
         let mut state = self.state();
         state.speaks = Speaks::Http2;
-        if !state.is_closed {
+        if !state.is_closed && generation == state.generation {
             state.links.push(link);
         }
     }
 
-    async fn open(self: &Arc<Self>) -> Result<Fresh, ConnectError> {
+    async fn open(self: &Arc<Self>) -> Result<(Fresh, Generation), ConnectError> {
         self.counters.opened.fetch_add(1, Ordering::Relaxed);
+        // Before the certificate is looked at, so that none is taken for newer than it is.
+        let generation = self.state().generation;
         let opened = self.connector.connect(Beginning(Arc::clone(self))).await;
-        self.opened(opened)
+        Ok((self.opened(opened)?, generation))
     }
 
     /// Tells the server's health what came of a connection.
@@ -329,12 +361,12 @@ impl Pool {
     }
 
     /// Keeps an HTTP/1.1 connection whose answer was read to its end.
-    pub(crate) fn give_back(&self, sender: SendRequest<Outgoing>) {
+    fn give_back(&self, sender: SendRequest<Outgoing>, generation: Generation) {
         if sender.is_closed() {
             return;
         }
         let mut state = self.state();
-        if state.idle.len() < MAX_IDLE && !state.is_closed {
+        if state.idle.len() < MAX_IDLE && !state.is_closed && generation == state.generation {
             let since = Instant::now();
             state.idle.push(Idle { sender, since });
         }

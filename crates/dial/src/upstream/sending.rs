@@ -152,21 +152,24 @@ impl<'a> Sending<'a> {
                     self.unsent(body)
                         .ok_or_else(|| SendError::Broken(error.into_error()))
                 }
-                // A new connection that breaks is no race with the server's closing it.
                 None if (is_reused || self.has_others()) && self.is_repeatable => {
-                    if !is_reused {
-                        pool.health().see(Seen::Broke);
-                    }
+                    self.broke(pool, is_reused, error.error());
                     self.again(pool, Some(self.whole()))
                         .ok_or_else(|| SendError::Broken(error.into_error()))
                 }
                 None => {
-                    if !is_reused {
-                        pool.health().see(Seen::Broke);
-                    }
+                    self.broke(pool, is_reused, error.error());
                     Err(SendError::Broken(error.into_error()))
                 }
             },
+        }
+    }
+
+    /// Tells the server's health of a connection that broke, unless it was closed by who made the request: its body broke
+    /// off. Where the connection had been used, the server may have been closing it.
+    fn broke(&self, pool: &Pool, is_reused: bool, error: &hyper::Error) {
+        if !is_reused && !error.is_user() {
+            pool.health().see(Seen::Broke);
         }
     }
 

@@ -53,7 +53,7 @@ pub struct ServerMetrics {
     pub connect_failures: u64,
     /// Connections that take requests now.
     pub connections: u64,
-    /// Requests under way, until the last byte of their answers.
+    /// Requests under way, until the last byte of their answers, and sessions.
     pub in_flight: u64,
 }
 

@@ -104,9 +104,16 @@ fn answer(got: &Got, refuses: Option<(u16, &'static str)>) -> Response<Full<Byte
             _ => json_response(201, &json!({"status": {"authenticated": false}})),
         },
         (SAR, _) if is_own => {
-            let is_allowed = body["spec"]["user"] == "bob"
-                && body["spec"]["resourceAttributes"]["name"] == "carol"
-                || body["spec"]["resourceAttributes"]["verb"] == "list";
+            let asked = &body["spec"]["resourceAttributes"];
+            let verb = asked["verb"].as_str().unwrap();
+            let is_allowed = match body["spec"]["user"].as_str().unwrap() {
+                "bob" => verb == "impersonate" && asked["name"] == "carol" || verb == "list",
+                "dora" => {
+                    verb == "impersonate-on:user-info:list" && asked["resource"] == "pods"
+                        || verb == "impersonate:user-info" && asked["name"] == "carol"
+                }
+                _ => verb == "list",
+            };
             json_response(
                 201,
                 &json!({"status": {"allowed": is_allowed, "reason": "because"}}),
@@ -399,9 +406,17 @@ async fn t05_a_users_own_impersonation_is_decided_and_then_replaces_it() {
     let bob = || Some(world.clients.sign("bob", "ops"));
     let (code, _) = world.get(bob(), &[("impersonate-user", "carol")]).await;
     assert_eq!(code, 200);
-    let review: Value = serde_json::from_slice(&world.got(Some(SAR))[0].body).unwrap();
-    assert_eq!(review["spec"]["user"], "bob");
-    assert_eq!(review["spec"]["resourceAttributes"]["verb"], "impersonate");
+    let reviews: Vec<Value> = world
+        .got(Some(SAR))
+        .iter()
+        .map(|got| serde_json::from_slice(&got.body).unwrap())
+        .collect();
+    assert!(reviews.iter().all(|review| review["spec"]["user"] == "bob"));
+    let verbs: Vec<_> = reviews
+        .iter()
+        .map(|review| &review["spec"]["resourceAttributes"]["verb"])
+        .collect();
+    assert_eq!(verbs, ["impersonate-on:user-info:list", "impersonate"]);
     assert_eq!(
         identity(&world.got(None)[0]),
         [
@@ -414,6 +429,33 @@ async fn t05_a_users_own_impersonation_is_decided_and_then_replaces_it() {
     assert_eq!(
         (&event["user"]["username"], &event["impersonatedUser"]["username"]),
         (&json!("bob"), &json!("carol"))
+    );
+    assert_eq!(event["authenticationMetadata"], Value::Null);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn t05_a_user_with_the_constrained_verbs_alone_is_let_too_and_the_event_says_by_which() {
+    let world = World::start(Settings::default()).await;
+    let dora = Some(world.clients.sign("dora", "ops"));
+    let (code, _) = world.get(dora, &[("impersonate-user", "carol")]).await;
+    assert_eq!(code, 200);
+    assert_eq!(
+        identity(&world.got(None)[0]),
+        [
+            "authorization: Bearer own",
+            "impersonate-group: system:authenticated",
+            "impersonate-user: carol"
+        ]
+    );
+    let event = &world.events_when(2).await[1];
+    assert_eq!(
+        (&event["user"]["username"], &event["impersonatedUser"]["username"]),
+        (&json!("dora"), &json!("carol"))
+    );
+    assert_eq!(
+        event["authenticationMetadata"]["impersonationConstraint"],
+        "impersonate:user-info"
     );
     world.finish().await;
 }
@@ -430,7 +472,10 @@ async fn t26_a_refused_impersonation_is_a_pair_of_events_and_goes_nowhere() {
     ] {
         let (code, body) = world.get(Some(world.clients.sign("bob", "ops")), headers).await;
         assert_eq!(code, 403);
-        assert!(body.contains("cannot impersonate resource"), "{body}");
+        assert!(
+            body.contains("cannot impersonate-on:user-info:list resource"),
+            "{body}"
+        );
     }
     let events = world.events_when(4).await;
     assert_eq!(

@@ -19,6 +19,7 @@ mod invariants;
 mod lifecycle;
 mod records;
 mod sessions;
+mod stalled;
 mod streams;
 mod tunnels;
 mod vectors;

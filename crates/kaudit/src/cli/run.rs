@@ -313,11 +313,18 @@ fn front(gateway: &config::Gateway) -> Result<Front, Failure> {
     if let Some(connections) = gateway.limits.connections_per_address {
         limits.connections_per_address = count(connections);
     }
+    let body_idle_limit = gateway.limits.body_idle_timeout.map(|limit| limit.0);
+    if body_idle_limit == Some(Duration::ZERO) {
+        return Err(Failure::usage(anyhow!(
+            "`gateway.limits.bodyIdleTimeout` is 0, in which no body comes: write for example `30s`"
+        )));
+    }
     Ok(Front {
         proxies: ProxyProtocol::from(networks(from, "gateway.proxyProtocol.from")?),
         unbounded: networks(trusted, "gateway.trustedProxies")?,
         limits,
         requests_in_flight: gateway.limits.requests_in_flight.map(count),
+        body_idle_limit,
     })
 }
 

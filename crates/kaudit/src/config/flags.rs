@@ -200,6 +200,9 @@ pub(crate) struct GatewayFlags {
     /// there is
     #[arg(long, value_name = "COUNT", env = "KAUDIT_MAX_REQUESTS_INFLIGHT")]
     pub(crate) max_requests_inflight: Option<NonZeroU32>,
+    /// How long nothing may come of a request's body while the cluster would take it [default: 30s]
+    #[arg(long, value_name = "DURATION", env = "KAUDIT_BODY_IDLE_TIMEOUT")]
+    pub(crate) body_idle_timeout: Option<go::Duration>,
     /// What happens with bearer tokens, which always go upstream: identity is asked with the token itself, or
     /// about it with the upstream kubeconfig's credential [default: passthrough]
     #[arg(long, value_enum, value_name = "HOW", env = "KAUDIT_TOKENS")]
@@ -462,6 +465,7 @@ impl GatewayFlags {
             self.max_connections_per_address,
         );
         over(&mut limits.requests_in_flight, self.max_requests_inflight);
+        over(&mut limits.body_idle_timeout, self.body_idle_timeout);
         let authentication = &mut config.gateway.authentication;
         if let Some(tokens) = self.tokens {
             authentication.tokens = tokens;

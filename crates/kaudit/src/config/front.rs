@@ -7,6 +7,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::go;
+
 /// A certificate for clients that ask for certain names; both files are watched and reloaded.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -76,6 +78,11 @@ pub(crate) struct Limits {
     /// the cluster's own bounds are all there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) requests_in_flight: Option<NonZeroU32>,
+    /// How long nothing may come of a request's body while the cluster would take it, as a Go duration such as `30s`,
+    /// which is also the default; then the request ends, with 408 if it has no answer yet. Watches and sessions have no
+    /// such limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) body_idle_timeout: Option<go::Duration>,
 }
 
 /// Proxies that pass bytes on and say first whose they are.

@@ -155,6 +155,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "1000",
     ),
     setting("max-requests-inflight", "gateway.limits.requestsInFlight", ""),
+    setting("body-idle-timeout", "gateway.limits.bodyIdleTimeout", "30s"),
     setting("tokens", "gateway.authentication.tokens", "passthrough"),
     setting("client-ca-file", "gateway.authentication.clientCAFile", ""),
     setting("client-crl-file", "gateway.authentication.clientCRLFile", ""),

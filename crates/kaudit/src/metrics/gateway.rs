@@ -192,6 +192,7 @@ fn forwarding(gateway: &Gateway, upstream: &Upstream, encoder: &mut DescriptorEn
             (&[("reason", "identity")], gateway.identity_failures),
             (&[("reason", "own_credential")], gateway.own_refused),
             (&[("reason", "in_flight")], gateway.over_in_flight),
+            (&[("reason", "stalled_body")], gateway.stalled_bodies),
         ],
     )?;
     counter(
@@ -287,7 +288,7 @@ fn servers(upstream: &Upstream, encoder: &mut DescriptorEncoder<'_>) -> fmt::Res
     by_server(
         encoder,
         "kaudit_gateway_upstream_server_in_flight",
-        "Requests under way at each server, watches included and sessions not",
+        "Requests under way at each server, watches and sessions included",
         Kind::Gauge,
         servers.iter().map(|server| (server, server.in_flight)),
     )

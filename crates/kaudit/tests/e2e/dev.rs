@@ -67,9 +67,18 @@ impl Dev {
     }
 
     /// Sends SIGINT as Ctrl-C does and waits for the end.
-    pub(crate) fn interrupt(mut self) -> (std::process::ExitStatus, tempfile::TempDir) {
+    pub(crate) fn interrupt(self) -> (std::process::ExitStatus, tempfile::TempDir) {
+        self.end("-INT")
+    }
+
+    /// Sends SIGTERM as a supervisor does and waits for the end.
+    pub(crate) fn terminate(self) -> (std::process::ExitStatus, tempfile::TempDir) {
+        self.end("-TERM")
+    }
+
+    fn end(mut self, signal: &str) -> (std::process::ExitStatus, tempfile::TempDir) {
         let status = Command::new("kill")
-            .args(["-INT", &self.child.id().to_string()])
+            .args([signal, &self.child.id().to_string()])
             .status();
         assert!(status.expect("kill runs").success());
         let status = self.child.wait().expect("the child can be awaited");

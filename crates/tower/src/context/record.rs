@@ -12,11 +12,21 @@ use super::Record;
 use crate::authz::refuses_impersonation;
 use crate::bodies::{Envelope, ObjectMeta, delete_options, parse_status};
 
+const ABORTED: &str = "kaudit.dev/aborted";
+
 impl Record {
     pub(super) fn add(&mut self, key: &'static str, value: impl Into<Text>) {
         self.event
             .annotations
             .push((Text::from_static(key), value.into()));
+    }
+
+    /// Says why the request did not come to its end, unless the service knew it better and has said so.
+    pub(super) fn aborted(&mut self, why: impl Into<Text>) {
+        let is_told = self.event.annotations.iter().any(|(key, _)| *key == ABORTED);
+        if !is_told {
+            self.add(ABORTED, why);
+        }
     }
 
     pub(super) fn without_managed_fields(&self, json: Bytes) -> Bytes {

@@ -103,7 +103,7 @@ impl Client {
     }
 
     async fn listen(&self, request: Request<OutgoingBody>) -> Result<(), BoxError> {
-        let mut response = self.0.send_upgrade(request).await?;
+        let (mut response, _load) = self.0.send_upgrade(request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(format!("the session was refused: {}", response.status()).into());
         }
