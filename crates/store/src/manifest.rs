@@ -140,6 +140,8 @@ pub struct Counts {
     pub rejected: BTreeMap<String, u64>,
     /// Records that the journal had lost before they were sealed, by reason.
     pub lost: BTreeMap<String, u64>,
+    /// Events that were not sealed, by reason: `duplicate`.
+    pub dropped: BTreeMap<String, u64>,
     /// Rows whose time to be kept was over, by the rule that says so.
     pub expired: BTreeMap<String, u64>,
 }

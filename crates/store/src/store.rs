@@ -276,12 +276,12 @@ impl Store {
     /// [`refresh`](Self::refresh) and ask again.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(
-            Arc::clone(&self.place),
-            self.state(),
-            Arc::clone(&self.footers),
-            self.options.threads,
-        )
+        self.snapshot_of(self.state())
+    }
+
+    pub(crate) fn snapshot_of(&self, state: State) -> Snapshot {
+        let footers = Arc::clone(&self.footers);
+        Snapshot::new(Arc::clone(&self.place), state, footers, self.options.threads)
     }
 
     /// The directory that it lies in, or that belongs to it.

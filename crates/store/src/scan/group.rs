@@ -100,11 +100,11 @@ pub(crate) fn select(unit: &Unit, plan: &Plan, scan: &Scan) -> Result<Selected, 
 }
 
 /// Of the rows that are set those of which `holds` is true.
-fn refine(
+pub(super) fn refine(
     unit: &Unit,
     rows: &BooleanBuffer,
     columns: &[Col],
-    holds: impl Fn(&Batch<'_>) -> BooleanBuffer,
+    mut holds: impl FnMut(&Batch<'_>) -> BooleanBuffer,
 ) -> Result<BooleanBuffer, StoreError> {
     let mut found = BooleanBufferBuilder::new(rows.len());
     unit.read(rows, columns, Coding::Coded, |batch| {
