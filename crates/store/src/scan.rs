@@ -11,6 +11,7 @@ mod fold;
 mod group;
 mod page;
 mod plan;
+mod volume;
 mod work;
 
 use std::ops::Range;
