@@ -11,6 +11,7 @@ use kaudit_journal::{Cursor, Hold, Journal, Reader, Seq};
 
 use crate::StoreError;
 use crate::cache::{Cache, CacheFigures};
+use crate::columns::Sizes;
 use crate::error::At;
 use crate::faults::Faults;
 use crate::manifest::{self, Manifest};
@@ -73,6 +74,8 @@ pub struct Store {
     /// Held while a version is committed.
     committing: Mutex<Versions>,
     footers: Arc<Footers>,
+    /// Of the batches that were built last.
+    pub(crate) sizes: Sizes,
     pub(crate) faults: Faults,
 }
 
@@ -244,6 +247,7 @@ impl Store {
             upkeep: Mutex::new(()),
             committing: Mutex::new(versions),
             footers: Arc::default(),
+            sizes: Sizes::default(),
             faults: Faults::default(),
         }
     }

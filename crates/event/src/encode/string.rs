@@ -25,6 +25,18 @@ pub fn push_json_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
+/// Bytes of what [`push_json_string`] writes of `bytes`, if `text` begins with it.
+#[must_use]
+pub fn json_string_len(text: &[u8], bytes: &[u8]) -> Option<usize> {
+    if is_all_plain(bytes, Beyond::All) {
+        let rest = text.strip_prefix(b"\"")?.strip_prefix(bytes)?;
+        return (rest.first() == Some(&b'"')).then_some(bytes.len() + 2);
+    }
+    let mut written = Vec::with_capacity(bytes.len() + 16);
+    push_json_string(&mut written, bytes);
+    text.starts_with(&written).then_some(written.len())
+}
+
 /// Bytes of the string that `inner` begins with, up to its closing quote, if [`push_json_string`] writes
 /// it so.
 #[inline(always)]
