@@ -78,8 +78,9 @@ fn micros_builder(rows: usize) -> TimestampMicrosecondBuilder {
     TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC")
 }
 
-fn list_builder() -> ListBuilder<StringBuilder> {
-    ListBuilder::new(StringBuilder::new()).with_field(schema::list_item())
+fn list_builder(column: Col, rows: usize, sizes: &Sizes) -> ListBuilder<StringBuilder> {
+    let texts = sizes.builder(column.at(), rows);
+    ListBuilder::with_capacity(texts, rows).with_field(schema::list_item())
 }
 
 impl<'a> Builder<'a> {
@@ -110,11 +111,16 @@ impl<'a> Builder<'a> {
             code: Int32Builder::with_capacity(rows),
             bytes: Int32Builder::with_capacity(rows),
             texts,
-            impersonated_groups: list_builder(),
-            groups: list_builder(),
-            source_ips: list_builder(),
-            annotations: MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())
-                .with_values_field(value),
+            impersonated_groups: list_builder(Col::ImpersonatedGroups, rows, sizes),
+            groups: list_builder(Col::Groups, rows, sizes),
+            source_ips: list_builder(Col::SourceIps, rows, sizes),
+            annotations: MapBuilder::with_capacity(
+                Some(names),
+                sizes.builder(Col::Annotations.at(), rows),
+                sizes.builder(Col::Annotations.at(), rows),
+                rows,
+            )
+            .with_values_field(value),
             extra: String::new(),
         }
     }
@@ -219,6 +225,15 @@ impl<'a> Builder<'a> {
     pub(crate) fn finish(mut self, sizes: &Sizes) -> Result<RecordBatch, StoreError> {
         let rows = self.rows();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema::COLUMN_COUNT);
+        for (column, list) in [
+            (Col::Groups, &mut self.groups),
+            (Col::SourceIps, &mut self.source_ips),
+        ] {
+            sizes.note(column.at(), rows, list.values().values_slice().len());
+        }
+        let keys = self.annotations.keys().values_slice().len();
+        let longer = keys.max(self.annotations.values().values_slice().len());
+        sizes.note(Col::Annotations.at(), rows, longer);
         for column in Col::all() {
             columns.push(match column {
                 Col::Ts => Arc::new(self.ts.finish()),
@@ -246,8 +261,9 @@ impl<'a> Builder<'a> {
         let mut raw = BinaryBuilder::with_capacity(rows, 0);
         let mut raw_rows = 0;
         let read = Rows::of(&batch)?;
+        let mut scratch = Vec::new();
         for (row, original) in self.originals.iter().enumerate() {
-            if read.gives(row, original) {
+            if read.gives(row, original, &mut scratch) {
                 raw.append_null();
             } else {
                 raw.append_value(original);

@@ -285,7 +285,7 @@ impl Manifest {
         manifest.has_bytes(&bytes);
         // What stays is removed at the next opening.
         drop(std::fs::remove_file(&temporary));
-        Ok(Commit::Done(manifest))
+        Ok(Commit::Done(Box::new(manifest)))
     }
 }
 

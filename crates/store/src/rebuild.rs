@@ -138,8 +138,11 @@ impl<'a> Rows<'a> {
     }
 
     /// Whether the encoder writes what stands in the columns as `line`.
-    pub(crate) fn gives(&self, row: usize, line: &[u8]) -> bool {
-        let mut compared = Compared { rest: Some(line) };
+    pub(crate) fn gives(&self, row: usize, line: &[u8], scratch: &mut Vec<u8>) -> bool {
+        let mut compared = Compared {
+            rest: Some(line),
+            scratch,
+        };
         self.write_line(row, &mut compared);
         compared.rest.is_some_and(<[u8]>::is_empty)
     }
@@ -346,6 +349,7 @@ impl Out for Vec<u8> {
 struct Compared<'a> {
     /// What was not compared yet; `None` from the first difference on.
     rest: Option<&'a [u8]>,
+    scratch: &'a mut Vec<u8>,
 }
 
 impl Out for Compared<'_> {
@@ -355,7 +359,7 @@ impl Out for Compared<'_> {
 
     fn string(&mut self, bytes: &[u8]) {
         self.rest = self.rest.and_then(|rest| {
-            let length = json_string_len(rest, bytes)?;
+            let length = json_string_len(rest, bytes, self.scratch)?;
             rest.get(length..)
         });
     }

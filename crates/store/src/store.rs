@@ -389,7 +389,7 @@ impl Store {
         next.writer = self.place.writer().map(str::to_owned);
         edit(&mut next);
         let manifest = match self.place.commit(next) {
-            Ok(Commit::Done(manifest)) => Arc::new(manifest),
+            Ok(Commit::Done(manifest)) => Arc::from(manifest),
             Ok(Commit::Taken(found)) => {
                 if self.place.options().is_some() {
                     versions.standing = Standing::InDoubt;

@@ -19,7 +19,7 @@ const ROUND_BYTES: usize = 16 << 20;
 /// Events that are built at once.
 const ROUND_EVENTS: usize = 64 << 10;
 /// A chunk with more rows is not put together with others.
-const CHUNK_ROWS: usize = 8 << 10;
+const CHUNK_ROWS: usize = 4 << 10;
 
 /// Nor is one with more bytes: offsets in a batch have 32 bits.
 const CHUNK_BYTES: usize = 256 << 20;
@@ -127,7 +127,7 @@ impl Store {
         drop(records);
         let last = built.pop().filter(|_| round.next > 0);
         // Large ones stay as they are. What is no row is counted with the last record, so it must not be between others.
-        let is_large = |built: &Built| built.batch.num_rows() >= CHUNK_ROWS / 4;
+        let is_large = |built: &Built| built.batch.num_rows() >= CHUNK_ROWS;
         let has_rows_only = round.rejected.is_empty() && round.lost.is_empty();
         if !has_rows_only || !built.iter().chain(&last).all(is_large) {
             let batches: Vec<&RecordBatch> = built.iter().chain(&last).map(|built| &built.batch).collect();

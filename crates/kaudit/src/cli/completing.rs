@@ -58,7 +58,7 @@ pub(super) fn answer(command: fn() -> Command, arguments: &[OsString]) -> Option
     let typed: Vec<OsString> = typed.cloned().collect();
     let completing = CompleteEnv::with_factory(move || completed(command(), &typed)).var(VARIABLE);
     let folder = std::env::current_dir().ok();
-    match completing.try_complete(arguments.into_iter(), folder.as_deref()) {
+    match completing.try_complete(arguments, folder.as_deref()) {
         Ok(true) => Some(Exit::Done),
         Ok(false) => None,
         Err(_) => Some(Exit::Usage),
