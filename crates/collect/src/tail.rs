@@ -15,6 +15,7 @@ mod reading;
 mod scan;
 mod source;
 mod status;
+mod tracker;
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};

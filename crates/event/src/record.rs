@@ -202,6 +202,31 @@ impl Record {
     ///
     /// [`RecordError`] for bytes that no record has.
     pub fn read(bytes: &Bytes) -> Result<Self, RecordError> {
+        let (head, event) = RecordHead::read(bytes)?;
+        Ok(Self {
+            cluster: head.cluster.to_owned(),
+            source: head.source.to_owned(),
+            instance: head.instance.to_owned(),
+            seq: head.seq,
+            received_micros: head.received_micros,
+            transport: head.transport,
+            tail: head.tail.map(|(file, offset)| TailPosition {
+                file: file.to_owned(),
+                offset,
+            }),
+            matched_rule: head.matched_rule,
+            event: bytes.slice_ref(event),
+        })
+    }
+}
+
+impl<'a> RecordHead<'a> {
+    /// Reads what stands before the event of a record, and the event's bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`] for bytes that no record has.
+    pub fn read(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), RecordError> {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(RecordError::TooLarge(bytes.len()));
         }
@@ -230,18 +255,15 @@ impl Record {
         let tail = if bits & HAS_TAIL == 0 {
             None
         } else {
-            Some(TailPosition {
-                file: reader.text("file identity")?,
-                offset: u64::from_le_bytes(reader.array("offset")?),
-            })
+            let file = reader.text("file identity")?;
+            Some((file, u64::from_le_bytes(reader.array("offset")?)))
         };
         let matched_rule = if bits & HAS_RULE == 0 {
             None
         } else {
             Some(u32::from_le_bytes(reader.array("rule")?))
         };
-        let event = bytes.slice_ref(reader.rest);
-        Ok(Self {
+        let head = Self {
             cluster,
             source,
             instance,
@@ -250,8 +272,8 @@ impl Record {
             transport,
             tail,
             matched_rule,
-            event,
-        })
+        };
+        Ok((head, reader.rest))
     }
 }
 
@@ -298,7 +320,7 @@ impl<'a> Reader<'a> {
         bytes.try_into().map_err(|_| RecordError::Cut(what))
     }
 
-    fn text(&mut self, what: &'static str) -> Result<String, RecordError> {
+    fn text(&mut self, what: &'static str) -> Result<&'a str, RecordError> {
         let mut length = 0_usize;
         for shift in (0..21).step_by(7) {
             let byte = self.byte(what)?;
@@ -308,7 +330,7 @@ impl<'a> Reader<'a> {
                     return Err(RecordError::Invalid(what));
                 }
                 let bytes = self.take(length, what)?;
-                return String::from_utf8(bytes.to_vec()).map_err(|_| RecordError::Invalid(what));
+                return std::str::from_utf8(bytes).map_err(|_| RecordError::Invalid(what));
             }
         }
         Err(RecordError::Invalid(what))

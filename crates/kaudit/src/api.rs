@@ -3,6 +3,7 @@
 mod check;
 mod counts;
 mod events;
+mod export;
 mod import;
 mod objects;
 mod openapi;
@@ -67,6 +68,7 @@ pub(crate) fn router(
     let store = scans.map_or_else(Router::new, |scans| {
         events::router(scans.clone())
             .merge(counts::router(scans.clone()))
+            .merge(export::router(scans.clone()))
             .merge(check::router(scans.clone()))
             .merge(objects::router(scans.clone()))
             .merge(store::router(scans.clone()))

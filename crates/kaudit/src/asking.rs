@@ -5,6 +5,7 @@
 
 mod blocks;
 mod counts;
+mod export;
 mod files;
 mod found;
 mod masked;

@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kaudit_journal::Journal;
-use kaudit_store::{CacheFigures, Snapshot, Stats, Store, StoreError};
+use kaudit_store::{CacheFigures, Retention, Snapshot, Stats, Store, StoreError};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -145,6 +145,11 @@ impl Storing {
     /// The store itself.
     pub(crate) fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// What it keeps, and for how long.
+    pub(crate) fn retention(&self) -> &Retention {
+        &self.0.settings.retention
     }
 
     /// Tells the first record of the journal that was not seen yet, whenever more was seen.

@@ -34,33 +34,36 @@ pub(crate) const MICROS_PER_SECOND: i64 = 1_000_000;
 pub(crate) const MICROS_PER_HOUR: i64 = 3600 * MICROS_PER_SECOND;
 pub(crate) const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 
-/// Appends `"2006-01-02T15:04:05.000000Z"` with its quotes, for the years 0 to 9999.
-pub(crate) fn push_time(out: &mut Vec<u8>, micros: i64) {
+/// `"2006-01-02T15:04:05.000000Z"` with its quotes, for the years 0 to 9999.
+pub(crate) fn time_text(micros: i64) -> [u8; 29] {
     let (year, month, day) = date_of(micros.div_euclid(MICROS_PER_DAY));
     let of_day = micros.rem_euclid(MICROS_PER_DAY);
-    let second = of_day / MICROS_PER_SECOND;
-    out.push(b'"');
-    push_digits(out, year, 4);
-    out.push(b'-');
-    push_digits(out, month, 2);
-    out.push(b'-');
-    push_digits(out, day, 2);
-    out.push(b'T');
-    push_digits(out, second / 3600, 2);
-    out.push(b':');
-    push_digits(out, second / 60 % 60, 2);
-    out.push(b':');
-    push_digits(out, second % 60, 2);
-    out.push(b'.');
-    push_digits(out, of_day % MICROS_PER_SECOND, 6);
-    out.extend_from_slice(b"Z\"");
-}
-
-fn push_digits(out: &mut Vec<u8>, value: i64, width: u32) {
-    for place in (0..width).rev() {
-        let digit = value / 10_i64.pow(place) % 10;
-        out.push(b'0' + u8::try_from(digit).unwrap_or_default());
+    // Less than a day's seconds and than a million.
+    let small = |number: i64| u32::try_from(number).unwrap_or_default();
+    let (second, micro) = (
+        small(of_day / MICROS_PER_SECOND),
+        small(of_day % MICROS_PER_SECOND),
+    );
+    let year = small(year % 10_000);
+    let mut text = *b"\"0000-00-00T00:00:00.000000Z\"";
+    for (at, pair) in [
+        (1, year / 100),
+        (3, year % 100),
+        (6, small(month)),
+        (9, small(day)),
+        (12, second / 3600),
+        (15, second / 60 % 60),
+        (18, second % 60),
+        (21, micro / 10_000),
+        (23, micro / 100 % 100),
+        (25, micro % 100),
+    ] {
+        if let Some([tens, ones]) = text.get_mut(at..at + 2) {
+            *tens += u8::try_from(pair / 10 % 10).unwrap_or_default();
+            *ones += u8::try_from(pair % 10).unwrap_or_default();
+        }
     }
+    text
 }
 
 #[cfg(test)]
@@ -74,8 +77,17 @@ mod tests {
             assert_eq!(days_of(year, month, day), days);
         }
         assert_eq!(date_of(days_of(2024, 2, 29)), (2024, 2, 29));
-        let mut out = Vec::new();
-        push_time(&mut out, 1_767_323_045_000_006);
-        assert_eq!(out, b"\"2026-01-02T03:04:05.000006Z\"");
+    }
+
+    #[test]
+    fn a_time_is_written_to_the_microsecond() {
+        for (micros, text) in [
+            (1_767_323_045_000_006, "\"2026-01-02T03:04:05.000006Z\""),
+            (-1, "\"1969-12-31T23:59:59.999999Z\""),
+            (253_402_300_799_123_456, "\"9999-12-31T23:59:59.123456Z\""),
+            (-62_167_219_200_000_000, "\"0000-01-01T00:00:00.000000Z\""),
+        ] {
+            assert_eq!(std::str::from_utf8(&time_text(micros)).unwrap(), text);
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow_array::builder::{
     BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, MapBuilder, MapFieldNames, StringBuilder,
@@ -12,7 +13,7 @@ use arrow_array::builder::{
 };
 use arrow_array::{ArrayRef, RecordBatch};
 use bytes::Bytes;
-use kaudit_event::record::Record;
+use kaudit_event::record::RecordHead;
 use kaudit_event::{DecodedEvent, EventView, MicroTime, ObjectView, push_json_string};
 
 use crate::StoreError;
@@ -23,10 +24,40 @@ use crate::schema::{self, Col};
 /// The annotation in which the authorizer says what it decided.
 const DECISION: &str = "authorization.k8s.io/decision";
 
+/// How many bytes a thousand rows took in each column of texts, of batches that were built before: room that is taken at
+/// once need not be moved as it grows.
+#[derive(Debug)]
+pub(crate) struct Sizes([AtomicUsize; schema::COLUMN_COUNT]);
+
+const ROWS_OF_SIZE: usize = 1000;
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicUsize::new(0)))
+    }
+}
+
+impl Sizes {
+    fn builder(&self, column: usize, rows: usize) -> StringBuilder {
+        let size = self.0.get(column).map_or(0, |size| size.load(Ordering::Relaxed));
+        let bytes = size.saturating_mul(rows) / ROWS_OF_SIZE;
+        StringBuilder::with_capacity(rows, (bytes + bytes / 8).min(MOST_TAKEN_BYTES))
+    }
+
+    fn note(&self, column: usize, rows: usize, bytes: usize) {
+        if let (Some(size), Some(of_rows)) = (self.0.get(column), (bytes * ROWS_OF_SIZE).checked_div(rows)) {
+            size.store(of_rows, Ordering::Relaxed);
+        }
+    }
+}
+
+/// More room is not taken at once.
+const MOST_TAKEN_BYTES: usize = 16 << 20;
+
 /// Collects rows for one batch.
 #[derive(Debug)]
-pub(crate) struct Builder {
-    originals: Vec<Bytes>,
+pub(crate) struct Builder<'a> {
+    originals: Vec<&'a [u8]>,
     ts: TimestampMicrosecondBuilder,
     received_delta: Int64Builder,
     seq: Int64Builder,
@@ -47,17 +78,22 @@ fn micros_builder(rows: usize) -> TimestampMicrosecondBuilder {
     TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC")
 }
 
-fn list_builder() -> ListBuilder<StringBuilder> {
-    ListBuilder::new(StringBuilder::new()).with_field(schema::list_item())
+fn list_builder(column: Col, rows: usize, sizes: &Sizes) -> ListBuilder<StringBuilder> {
+    let texts = sizes.builder(column.at(), rows);
+    ListBuilder::with_capacity(texts, rows).with_field(schema::list_item())
 }
 
-impl Builder {
-    pub(crate) fn new(rows: usize) -> Self {
+impl<'a> Builder<'a> {
+    pub(crate) fn new(rows: usize, sizes: &Sizes) -> Self {
         let schema = schema::schema();
         let texts = schema
             .fields()
             .iter()
-            .map(|field| (*field.data_type() == arrow_schema::DataType::Utf8).then(StringBuilder::new))
+            .enumerate()
+            .map(|(at, field)| {
+                let is_text = *field.data_type() == arrow_schema::DataType::Utf8;
+                is_text.then(|| sizes.builder(at, rows))
+            })
             .collect();
         let names = MapFieldNames {
             entry: schema::MAP_ENTRIES.to_owned(),
@@ -75,38 +111,40 @@ impl Builder {
             code: Int32Builder::with_capacity(rows),
             bytes: Int32Builder::with_capacity(rows),
             texts,
-            impersonated_groups: list_builder(),
-            groups: list_builder(),
-            source_ips: list_builder(),
-            annotations: MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())
-                .with_values_field(value),
+            impersonated_groups: list_builder(Col::ImpersonatedGroups, rows, sizes),
+            groups: list_builder(Col::Groups, rows, sizes),
+            source_ips: list_builder(Col::SourceIps, rows, sizes),
+            annotations: MapBuilder::with_capacity(
+                Some(names),
+                sizes.builder(Col::Annotations.at(), rows),
+                sizes.builder(Col::Annotations.at(), rows),
+                rows,
+            )
+            .with_values_field(value),
             extra: String::new(),
         }
     }
 
     /// Adds a row. An event without a stageTimestamp is filed under the time it was taken in.
-    pub(crate) fn push(&mut self, seq: u64, record: &Record) {
-        let event = &record.event;
-        let event = event
-            .strip_suffix(b"\n")
-            .map_or_else(|| event.clone(), |line| event.slice_ref(line));
+    pub(crate) fn push(&mut self, seq: u64, record: &RecordHead<'_>, event: &'a [u8]) {
+        let event = event.strip_suffix(b"\n").unwrap_or(event);
         self.seq.append_value(i64::try_from(seq).unwrap_or(i64::MAX));
         self.ingested.append_value(record.received_micros);
-        self.text(Col::Cluster, Some(&record.cluster));
-        self.text(Col::Source, Some(&record.source));
-        self.text(Col::Instance, Some(&record.instance));
+        self.text(Col::Cluster, Some(record.cluster));
+        self.text(Col::Source, Some(record.source));
+        self.text(Col::Instance, Some(record.instance));
         self.policy_rule
             .append_option(record.matched_rule.and_then(|rule| i32::try_from(rule).ok()));
         self.text(Col::PolicyHash, None);
         self.bytes
             .append_value(i32::try_from(event.len()).unwrap_or(i32::MAX));
-        let fields = std::str::from_utf8(&event)
+        let fields = std::str::from_utf8(event)
             .ok()
             .and_then(Line::scan)
             .and_then(|line| Fields::of_line(&line));
         match fields {
             Some(fields) => self.fields(&fields, record.received_micros),
-            None => match DecodedEvent::parse(event.clone()) {
+            None => match DecodedEvent::parse(Bytes::copy_from_slice(event)) {
                 Ok(decoded) => self.fields(&Fields::of_view(decoded.view()), record.received_micros),
                 Err(_) => self.fields(&Fields::default(), record.received_micros),
             },
@@ -184,9 +222,18 @@ impl Builder {
     }
 
     /// The rows as a batch.
-    pub(crate) fn finish(mut self) -> Result<RecordBatch, StoreError> {
+    pub(crate) fn finish(mut self, sizes: &Sizes) -> Result<RecordBatch, StoreError> {
         let rows = self.rows();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema::COLUMN_COUNT);
+        for (column, list) in [
+            (Col::Groups, &mut self.groups),
+            (Col::SourceIps, &mut self.source_ips),
+        ] {
+            sizes.note(column.at(), rows, list.values().values_slice().len());
+        }
+        let keys = self.annotations.keys().values_slice().len();
+        let longer = keys.max(self.annotations.values().values_slice().len());
+        sizes.note(Col::Annotations.at(), rows, longer);
         for column in Col::all() {
             columns.push(match column {
                 Col::Ts => Arc::new(self.ts.finish()),
@@ -203,6 +250,9 @@ impl Builder {
                 Col::Raw => arrow_array::new_null_array(&arrow_schema::DataType::Binary, rows),
                 _ => {
                     let builder = self.texts.get_mut(column.at()).and_then(Option::as_mut);
+                    if let Some(builder) = &builder {
+                        sizes.note(column.at(), rows, builder.values_slice().len());
+                    }
                     Arc::new(builder.map_or_else(|| StringBuilder::new().finish(), StringBuilder::finish))
                 }
             });
@@ -210,12 +260,10 @@ impl Builder {
         let batch = RecordBatch::try_new(schema::schema(), columns.clone())?;
         let mut raw = BinaryBuilder::with_capacity(rows, 0);
         let mut raw_rows = 0;
-        let mut rebuilt = Vec::new();
         let read = Rows::of(&batch)?;
+        let mut scratch = Vec::new();
         for (row, original) in self.originals.iter().enumerate() {
-            rebuilt.clear();
-            read.write_line(row, &mut rebuilt);
-            if rebuilt == *original {
+            if read.gives(row, original, &mut scratch) {
                 raw.append_null();
             } else {
                 raw.append_value(original);

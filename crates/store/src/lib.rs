@@ -23,7 +23,7 @@
 //! # What always holds
 //!
 //! - **S-1** Events in sealed files and in the tail are the journal's records but for those that are counted as
-//!   rejected or lost; what retention removed is counted too.
+//!   rejected, lost or dropped; what retention removed is counted too.
 //! - **S-2** A file does not change after a manifest has named it. In a bucket no name is used twice.
 //! - **S-3** Only who committed the newest version of a bucket's manifest commits the next, after every commit whose
 //!   answer did not come was looked up.
@@ -44,6 +44,7 @@ mod objects;
 mod part;
 mod place;
 mod rebuild;
+mod repeats;
 mod retain;
 #[cfg(feature = "s3")]
 mod s3;

@@ -140,6 +140,8 @@ pub struct Counts {
     pub rejected: BTreeMap<String, u64>,
     /// Records that the journal had lost before they were sealed, by reason.
     pub lost: BTreeMap<String, u64>,
+    /// Events that were not sealed, by reason: `duplicate`.
+    pub dropped: BTreeMap<String, u64>,
     /// Rows whose time to be kept was over, by the rule that says so.
     pub expired: BTreeMap<String, u64>,
 }
@@ -283,7 +285,7 @@ impl Manifest {
         manifest.has_bytes(&bytes);
         // What stays is removed at the next opening.
         drop(std::fs::remove_file(&temporary));
-        Ok(Commit::Done(manifest))
+        Ok(Commit::Done(Box::new(manifest)))
     }
 }
 

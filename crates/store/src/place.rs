@@ -50,7 +50,7 @@ pub(crate) type Version = (u64, Result<Manifest, StoreError>);
 /// How a commit ended without an error.
 #[derive(Debug)]
 pub(crate) enum Commit {
-    Done(Manifest),
+    Done(Box<Manifest>),
     /// The name is taken, and not by what was to be committed; by this, where that is known.
     Taken(Option<Box<Manifest>>),
 }
@@ -343,7 +343,7 @@ impl Place {
         }
         manifest.has_bytes(&bytes);
         self.keep(&manifest);
-        Ok(Commit::Done(manifest))
+        Ok(Commit::Done(Box::new(manifest)))
     }
 
     /// Whether a version that is there cannot be created again, as must be so in a bucket. What is tried is to write what

@@ -6,11 +6,11 @@ use arrow_array::{
     Array, BinaryArray, Int32Array, Int64Array, ListArray, MapArray, RecordBatch, StringArray,
     TimestampMicrosecondArray,
 };
-use kaudit_event::push_json_string;
+use kaudit_event::{json_string_len, push_json_string};
 use serde_json::value::RawValue;
 
 use crate::StoreError;
-use crate::calendar::push_time;
+use crate::calendar::time_text;
 use crate::columns::OBJECT_COLUMNS;
 use crate::line::{HEAD, OBJECT_KEYS};
 use crate::schema::{self, Col};
@@ -137,24 +137,34 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Appends the event as the encoder writes what stands in the columns.
-    pub(crate) fn write_line(&self, row: usize, out: &mut Vec<u8>) {
+    /// Whether the encoder writes what stands in the columns as `line`.
+    pub(crate) fn gives(&self, row: usize, line: &[u8], scratch: &mut Vec<u8>) -> bool {
+        let mut compared = Compared {
+            rest: Some(line),
+            scratch,
+        };
+        self.write_line(row, &mut compared);
+        compared.rest.is_some_and(<[u8]>::is_empty)
+    }
+
+    /// Gives the event as the encoder writes what stands in the columns.
+    fn write_line(&self, row: usize, out: &mut impl Out) {
         let extra: Extra<'_> = self
             .text(Col::Extra, row)
             .and_then(|json| serde_json::from_str(json).ok())
             .unwrap_or_default();
-        out.extend_from_slice(HEAD.as_bytes());
-        push_json_string(out, self.text(Col::Level, row).unwrap_or_default().as_bytes());
+        out.bytes(HEAD.as_bytes());
+        out.string(self.text(Col::Level, row).unwrap_or_default().as_bytes());
         for (key, column) in [
             (",\"auditID\":", Col::AuditId),
             (",\"stage\":", Col::Stage),
             (",\"requestURI\":", Col::RequestUri),
             (",\"verb\":", Col::Verb),
         ] {
-            out.extend_from_slice(key.as_bytes());
-            push_json_string(out, self.text(column, row).unwrap_or_default().as_bytes());
+            out.bytes(key.as_bytes());
+            out.string(self.text(column, row).unwrap_or_default().as_bytes());
         }
-        out.extend_from_slice(b",\"user\":");
+        out.bytes(b",\"user\":");
         let mut user = Object::begin(out);
         user.text(
             "\"username\":",
@@ -166,7 +176,7 @@ impl<'a> Rows<'a> {
         user.end();
         if let Some(name) = self.text(Col::ImpersonatedUser, row) {
             let inner = extra.impersonated_user.unwrap_or_default();
-            out.extend_from_slice(b",\"impersonatedUser\":");
+            out.bytes(b",\"impersonatedUser\":");
             let mut user = Object::begin(out);
             user.text("\"username\":", Some(name).filter(|name| !name.is_empty()));
             user.json("\"uid\":", inner.uid.map(RawValue::get));
@@ -175,22 +185,22 @@ impl<'a> Rows<'a> {
             user.end();
         }
         if let Some(metadata) = extra.authentication_metadata {
-            out.extend_from_slice(b",\"authenticationMetadata\":");
-            out.extend_from_slice(metadata.get().as_bytes());
+            out.bytes(b",\"authenticationMetadata\":");
+            out.bytes(metadata.get().as_bytes());
         }
         if self.source_ips.is_valid(row) {
-            out.extend_from_slice(b",\"sourceIPs\":");
+            out.bytes(b",\"sourceIPs\":");
             push_list(out, self.source_ips, row);
         }
         if let Some(agent) = self.text(Col::UserAgent, row) {
-            out.extend_from_slice(b",\"userAgent\":");
-            push_json_string(out, agent.as_bytes());
+            out.bytes(b",\"userAgent\":");
+            out.string(agent.as_bytes());
         }
         if OBJECT_COLUMNS
             .iter()
             .any(|column| self.text(*column, row).is_some())
         {
-            out.extend_from_slice(b",\"objectRef\":");
+            out.bytes(b",\"objectRef\":");
             let mut object = Object::begin(out);
             for (key, column) in OBJECT_KEYS.into_iter().zip(OBJECT_COLUMNS) {
                 object.text(key, self.text(column, row));
@@ -203,43 +213,42 @@ impl<'a> Rows<'a> {
             (",\"responseObject\":", Col::ResponseObject),
         ] {
             if let Some(body) = self.text(column, row) {
-                out.extend_from_slice(key.as_bytes());
-                out.extend_from_slice(body.as_bytes());
+                out.bytes(key.as_bytes());
+                out.bytes(body.as_bytes());
             }
         }
-        out.extend_from_slice(b",\"requestReceivedTimestamp\":");
+        out.bytes(b",\"requestReceivedTimestamp\":");
         if self.received_delta.is_valid(row) {
-            push_time(
-                out,
+            out.bytes(&time_text(
                 self.ts.value(row).wrapping_sub(self.received_delta.value(row)),
-            );
+            ));
         } else {
-            out.extend_from_slice(b"null");
+            out.bytes(b"null");
         }
-        out.extend_from_slice(b",\"stageTimestamp\":");
-        push_time(out, self.ts.value(row));
+        out.bytes(b",\"stageTimestamp\":");
+        out.bytes(&time_text(self.ts.value(row)));
         if self.annotations.is_valid(row) {
-            out.extend_from_slice(b",\"annotations\":{");
+            out.bytes(b",\"annotations\":{");
             for (at, (key, value)) in self.annotations(row).enumerate() {
                 if at > 0 {
-                    out.push(b',');
+                    out.byte(b',');
                 }
-                push_json_string(out, key.as_bytes());
-                out.push(b':');
-                push_json_string(out, value.as_bytes());
+                out.string(key.as_bytes());
+                out.byte(b':');
+                out.string(value.as_bytes());
             }
-            out.push(b'}');
+            out.byte(b'}');
         }
-        out.push(b'}');
+        out.byte(b'}');
     }
 
-    fn write_response(&self, row: usize, extra: &Option<ExtraStatus<'_>>, out: &mut Vec<u8>) {
+    fn write_response(&self, row: usize, extra: &Option<ExtraStatus<'_>>, out: &mut impl Out) {
         let texts = [Col::Status, Col::Message, Col::Reason].map(|column| self.text(column, row));
         let has_code = self.code.is_valid(row);
         if extra.is_none() && !has_code && texts.iter().all(Option::is_none) {
             return;
         }
-        out.extend_from_slice(b",\"responseStatus\":");
+        out.bytes(b",\"responseStatus\":");
         let mut status = Object::begin(out);
         let extra = extra.as_ref();
         let metadata = extra.and_then(|extra| extra.metadata).map_or("{}", RawValue::get);
@@ -309,6 +318,60 @@ fn index(offset: i32) -> usize {
     usize::try_from(offset).unwrap_or_default()
 }
 
+/// Where an event goes that is put together.
+trait Out {
+    /// What stands there as it is.
+    fn bytes(&mut self, bytes: &[u8]);
+
+    /// A JSON string of these bytes.
+    fn string(&mut self, bytes: &[u8]);
+
+    fn byte(&mut self, byte: u8) {
+        self.bytes(&[byte]);
+    }
+}
+
+impl Out for Vec<u8> {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn string(&mut self, bytes: &[u8]) {
+        push_json_string(self, bytes);
+    }
+
+    fn byte(&mut self, byte: u8) {
+        self.push(byte);
+    }
+}
+
+/// Compares what would be written with what is there already.
+struct Compared<'a> {
+    /// What was not compared yet; `None` from the first difference on.
+    rest: Option<&'a [u8]>,
+    scratch: &'a mut Vec<u8>,
+}
+
+impl Out for Compared<'_> {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.rest = self.rest.and_then(|rest| rest.strip_prefix(bytes));
+    }
+
+    fn string(&mut self, bytes: &[u8]) {
+        self.rest = self.rest.and_then(|rest| {
+            let length = json_string_len(rest, bytes, self.scratch)?;
+            rest.get(length..)
+        });
+    }
+
+    fn byte(&mut self, byte: u8) {
+        self.rest = self.rest.and_then(|rest| match rest {
+            [first, rest @ ..] if *first == byte => Some(rest),
+            _ => None,
+        });
+    }
+}
+
 /// The texts of a list.
 pub(crate) fn list_texts(list: &ListArray, row: usize) -> impl Iterator<Item = &str> {
     let offsets = list.value_offsets();
@@ -320,48 +383,48 @@ pub(crate) fn list_texts(list: &ListArray, row: usize) -> impl Iterator<Item = &
     range.filter_map(move |at| Some(values?.value(at)))
 }
 
-fn push_list(out: &mut Vec<u8>, list: &ListArray, row: usize) {
-    out.push(b'[');
+fn push_list(out: &mut impl Out, list: &ListArray, row: usize) {
+    out.byte(b'[');
     for (at, text) in list_texts(list, row).enumerate() {
         if at > 0 {
-            out.push(b',');
+            out.byte(b',');
         }
-        push_json_string(out, text.as_bytes());
+        out.string(text.as_bytes());
     }
-    out.push(b']');
+    out.byte(b']');
 }
 
 /// An object that is being written.
-struct Object<'o> {
-    out: &'o mut Vec<u8>,
+struct Object<'o, O> {
+    out: &'o mut O,
     first: bool,
 }
 
-impl<'o> Object<'o> {
-    fn begin(out: &'o mut Vec<u8>) -> Self {
-        out.push(b'{');
+impl<'o, O: Out> Object<'o, O> {
+    fn begin(out: &'o mut O) -> Self {
+        out.byte(b'{');
         Self { out, first: true }
     }
 
     fn key(&mut self, key: &str) {
         if !self.first {
-            self.out.push(b',');
+            self.out.byte(b',');
         }
         self.first = false;
-        self.out.extend_from_slice(key.as_bytes());
+        self.out.bytes(key.as_bytes());
     }
 
     fn text(&mut self, key: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.key(key);
-            push_json_string(self.out, value.as_bytes());
+            self.out.string(value.as_bytes());
         }
     }
 
     fn json(&mut self, key: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.key(key);
-            self.out.extend_from_slice(value.as_bytes());
+            self.out.bytes(value.as_bytes());
         }
     }
 
@@ -374,10 +437,10 @@ impl<'o> Object<'o> {
 
     fn number(&mut self, key: &str, value: i64) {
         self.key(key);
-        self.out.extend_from_slice(value.to_string().as_bytes());
+        self.out.bytes(value.to_string().as_bytes());
     }
 
     fn end(self) {
-        self.out.push(b'}');
+        self.out.byte(b'}');
     }
 }

@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::part::WrittenPart;
 use crate::scan::units::{Unit, select, units_of};
 use crate::store::folder_of;
-use crate::{Part, Scan, Snapshot, Store};
+use crate::{Completeness, Part, Scan, Snapshot, Store};
 
 /// What goes when.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +57,8 @@ pub struct Retained {
     pub added: Vec<Part>,
     /// Events that are gone.
     pub expired_rows: u64,
+    /// Whether it was over before all files were looked at. Those that are left are as they were.
+    pub is_ended_early: bool,
 }
 
 /// A file that [`Store::retain`] would let go.
@@ -91,15 +93,33 @@ impl Snapshot {
     ///
     /// [`StoreError`] when a file cannot be read; files are read only where a class or a hold may keep rows.
     pub fn expiring(&self, retention: &Retention, now: i64) -> Result<Vec<Expiring>, StoreError> {
+        let (expiring, _) = self.expiring_until(retention, now, &|| false)?;
+        Ok(expiring)
+    }
+
+    /// The same until `is_over` says so, which is asked before each file and each row group that is read: then it is
+    /// [`Completeness::Cancelled`], and others may go as well.
+    ///
+    /// # Errors
+    ///
+    /// As of [`expiring`](Self::expiring).
+    pub fn expiring_until(
+        &self,
+        retention: &Retention,
+        now: i64,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<(Vec<Expiring>, Completeness), StoreError> {
         let mut expiring: Vec<Expiring> = Vec::new();
         let mut bytes: u64 = self.manifest.parts.iter().map(|part| part.bytes).sum();
         let mut parts = self.manifest.parts.clone();
         if let Some(max_age) = retention.max_age {
             let limit = now.saturating_sub(max_age);
             let rules = retention.rules(now, Why::Age);
-            let is_over = |part: &Part| part.max_ts < limit && !is_settled(part, &rules, retention, now);
-            for part in parts.extract_if(.., |part| is_over(part)) {
-                let file = self.expiring_file(part, &rules, Why::Age)?;
+            let has_expired = |part: &Part| part.max_ts < limit && !is_settled(part, &rules, retention, now);
+            for part in parts.extract_if(.., |part| has_expired(part)) {
+                let Some(file) = self.expiring_file(part, &rules, Why::Age, is_over)? else {
+                    return Ok((expiring, Completeness::Cancelled));
+                };
                 bytes = bytes.saturating_sub(file.freed_bytes());
                 expiring.push(file);
             }
@@ -114,32 +134,52 @@ impl Snapshot {
                 if is_held(&part, retention) {
                     continue;
                 }
-                let file = self.expiring_file(part, &rules, Why::Size)?;
+                let Some(file) = self.expiring_file(part, &rules, Why::Size, is_over)? else {
+                    return Ok((expiring, Completeness::Cancelled));
+                };
                 bytes = bytes.saturating_sub(file.freed_bytes());
                 expiring.push(file);
             }
         }
-        Ok(expiring)
+        Ok((expiring, Completeness::Whole))
     }
 
-    fn expiring_file(&self, part: Part, rules: &[Rule<'_>], why: Why) -> Result<Expiring, StoreError> {
-        Ok(Expiring {
-            kept_rows: self.count_kept(&part, rules)?,
+    /// `None` when it was over before.
+    fn expiring_file(
+        &self,
+        part: Part,
+        rules: &[Rule<'_>],
+        why: Why,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Option<Expiring>, StoreError> {
+        Ok(self.count_kept(&part, rules, is_over)?.map(|kept_rows| Expiring {
+            kept_rows,
             reason: why.as_str(),
             part,
-        })
+        }))
     }
 
     /// How many rows of a file rules keep.
-    fn count_kept(&self, part: &Part, rules: &[Rule<'_>]) -> Result<u64, StoreError> {
+    fn count_kept(
+        &self,
+        part: &Part,
+        rules: &[Rule<'_>],
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Option<u64>, StoreError> {
+        if is_over() {
+            return Ok(None);
+        }
         if rules.is_empty() {
-            return Ok(0);
+            return Ok(Some(0));
         }
         let mut count = 0;
         for unit in units_of(self, part)? {
+            if is_over() {
+                return Ok(None);
+            }
             count += kept_of(&unit, rules)?.count_set_bits();
         }
-        Ok(u64::try_from(count).unwrap_or(u64::MAX))
+        Ok(Some(u64::try_from(count).unwrap_or(u64::MAX)))
     }
 }
 
@@ -161,6 +201,21 @@ impl Store {
     ///
     /// [`StoreError`]; each file is done with as a whole or stays as it is.
     pub fn retain(&self, retention: &Retention, now: i64) -> Result<Retained, StoreError> {
+        self.retain_until(retention, now, &|| false)
+    }
+
+    /// The same until `is_over` says so, which is asked before each file and before each row group of which something is
+    /// kept. A file that was begun then stays as it was.
+    ///
+    /// # Errors
+    ///
+    /// As of [`retain`](Self::retain).
+    pub fn retain_until(
+        &self,
+        retention: &Retention,
+        now: i64,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Retained, StoreError> {
         let _upkeep = self.upkeep()?;
         self.settle_for_upkeep(now)?;
         self.sweep()?;
@@ -170,8 +225,11 @@ impl Store {
             let parts = self.manifest().parts.clone();
             for part in parts.iter().filter(|part| part.max_ts < limit) {
                 let rules = retention.rules(now, Why::Age);
-                if !is_settled(part, &rules, retention, now) {
-                    self.expire(part, &rules, Why::Age, now, &mut done)?;
+                if !is_settled(part, &rules, retention, now)
+                    && !self.expire(part, &rules, Why::Age, now, &mut done, is_over)?
+                {
+                    done.is_ended_early = true;
+                    return Ok(done);
                 }
             }
         }
@@ -187,7 +245,11 @@ impl Store {
                     continue;
                 }
                 let before = done.added.len();
-                self.expire(part, &retention.rules(now, Why::Size), Why::Size, now, &mut done)?;
+                let rules = retention.rules(now, Why::Size);
+                if !self.expire(part, &rules, Why::Size, now, &mut done, is_over)? {
+                    done.is_ended_early = true;
+                    return Ok(done);
+                }
                 let kept: u64 = done.added.iter().skip(before).map(|part| part.bytes).sum();
                 if done
                     .removed
@@ -201,7 +263,7 @@ impl Store {
         Ok(done)
     }
 
-    /// Lets a file go but for the rows that a rule keeps.
+    /// Lets a file go but for the rows that a rule keeps; false when it was over before that was done.
     fn expire(
         &self,
         part: &Part,
@@ -209,8 +271,11 @@ impl Store {
         why: Why,
         now: i64,
         done: &mut Retained,
-    ) -> Result<(), StoreError> {
-        let kept = self.keep(part, rules)?;
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<bool, StoreError> {
+        let Some(kept) = self.keep(part, rules, is_over)? else {
+            return Ok(false);
+        };
         let kept_rows: u64 = kept.iter().map(|written| written.part.rows).sum();
         let expired = part.rows.saturating_sub(kept_rows);
         let added: Vec<Part> = kept.iter().map(|written| written.part.clone()).collect();
@@ -221,18 +286,29 @@ impl Store {
         done.expired_rows += expired;
         done.removed.push(part.clone());
         done.added.extend(added);
-        Ok(())
+        Ok(true)
     }
 
-    /// Writes what rules keep of a file.
-    fn keep(&self, part: &Part, rules: &[Rule<'_>]) -> Result<Vec<WrittenPart>, StoreError> {
+    /// Writes what rules keep of a file; `None` when it was over before.
+    fn keep(
+        &self,
+        part: &Part,
+        rules: &[Rule<'_>],
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<WrittenPart>>, StoreError> {
+        if is_over() {
+            return Ok(None);
+        }
         if rules.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         let snapshot = self.snapshot();
         let folder = folder_of(&part.cluster, part.min_ts.div_euclid(MICROS_PER_DAY), None);
         let mut files = Files::new(self, snapshot.manifest.version, &part.cluster, folder);
         for unit in units_of(&snapshot, part)? {
+            if is_over() {
+                return Ok(None);
+            }
             let rows = kept_of(&unit, rules)?;
             let mut batches = Vec::new();
             unit.read_all(&rows, |batch| {
@@ -250,7 +326,7 @@ impl Store {
         for written in &mut written {
             written.part.kept_by = Some(names(rules));
         }
-        Ok(written)
+        Ok(Some(written))
     }
 }
 

@@ -11,6 +11,7 @@ mod fold;
 mod group;
 mod page;
 mod plan;
+mod volume;
 mod work;
 
 use std::ops::Range;
@@ -27,13 +28,27 @@ pub(crate) mod units {
     use arrow_buffer::BooleanBuffer;
 
     use super::Scan;
+    use super::batch::Batch;
     use super::plan::Plan;
     use crate::StoreError;
+    use crate::schema::Col;
 
     /// The rows of a unit that satisfy a scan.
     pub(crate) fn select(unit: &Unit, scan: &Scan) -> Result<BooleanBuffer, StoreError> {
         let plan = Plan::new(&scan.filter, scan.from, scan.to);
         Ok(super::group::select(unit, &plan, scan)?.all())
+    }
+
+    /// Of the rows that are set those of which `holds` is true, by some of their columns.
+    pub(crate) fn where_holds(
+        unit: &Unit,
+        rows: &BooleanBuffer,
+        columns: &[Col],
+        mut holds: impl FnMut(&Batch<'_>, usize) -> bool,
+    ) -> Result<BooleanBuffer, StoreError> {
+        super::group::refine(unit, rows, columns, |batch| {
+            BooleanBuffer::collect_bool(batch.rows(), |row| holds(batch, row))
+        })
     }
 }
 

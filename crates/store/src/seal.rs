@@ -18,6 +18,7 @@ use crate::calendar::MICROS_PER_HOUR;
 use crate::faults::Step;
 use crate::part::{PartWriter, WrittenPart};
 use crate::rebuild::Rows;
+use crate::repeats::{Looking, Repeats, WINDOW_MICROS};
 use crate::schema::{self, Col, Form, GROUP_ROWS};
 use crate::store::{State, folder_of};
 use crate::tail::Chunk;
@@ -34,6 +35,10 @@ pub struct Sealed {
     pub parts: Vec<Part>,
     /// The first record of the journal that is not sealed.
     pub to: u64,
+    /// Events that were dropped, because they are in files already.
+    pub duplicates: u64,
+    /// Files that could not be read to look for them there; what is in these may be kept twice.
+    pub unread: usize,
 }
 
 impl Store {
@@ -56,14 +61,27 @@ impl Store {
                 cursor.advance(Seq::new(to))?;
             }
             return Ok(Sealed {
-                parts: Vec::new(),
                 to,
+                ..Sealed::default()
             });
         };
         let to = last.next;
         let mut written = Vec::new();
-        for ((cluster, hour), rows) in partitions(&state.tail)? {
-            let part = self.write_hour(&state.tail, cluster, hour, rows)?;
+        let (mut duplicates, mut unread) = (0, 0);
+        let since = now.saturating_sub(WINDOW_MICROS);
+        for ((cluster, hour), mut rows) in partitions(&state.tail)? {
+            rows.sort_unstable_by_key(|place| (place.ts, place.seq));
+            let repeats = self.repeats(&state, &cluster, &rows, since)?;
+            duplicates += u64::try_from(repeats.rows.len()).unwrap_or_default();
+            unread += repeats.unread;
+            if !repeats.rows.is_empty() {
+                let mut at = 0..;
+                rows.retain(|_| at.next().is_some_and(|at| !repeats.rows.contains(&at)));
+            }
+            if rows.is_empty() {
+                continue;
+            }
+            let part = self.write_hour(&state.tail, cluster, hour, &rows)?;
             self.faults.after(Step::Written)?;
             written.push(part);
         }
@@ -74,6 +92,9 @@ impl Store {
         let parts: Vec<Part> = written.iter().map(|written| written.part.clone()).collect();
         let edit = |next: &mut Manifest| {
             next.sealed_to = to;
+            if duplicates > 0 {
+                *next.counts.dropped.entry("duplicate".to_owned()).or_default() += duplicates;
+            }
             next.counts.sealed += parts.iter().map(|part| part.rows).sum::<u64>();
             for chunk in &state.tail {
                 for (from, counts) in [
@@ -96,7 +117,25 @@ impl Store {
         self.faults.after(Step::Done)?;
         drop(state);
         self.sweep()?;
-        Ok(Sealed { parts, to })
+        Ok(Sealed {
+            parts,
+            to,
+            duplicates,
+            unread,
+        })
+    }
+
+    /// Which of these rows of the tail are in files already.
+    fn repeats(
+        &self,
+        state: &State,
+        cluster: &str,
+        rows: &[Place],
+        since: i64,
+    ) -> Result<Repeats, StoreError> {
+        let batches: Vec<&RecordBatch> = state.tail.iter().map(|chunk| &chunk.batch).collect();
+        let snapshot = self.snapshot_of(state.clone());
+        Ok(Looking::new(cluster, &batches, rows)?.find(&snapshot, since))
     }
 
     /// What is to be sealed. As long as it is, chunks of it are not put together with what comes.
@@ -112,9 +151,8 @@ impl Store {
         tail: &[Arc<Chunk>],
         cluster: String,
         hour: i64,
-        mut rows: Vec<Place>,
+        rows: &[Place],
     ) -> Result<WrittenPart, StoreError> {
-        rows.sort_unstable_by_key(|place| (place.ts, place.seq));
         let first = rows.iter().map(|place| place.seq).min().unwrap_or_default();
         let folder = folder_of(&cluster, hour.div_euclid(24), Some(hour.rem_euclid(24)));
         let path = self.place.name(&folder, &format!("{first:020}"));
@@ -144,11 +182,12 @@ impl Drop for Begun<'_> {
 
 /// A row of the tail.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    ts: i64,
-    seq: i64,
-    chunk: usize,
-    row: usize,
+pub(crate) struct Place {
+    pub(crate) ts: i64,
+    pub(crate) seq: i64,
+    /// The batch and the row there.
+    pub(crate) chunk: usize,
+    pub(crate) row: usize,
 }
 
 /// The rows as one batch, in their order.
@@ -223,6 +262,8 @@ mod tests {
         journal: Journal,
         store: Store,
         cursor: Cursor,
+        /// How many came.
+        came: std::cell::Cell<usize>,
     }
 
     impl Bed {
@@ -243,6 +284,7 @@ mod tests {
                 journal,
                 store,
                 cursor,
+                came: std::cell::Cell::default(),
             }
         }
 
@@ -261,7 +303,8 @@ mod tests {
                     matched_rule: None,
                 };
                 head.write(&mut record).unwrap();
-                record.extend_from_slice(br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a","stage":"ResponseComplete","requestURI":"/","verb":"get","user":{},"requestReceivedTimestamp":"2026-11-22T11:59:59.000000Z","stageTimestamp":"2026-11-22T12:00:00.000000Z"}"#);
+                let number = self.came.replace(self.came.get() + 1);
+                record.extend_from_slice(format!(r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"{number}","stage":"ResponseComplete","requestURI":"/","verb":"get","user":{{}},"requestReceivedTimestamp":"2026-11-22T11:59:59.000000Z","stageTimestamp":"2026-11-22T12:00:00.000000Z"}}"#).as_bytes());
                 batch.push(None, &record);
             }
             self.journal.append(batch).unwrap().wait().unwrap();

@@ -39,8 +39,17 @@ pub(crate) struct Footers(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    footers: HashMap<String, ArrowReaderMetadata>,
+    footers: HashMap<String, Footer>,
     bytes: usize,
+}
+
+/// What stands at the end of a file, for both ways to read texts. A clone is cheap.
+#[derive(Clone, Debug)]
+pub(crate) struct Footer {
+    /// Texts as they are.
+    pub(crate) plain: ArrowReaderMetadata,
+    /// Each distinct text once where there are few.
+    pub(crate) coded: ArrowReaderMetadata,
 }
 
 impl Snapshot {
@@ -133,7 +142,7 @@ impl Footers {
         place: &Place,
         part: &Part,
         is_over: &dyn Fn() -> bool,
-    ) -> Result<Option<(PartFile, ArrowReaderMetadata)>, StoreError> {
+    ) -> Result<Option<(PartFile, Footer)>, StoreError> {
         let Some(file) = place.open(part, is_over)? else {
             return Ok(None);
         };
@@ -151,7 +160,15 @@ impl Footers {
             .with_skip_arrow_metadata(true)
             .with_schema(crate::schema::schema())
             .with_page_index_policy(PageIndexPolicy::Optional);
-        let loaded = ArrowReaderMetadata::load(&file, options).map_err(|error| StoreError::Damaged {
+        let load = || {
+            let plain = ArrowReaderMetadata::load(&file, options)?;
+            let options = ArrowReaderOptions::new()
+                .with_skip_arrow_metadata(true)
+                .with_schema(crate::schema::coded());
+            let coded = ArrowReaderMetadata::try_new(Arc::clone(plain.metadata()), options)?;
+            Ok(Footer { plain, coded })
+        };
+        let loaded = load().map_err(|error: parquet::errors::ParquetError| StoreError::Damaged {
             path: place.shown(&part.path).into(),
             reason: error.to_string(),
         })?;
@@ -159,7 +176,7 @@ impl Footers {
         if kept.bytes > FOOTER_BYTES {
             *kept = Kept::default();
         }
-        kept.bytes += loaded.metadata().memory_size();
+        kept.bytes += loaded.plain.metadata().memory_size();
         kept.footers.insert(part.path.clone(), loaded.clone());
         drop(kept);
         Ok(Some((file, loaded)))

@@ -1,14 +1,9 @@
 //! How much there is, of what, and how much it will be.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use kaudit_query::{Column, Value};
-
+use crate::Snapshot;
 use crate::calendar::MICROS_PER_DAY;
-use crate::{Hit, Scan, ScanStats, Snapshot, StoreError};
-
-/// Values that are told apart; what comes after that many is counted together.
-const MAX_VALUES: usize = 100_000;
 
 /// Events and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,60 +92,5 @@ impl Snapshot {
             .map(|(day, volume)| DayVolume { day, ..volume })
             .collect();
         stats
-    }
-
-    /// The volume by the values of a column, for example `policyRule`, `user.username` or
-    /// `objectRef.resource`, the largest first.
-    ///
-    /// # Errors
-    ///
-    /// As [`Snapshot::fold`].
-    pub fn volume_by(&self, scan: &Scan, column: &Column) -> Result<(Vec<VolumeOf>, ScanStats), StoreError> {
-        type Volumes = (HashMap<String, Volume>, Volume);
-        let columns = [column.clone(), Column::EventBytes];
-        let each = |(known, other): &mut Volumes, hit: &Hit<'_>| {
-            let bytes = match hit.value(1) {
-                Value::Number(bytes) => u64::try_from(bytes).unwrap_or_default(),
-                _ => 0,
-            };
-            let value = match hit.value(0) {
-                Value::Absent => String::new(),
-                Value::Text(text) => String::from_utf8_lossy(&text).into_owned(),
-                Value::Number(number) | Value::Time(number) | Value::Duration(number) => number.to_string(),
-                Value::Bool(is) => is.to_string(),
-                Value::Texts(texts) => {
-                    let texts: Vec<_> = texts.iter().map(|text| String::from_utf8_lossy(text)).collect();
-                    texts.join(",")
-                }
-                Value::Json(_) => String::new(),
-            };
-            let volume = if known.len() < MAX_VALUES || known.contains_key(&value) {
-                known.entry(value).or_default()
-            } else {
-                other
-            };
-            volume.events += 1;
-            volume.event_bytes += bytes;
-        };
-        let (states, stats) = self.fold(scan, &columns, Volumes::default, each)?;
-        let mut sum: HashMap<Option<String>, Volume> = HashMap::new();
-        for (known, other) in states {
-            let known = known.into_iter().map(|(value, volume)| (Some(value), volume));
-            for (value, volume) in known.chain([(None, other)]) {
-                let all = sum.entry(value).or_default();
-                all.events += volume.events;
-                all.event_bytes += volume.event_bytes;
-            }
-        }
-        let mut volumes: Vec<VolumeOf> = sum
-            .into_iter()
-            .filter(|(_, volume)| volume.events > 0)
-            .map(|(value, volume)| VolumeOf { value, volume })
-            .collect();
-        volumes.sort_by(|a, b| {
-            let bytes = b.volume.event_bytes.cmp(&a.volume.event_bytes);
-            bytes.then_with(|| a.value.cmp(&b.value))
-        });
-        Ok((volumes, stats))
     }
 }

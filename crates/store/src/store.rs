@@ -11,6 +11,7 @@ use kaudit_journal::{Cursor, Hold, Journal, Reader, Seq};
 
 use crate::StoreError;
 use crate::cache::{Cache, CacheFigures};
+use crate::columns::Sizes;
 use crate::error::At;
 use crate::faults::Faults;
 use crate::manifest::{self, Manifest};
@@ -73,6 +74,8 @@ pub struct Store {
     /// Held while a version is committed.
     committing: Mutex<Versions>,
     footers: Arc<Footers>,
+    /// Of the batches that were built last.
+    pub(crate) sizes: Sizes,
     pub(crate) faults: Faults,
 }
 
@@ -244,6 +247,7 @@ impl Store {
             upkeep: Mutex::new(()),
             committing: Mutex::new(versions),
             footers: Arc::default(),
+            sizes: Sizes::default(),
             faults: Faults::default(),
         }
     }
@@ -276,12 +280,12 @@ impl Store {
     /// [`refresh`](Self::refresh) and ask again.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(
-            Arc::clone(&self.place),
-            self.state(),
-            Arc::clone(&self.footers),
-            self.options.threads,
-        )
+        self.snapshot_of(self.state())
+    }
+
+    pub(crate) fn snapshot_of(&self, state: State) -> Snapshot {
+        let footers = Arc::clone(&self.footers);
+        Snapshot::new(Arc::clone(&self.place), state, footers, self.options.threads)
     }
 
     /// The directory that it lies in, or that belongs to it.
@@ -385,7 +389,7 @@ impl Store {
         next.writer = self.place.writer().map(str::to_owned);
         edit(&mut next);
         let manifest = match self.place.commit(next) {
-            Ok(Commit::Done(manifest)) => Arc::new(manifest),
+            Ok(Commit::Done(manifest)) => Arc::from(manifest),
             Ok(Commit::Taken(found)) => {
                 if self.place.options().is_some() {
                     versions.standing = Standing::InDoubt;

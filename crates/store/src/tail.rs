@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_select::concat::concat_batches;
 use bytes::Bytes;
-use kaudit_event::record::Record;
+use kaudit_event::record::RecordHead;
 use kaudit_journal::{GapReason, Item, Journal, Reader, Seq};
 
-use crate::columns::Builder;
+use crate::columns::{Builder, Sizes};
 use crate::schema;
 use crate::store::State;
 use crate::{Store, StoreError};
@@ -19,7 +19,7 @@ const ROUND_BYTES: usize = 16 << 20;
 /// Events that are built at once.
 const ROUND_EVENTS: usize = 64 << 10;
 /// A chunk with more rows is not put together with others.
-const CHUNK_ROWS: usize = 8 << 10;
+const CHUNK_ROWS: usize = 4 << 10;
 
 /// Nor is one with more bytes: offsets in a batch have 32 bits.
 const CHUNK_BYTES: usize = 256 << 20;
@@ -51,7 +51,8 @@ pub enum CaughtUp {
 /// What was read from the journal for one round.
 #[derive(Debug, Default)]
 struct Round {
-    records: Vec<(u64, Record)>,
+    /// Their numbers and bytes.
+    records: Vec<(u64, Bytes)>,
     bytes: usize,
     next: u64,
     rejected: BTreeMap<&'static str, u64>,
@@ -88,34 +89,72 @@ impl Store {
                 // The round that was read already is read again later.
                 return Ok(CaughtUp::Full);
             }
-            // The next round is read while this one is built.
-            let following = std::thread::scope(|scope| {
-                let following = (!round.at_end).then(|| scope.spawn(|| read_round(&mut reader)));
+            // The next round is read while this one is built, unless nobody would take it then.
+            let reads_ahead = !round.at_end && !self.is_full_with(round.bytes);
+            let (is_last, following) = std::thread::scope(|scope| {
+                let following = reads_ahead.then(|| scope.spawn(|| read_round(&mut reader)));
                 self.append(&mut round)?;
-                following.map_or_else(
-                    || Ok(Round::default()),
-                    |thread| {
-                        thread
-                            .join()
-                            .map_err(|_| StoreError::Columns("the journal's reader panicked".to_owned()))?
-                    },
-                )
+                let following = following.map(|thread| {
+                    thread
+                        .join()
+                        .map_err(|_| StoreError::Columns("the journal's reader panicked".to_owned()))?
+                });
+                Ok::<_, StoreError>((round.at_end, following.transpose()?))
             })?;
-            round = following;
+            round = match following {
+                Some(following) => following,
+                None if is_last || self.is_full_with(0) => {
+                    *kept = Some(reader);
+                    return Ok(match is_last && !self.is_full_with(0) {
+                        true => CaughtUp::End,
+                        false => CaughtUp::Full,
+                    });
+                }
+                None => read_round(&mut reader)?,
+            };
         }
+    }
+
+    /// Whether no more is to be read into the tail when so many bytes are added to it.
+    fn is_full_with(&self, bytes: usize) -> bool {
+        let state = self.state();
+        state.is_full(self.options.tail_bytes.saturating_sub(bytes))
     }
 
     fn append(&self, round: &mut Round) -> Result<(), StoreError> {
         let records = std::mem::take(&mut round.records);
-        let batches = build(&records, self.options.threads.get())?;
+        let mut built = build(&records, self.options.threads.get(), &self.sizes)?;
         drop(records);
-        let batch = match batches.as_slice() {
-            [one] => one.clone(),
-            several => concat_batches(&schema::schema(), several)?,
-        };
+        let last = built.pop().filter(|_| round.next > 0);
+        // Large ones stay as they are. What is no row is counted with the last record, so it must not be between others.
+        let is_large = |built: &Built| built.batch.num_rows() >= CHUNK_ROWS;
+        let has_rows_only = round.rejected.is_empty() && round.lost.is_empty();
+        if !has_rows_only || !built.iter().chain(&last).all(is_large) {
+            let batches: Vec<&RecordBatch> = built.iter().chain(&last).map(|built| &built.batch).collect();
+            let batch = concat_batches(&schema::schema(), batches)?;
+            let next = round.next;
+            return self.append_chunk(Built { next, batch }, round);
+        }
+        for built in built {
+            self.append_chunk(built, &mut Round::default())?;
+        }
+        match last {
+            Some(Built { batch, .. }) => self.append_chunk(
+                Built {
+                    next: round.next,
+                    batch,
+                },
+                round,
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds a chunk, with what is no row of `round`.
+    fn append_chunk(&self, built: Built, round: &mut Round) -> Result<(), StoreError> {
         let chunk = Chunk::new(
-            batch,
-            round.next,
+            built.batch,
+            built.next,
             std::mem::take(&mut round.rejected),
             std::mem::take(&mut round.lost),
         )?;
@@ -218,8 +257,8 @@ fn read_round(reader: &mut Reader) -> Result<Round, StoreError> {
             Item::Record { seq, payload, .. } => {
                 round.bytes += payload.len();
                 round.next = seq.plus(1).get();
-                match Record::read(&Bytes::clone(&payload)) {
-                    Ok(record) => round.records.push((seq.get(), record)),
+                match RecordHead::read(&payload) {
+                    Ok(_) => round.records.push((seq.get(), payload)),
                     // The journal takes only what it has written as a record; of another version, or from
                     // another program, it is none.
                     Err(_) => *round.rejected.entry("not_a_record").or_default() += 1,
@@ -241,13 +280,19 @@ fn read_round(reader: &mut Reader) -> Result<Round, StoreError> {
 }
 
 /// Builds columns on several threads; the batches are in the order of the records.
-fn build(records: &[(u64, Record)], threads: usize) -> Result<Vec<RecordBatch>, StoreError> {
-    let part = |records: &[(u64, Record)]| {
-        let mut builder = Builder::new(records.len());
+fn build(records: &[(u64, Bytes)], threads: usize, sizes: &Sizes) -> Result<Vec<Built>, StoreError> {
+    let part = |records: &[(u64, Bytes)]| -> Result<Built, StoreError> {
+        let mut builder = Builder::new(records.len(), sizes);
         for (seq, record) in records {
-            builder.push(*seq, record);
+            // They were read before.
+            if let Ok((head, event)) = RecordHead::read(record) {
+                builder.push(*seq, &head, event);
+            }
         }
-        builder.finish()
+        Ok(Built {
+            next: records.last().map_or(0, |(seq, _)| seq + 1),
+            batch: builder.finish(sizes)?,
+        })
     };
     let size = records.len().div_ceil(threads.max(1)).max(256);
     let mut parts = records.chunks(size);
@@ -263,4 +308,11 @@ fn build(records: &[(u64, Record)], threads: usize) -> Result<Vec<RecordBatch>, 
         }
         Ok(built)
     })
+}
+
+/// Columns of a run of records.
+struct Built {
+    /// The first record after the run.
+    next: u64,
+    batch: RecordBatch,
 }

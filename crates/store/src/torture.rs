@@ -23,10 +23,10 @@ pub(crate) fn append(journal: &Journal, count: u64) {
         };
         let mut record = Vec::new();
         head.write(&mut record).unwrap();
-        let hour = number % 2;
+        let (hour, first) = (number % 2, journal.durable().get());
         record.extend_from_slice(
             format!(
-                r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"{number}","stage":"ResponseComplete","requestURI":"/","verb":"get","user":{{"username":"u"}},"requestReceivedTimestamp":"2026-11-20T0{hour}:00:00.000001Z","stageTimestamp":"2026-11-20T0{hour}:00:00.000002Z"}}"#
+                r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"{first}-{number}","stage":"ResponseComplete","requestURI":"/","verb":"get","user":{{"username":"u"}},"requestReceivedTimestamp":"2026-11-20T0{hour}:00:00.000001Z","stageTimestamp":"2026-11-20T0{hour}:00:00.000002Z"}}"#
             )
             .as_bytes(),
         );

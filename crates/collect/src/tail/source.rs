@@ -12,9 +12,10 @@ use super::book::{Book, Entry, Progress, hash};
 use super::gone::Gone;
 use super::identity::FileKey;
 use super::names::Compression;
-use super::reading::{Carried, Fill, Reading, Tracker, push_torn};
+use super::reading::{Carried, Fill, Reading, push_torn};
 use super::scan::{self, Candidate, Probes, Verdict, Version};
 use super::status::{SourceState, SourceStatus};
+use super::tracker::Tracker;
 use super::{Start, TailConfig};
 use crate::{Anomalies, Chunk, FileIdentity, Gap, GapReason, InflateError, TornReason};
 

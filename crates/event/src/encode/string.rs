@@ -25,6 +25,18 @@ pub fn push_json_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
+/// Bytes of what [`push_json_string`] writes of `bytes`, if `text` begins with it. `scratch` is written over.
+#[must_use]
+pub fn json_string_len(text: &[u8], bytes: &[u8], scratch: &mut Vec<u8>) -> Option<usize> {
+    if is_all_plain(bytes, Beyond::All) {
+        let rest = text.strip_prefix(b"\"")?.strip_prefix(bytes)?;
+        return (rest.first() == Some(&b'"')).then_some(bytes.len() + 2);
+    }
+    scratch.clear();
+    push_json_string(scratch, bytes);
+    text.starts_with(scratch).then_some(scratch.len())
+}
+
 /// Bytes of the string that `inner` begins with, up to its closing quote, if [`push_json_string`] writes
 /// it so.
 #[inline(always)]

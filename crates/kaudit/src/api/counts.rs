@@ -253,11 +253,10 @@ fn curves(
     by: Option<&Column>,
 ) -> Result<(Curves, Vec<ScanStats>), StoreError> {
     let begun = Instant::now();
-    let (folds, stats) = snapshot.fold(
+    let (folds, stats) = snapshot.fold_times(
         scan,
-        &[],
         || division.histogram(),
-        |all, hit| all.add(Some(hit.ts())),
+        |all, times| times.iter().for_each(|time| all.add(Some(*time))),
     )?;
     let mut all = division.histogram();
     for fold in &folds {

@@ -100,6 +100,13 @@ const OPERATIONS: &[Operation] = &[
     )
     .with(&["ref", "reveal"]),
     question(
+        "/api/v1/export",
+        "Events of the files byte by byte as they were received, Secret values included, the oldest first. An answer ends \
+         after a minute, or `budget`, or a gibibyte, and says where the next one begins",
+        &["cursor", "sealedTo"],
+        &[("application/x-ndjson", "ExportLine")],
+    ),
+    question(
         "/api/v1/count",
         "How many events there are",
         &[],
@@ -196,6 +203,14 @@ const OPERATIONS: &[Operation] = &[
         Errors::Problem,
     )
     .with(&["volumesBy", "budget"]),
+    other(
+        "/api/v1/store/retention",
+        "get",
+        "Which files would go now, for their age or for want of room, by the configuration of this kaudit",
+        &[(JSON, "Expiring")],
+        Errors::Problem,
+    )
+    .with(&["budget"]),
     other(
         "/api/v1/query/check",
         "post",

@@ -1,6 +1,7 @@
 //! Questions to a running kaudit, by its API.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -228,6 +229,25 @@ impl Remote {
         })
     }
 
+    /// The lines of a stream, as long as they are wanted.
+    pub(super) fn lines(
+        &self,
+        path: &str,
+        parameters: &Parameters,
+        mut each: impl FnMut(Bytes) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        self.runtime.block_on(async {
+            let body = self.get(path, parameters, "application/x-ndjson").await?;
+            let mut lines = Lines::new(body);
+            while let Some(line) = lines.next(self).await? {
+                if each(line).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Where it is.
     pub(crate) fn address(&self) -> &str {
         &self.address
@@ -274,7 +294,7 @@ impl Remote {
         )))
     }
 
-    fn lost(&self, error: anyhow::Error) -> Failure {
+    pub(super) fn lost(&self, error: anyhow::Error) -> Failure {
         Failure::unreachable(error.context(format!("{}: the answer broke off", self.address)))
     }
 

@@ -140,6 +140,11 @@ impl Selection {
         self.hidden
     }
 
+    /// Whether free text is looked for in bodies, too.
+    pub(super) const fn is_bodies_meant(&self) -> bool {
+        self.bodies
+    }
+
     /// Whether a time was given.
     pub(super) const fn has_times(&self) -> bool {
         let Times {
@@ -337,10 +342,7 @@ pub(super) fn column(name: &str) -> Result<Column, Failure> {
 /// What is said when lines were no events, or not all events were looked at.
 pub(super) fn tell_strays(scanned: &Scanned) {
     if let Some(reason) = &scanned.partial {
-        say(format_args!(
-            "note: not all events were looked at ({}); what is shown is right, and not all",
-            partial_reason(reason)
-        ));
+        tell_partial(reason);
     }
     if scanned.strays > 0 {
         say(format_args!(
@@ -348,6 +350,14 @@ pub(super) fn tell_strays(scanned: &Scanned) {
             scanned.strays
         ));
     }
+}
+
+/// What is said when a server did not look at everything.
+pub(super) fn tell_partial(reason: &str) {
+    say(format_args!(
+        "note: not all events were looked at ({}); what is shown is right, and not all",
+        partial_reason(reason)
+    ));
 }
 
 /// Why a server did not look at everything.

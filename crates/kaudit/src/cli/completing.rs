@@ -52,16 +52,55 @@ pub(super) fn answer(command: fn() -> Command, arguments: &[OsString]) -> Option
         );
         return Some(Exit::Done);
     }
-    std::env::var_os(VARIABLE)?;
+    let shell = std::env::var_os(VARIABLE)?;
+    let arguments = as_meant(&shell, arguments);
     let typed = arguments.iter().skip_while(|argument| *argument != "--").skip(1);
     let typed: Vec<OsString> = typed.cloned().collect();
     let completing = CompleteEnv::with_factory(move || completed(command(), &typed)).var(VARIABLE);
     let folder = std::env::current_dir().ok();
-    match completing.try_complete(arguments.iter().cloned(), folder.as_deref()) {
+    match completing.try_complete(arguments, folder.as_deref()) {
         Ok(true) => Some(Exit::Done),
         Ok(false) => None,
         Err(_) => Some(Exit::Usage),
     }
+}
+
+/// The words of a line as the shell will take them: zsh hands them over as they were typed, and fish the one at the cursor,
+/// whose quotes may be open still.
+fn as_meant(shell: &OsStr, arguments: &[OsString]) -> Vec<OsString> {
+    let typed = arguments.iter().position(|argument| argument == "--");
+    let first = match (shell.to_str(), typed) {
+        (Some("zsh"), Some(typed)) => typed + 1,
+        (Some("fish"), Some(typed)) => arguments.len().saturating_sub(1).max(typed + 1),
+        _ => arguments.len(),
+    };
+    let mut meant = arguments.to_vec();
+    for word in meant.iter_mut().skip(first) {
+        if let Some(text) = word.to_str() {
+            *word = without_quotes(text).into();
+        }
+    }
+    meant
+}
+
+/// A word of a command line without the quotes and backslashes that keep it together.
+fn without_quotes(typed: &str) -> String {
+    let mut out = String::with_capacity(typed.len());
+    let mut open: Option<char> = None;
+    let mut chars = typed.chars().peekable();
+    while let Some(char) = chars.next() {
+        match (open, char) {
+            (None, '\'' | '"') => open = Some(char),
+            (Some(quote), char) if quote == char => open = None,
+            (None, '\\') => out.extend(chars.next()),
+            (Some('"'), '\\') => {
+                let escaped = chars.next_if(|next| matches!(next, '"' | '\\' | '$' | '`'));
+                out.push(escaped.unwrap_or('\\'));
+            }
+            (_, char) => out.push(char),
+        }
+    }
+    out
 }
 
 /// The script that makes a shell call this program.
@@ -382,6 +421,30 @@ mod tests {
         ] {
             let words = words(line);
             assert!(words.iter().any(|word| word == expected), "{line:?}: {words:?}");
+        }
+    }
+
+    #[test]
+    fn quotes_of_a_shell_are_no_part_of_a_word_even_if_they_are_open() {
+        for (typed, meant) in [
+            ("plain", "plain"),
+            ("'verb: del", "verb: del"),
+            ("\"verb: \\\"del", "verb: \"del"),
+            ("'name: \"a\\b\"'", "name: \"a\\b\""),
+            ("verb:\\ del", "verb: del"),
+            ("--user='a b'", "--user=a b"),
+        ] {
+            assert_eq!(without_quotes(typed), meant, "{typed}");
+        }
+        let line = |words: &[&str]| -> Vec<OsString> { words.iter().map(OsString::from).collect() };
+        let typed = line(&["kaudit", "--", "kaudit", "'query'", "'ve"]);
+        for (shell, meant) in [
+            ("zsh", ["query", "ve"]),
+            ("fish", ["'query'", "ve"]),
+            ("bash", ["'query'", "'ve"]),
+        ] {
+            let found = as_meant(OsStr::new(shell), &typed);
+            assert_eq!(found[3..], line(&meant), "{shell}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! `kaudit export`: events of a store in a folder of their own, with the hashes by which they are checked.
+//! `kaudit export`: events of a store, a server's or that of a directory, in a folder of their own, with the hashes by
+//! which they are checked.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Write};
@@ -12,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::ask::Selection;
-use super::store::{instant, open_to_read, size};
+use super::server::Server;
+use super::store::{instant, meant_folder, open_to_read, size};
 use super::{Output, print};
+use crate::asking::{Parameters, Remote};
 use crate::exit::{Exit, Failure};
 
 /// What the manifest of an export says of itself.
@@ -36,14 +39,18 @@ const MAX_MANIFEST_BYTES: u64 = 1 << 20;
     after_help = "events.ndjson.zst holds one event a line, byte by byte as it was received, Secret values included; the \
                   same line of envelopes.ndjson.zst says from where, when and under which number it was taken in. \
                   manifest.json says what was asked and holds the BLAKE3 of each file; `kaudit verify` checks it. Events \
-                  that are in no file of the store yet are not exported"
+                  that are in no file of the store yet are not exported. Where an answer of the server breaks off, the next \
+                  one goes on behind it; without all events there is no manifest.json, and the exit code is 3"
 )]
 pub(super) struct Flags {
     #[command(flatten)]
     selection: Selection,
-    /// The data directory of a kaudit, or a store's directory
-    #[arg(long, value_name = "DIR", env = "KAUDIT_DATA_DIR")]
-    store: PathBuf,
+    /// Read the files in place of asking a server: the data directory of a kaudit, which may run, or a store's directory
+    /// [env: KAUDIT_DATA_DIR, unless a server is named]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["server", "context"])]
+    store: Option<PathBuf>,
+    #[command(flatten)]
+    server: Server,
     /// The folder that is made for it
     #[arg(short = 'O', long = "out", value_name = "DIR")]
     out: PathBuf,
@@ -82,25 +89,63 @@ pub(super) struct Written {
     pub(super) hash: String,
 }
 
+/// Of what the events are.
+struct Exported {
+    store_version: u64,
+    store_hash: String,
+    sealed_to: u64,
+}
+
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     let filter = flags.selection.filter()?;
-    let snapshot = open_to_read(&flags.store)?.snapshot();
+    let text = filter.to_string();
+    match meant_folder(flags.store.as_deref(), &flags.server) {
+        Some(folder) => {
+            let snapshot = open_to_read(&folder)?.snapshot();
+            export(flags, text, |writing| {
+                of_files(&snapshot, &Scan::new(filter), writing)
+            })
+        }
+        None => {
+            let remote = flags.server.remote()?;
+            let parameters = Parameters::default()
+                .with("q", &text)
+                .with(
+                    "bodies",
+                    if flags.selection.is_bodies_meant() {
+                        "true"
+                    } else {
+                        "false"
+                    },
+                )
+                .with("hidden", "true");
+            export(flags, text, |writing| of_server(&remote, &parameters, writing))
+        }
+    }
+}
+
+fn export(
+    flags: &Flags,
+    filter: String,
+    read: impl FnOnce(&mut Writing) -> Result<Exported, Failure>,
+) -> Result<Exit, Failure> {
     DirBuilder::new()
         .mode(0o700)
         .create(&flags.out)
         .with_context(|| format!("cannot make the folder `{}`", flags.out.display()))
         .map_err(Failure::unreachable)?;
-    let text = filter.to_string();
-    let (events, files) = write_all(&flags.out, &snapshot, &Scan::new(filter))?;
+    let mut writing = Writing::begin(&flags.out)?;
+    let of = read(&mut writing)?;
+    let (events, files) = writing.finish()?;
     let manifest = Manifest {
         kind: KIND.to_owned(),
         format: FORMAT,
         made_by: concat!("kaudit ", env!("CARGO_PKG_VERSION")).to_owned(),
         made_at: instant(kaudit_collect::now_micros()),
-        filter: text,
-        store_version: snapshot.manifest().version,
-        store_hash: snapshot.manifest().hash().as_str().to_owned(),
-        sealed_to: snapshot.manifest().sealed_to,
+        filter,
+        store_version: of.store_version,
+        store_hash: of.store_hash,
+        sealed_to: of.sealed_to,
         events,
         files,
     };
@@ -132,33 +177,101 @@ pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
     print(text.as_bytes())
 }
 
-fn write_all(out: &Path, snapshot: &Snapshot, scan: &Scan) -> Result<(u64, Vec<Written>), Failure> {
-    let mut events = Part::begin(out, EVENTS)?;
-    let mut envelopes = Part::begin(out, ENVELOPES)?;
-    let (mut count, mut after) = (0, None);
+/// The files of an export while they are written.
+struct Writing {
+    events: Part,
+    envelopes: Part,
+    count: u64,
+}
+
+impl Writing {
+    fn begin(folder: &Path) -> Result<Self, Failure> {
+        Ok(Self {
+            events: Part::begin(folder, EVENTS)?,
+            envelopes: Part::begin(folder, ENVELOPES)?,
+            count: 0,
+        })
+    }
+
+    fn take(&mut self, mut envelope: Envelope<'_>, event: &[u8]) -> Result<(), Failure> {
+        envelope.event_hash = blake3::hash(event).to_hex().to_string();
+        self.events.line(event)?;
+        let line = serde_json::to_vec(&envelope).map_err(Failure::unreachable)?;
+        self.envelopes.line(&line)?;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(u64, Vec<Written>), Failure> {
+        Ok((self.count, vec![self.events.finish()?, self.envelopes.finish()?]))
+    }
+}
+
+/// From where, when and under which number an event was taken in.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a> {
+    seq: u64,
+    cluster: &'a str,
+    source: &'a str,
+    instance: &'a str,
+    received_micros: i64,
+    policy_rule: Option<u32>,
+    /// BLAKE3 of the event.
+    event_hash: String,
+}
+
+fn of_files(snapshot: &Snapshot, scan: &Scan, writing: &mut Writing) -> Result<Exported, Failure> {
+    let mut after = None;
     loop {
         let page = snapshot
             .page(scan, Order::OldestFirst, PAGE, after)
             .map_err(Failure::unreachable)?;
         for event in &page.events {
-            events.line(&event.event)?;
-            envelopes.line(envelope(event).as_bytes())?;
-            count += 1;
+            writing.take(envelope(event), &event.event)?;
         }
         after = page.next;
         if after.is_none() {
-            return Ok((count, vec![events.finish()?, envelopes.finish()?]));
+            let manifest = snapshot.manifest();
+            return Ok(Exported {
+                store_version: manifest.version,
+                store_hash: manifest.hash().as_str().to_owned(),
+                sealed_to: manifest.sealed_to,
+            });
         }
     }
 }
 
-fn envelope(event: &StoredEvent) -> String {
-    json!({
-        "seq": event.position.seq, "cluster": event.cluster, "source": event.source, "instance": event.instance,
-        "receivedMicros": event.received_micros, "policyRule": event.policy_rule,
-        "eventHash": blake3::hash(&event.event).to_hex().as_str(),
+fn of_server(remote: &Remote, parameters: &Parameters, writing: &mut Writing) -> Result<Exported, Failure> {
+    let store = remote.export(parameters, |whence, event| {
+        let envelope = Envelope {
+            seq: whence.seq,
+            cluster: &whence.cluster,
+            source: &whence.source,
+            instance: &whence.instance,
+            received_micros: whence.received_micros,
+            policy_rule: whence.policy_rule,
+            event_hash: String::new(),
+        };
+        writing.take(envelope, event)
+    })?;
+    Ok(Exported {
+        store_version: store.store_version,
+        store_hash: store.store_hash,
+        sealed_to: store.sealed_to,
     })
-    .to_string()
+}
+
+fn envelope(event: &StoredEvent) -> Envelope<'_> {
+    Envelope {
+        seq: event.position.seq,
+        cluster: &event.cluster,
+        source: &event.source,
+        instance: &event.instance,
+        received_micros: event.received_micros,
+        policy_rule: event.policy_rule,
+        event_hash: String::new(),
+    }
 }
 
 /// A file that is being written.

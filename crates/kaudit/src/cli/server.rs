@@ -121,6 +121,11 @@ fn authorities(file: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 impl Server {
+    /// Whether it was named with the command.
+    pub(super) const fn is_named(&self) -> bool {
+        self.server.is_some() || self.context.is_some()
+    }
+
     /// A connection for questions.
     pub(super) fn remote(&self) -> Result<Remote, Failure> {
         let meant = self.meant()?;

@@ -1,19 +1,24 @@
-//! `kaudit store`: the files of a store, without a server.
+//! `kaudit store`: the files of a store, by the kaudit that has it or without one.
+
+mod shown;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use jiff::civil::{Date, date};
 use jiff::{SignedDuration, Timestamp};
 use kaudit_query::Filter;
-use kaudit_store::{
-    Compaction, Expiring, Mergeable, Part, Scan, Snapshot, Stats, Store, StoreError, VolumeOf,
-};
+use kaudit_store::{Compaction, Mergeable, Part, Scan, Store, StoreError};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub(crate) use self::shown::{Going, Shown};
+use super::server::Server;
 use super::table::table_of;
 use super::{Output, print, say};
+use crate::asking::Parameters;
 use crate::config::Config;
 use crate::config::flags::StoreFlags;
 use crate::exit::{Exit, Failure};
@@ -22,7 +27,7 @@ use crate::storing;
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// How much there is, day by day, and what became of all records; also while a kaudit runs
+    /// How much there is, day by day, and what became of all records
     Stats {
         #[command(flatten)]
         place: Place,
@@ -36,7 +41,7 @@ pub(super) enum Command {
     /// Merge the files of days that are over, as a running kaudit does once a day
     Compact {
         #[command(flatten)]
-        place: Place,
+        folder: Folder,
         /// Only say which files would be merged
         #[arg(long)]
         dry_run: bool,
@@ -45,16 +50,43 @@ pub(super) enum Command {
         output: Output,
     },
     /// Remove the events whose time is over, as a running kaudit does every hour; says which files would go, and
-    /// removes them with --yes
+    /// removes them with --yes where no kaudit runs
     Retain(Box<Retain>),
 }
 
-/// Where a store is.
+/// Where a store is, if nobody else has it.
 #[derive(Debug, Args)]
-pub(super) struct Place {
+pub(super) struct Folder {
     /// The data directory of a kaudit, or the store's directory itself
     #[arg(long, value_name = "DIR", env = "KAUDIT_DATA_DIR")]
     data_dir: PathBuf,
+}
+
+/// Which store is meant: that of a running kaudit, or files.
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// Read the files in place of asking a server: the data directory of a kaudit, which may run, or the store's directory
+    /// itself [env: KAUDIT_DATA_DIR, unless a server is named]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["server", "context"])]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Place {
+    /// The directory, where no server is meant.
+    fn folder(&self) -> Option<PathBuf> {
+        meant_folder(self.data_dir.as_deref(), &self.server)
+    }
+}
+
+/// The directory that was named with the command or, unless a server was, in the environment.
+pub(super) fn meant_folder(named: Option<&Path>, server: &Server) -> Option<PathBuf> {
+    let of_environment = || {
+        let set = std::env::var_os("KAUDIT_DATA_DIR").filter(|dir| !dir.is_empty());
+        set.filter(|_| !server.is_named()).map(PathBuf::from)
+    };
+    named.map(Path::to_owned).or_else(of_environment)
 }
 
 /// Flags of `store retain`.
@@ -62,9 +94,9 @@ pub(super) struct Place {
 pub(super) struct Retain {
     #[command(flatten)]
     place: Place,
-    /// The configuration file, which says what is kept longer and what is on hold
+    /// With a directory: the configuration file, which says what is kept, and for how long. A server goes by its own
     #[arg(short, long, value_name = "FILE", env = "KAUDIT_CONFIG")]
-    config: PathBuf,
+    config: Option<PathBuf>,
     #[command(flatten)]
     store: StoreFlags,
     /// Only say what would go, which is what happens without --yes
@@ -80,12 +112,15 @@ pub(super) struct Retain {
 
 pub(super) fn run(command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Stats { place, by, output } => stats(&place.data_dir, by.as_deref(), output),
+        Command::Stats { place, by, output } => match place.folder() {
+            Some(folder) => stats(&folder, by.as_deref(), output),
+            None => stats_of_server(&place.server, by.as_deref(), output),
+        },
         Command::Compact {
-            place,
+            folder,
             dry_run,
             output,
-        } => compact(&place.data_dir, dry_run, output),
+        } => compact(&folder.data_dir, dry_run, output),
         Command::Retain(flags) => retain(*flags),
     }
 }
@@ -133,82 +168,69 @@ fn stats(path: &Path, by: Option<&str>, output: Output) -> Result<Exit, Failure>
         snapshot.volume_by(&scan, &column).map(|(volumes, _)| volumes)
     });
     let volumes = volumes.transpose().map_err(Failure::unreachable)?;
-    let free = free_bytes(&store);
-    if output == Output::Json {
-        let value = document(&snapshot, free, volumes.as_deref());
-        return print(format!("{value:#}\n").as_bytes());
-    }
-    let (stats, manifest) = (snapshot.stats(), snapshot.manifest());
-    let mut text = summary(&stats);
-    if let Some(days) = free.and_then(|free| days_to_full(&stats, free)) {
-        text += &format!("disk full     in {days} days at that pace, if nothing is removed\n");
-    }
-    let counts = &manifest.counts;
-    text += &format!(
-        "sealed to     record {}, manifest version {}\n",
-        manifest.sealed_to, manifest.version
-    );
-    let reasons = [
-        ("rejected", &counts.rejected),
-        ("lost", &counts.lost),
-        ("expired", &counts.expired),
-    ];
-    for (what, reasons) in reasons {
-        for (reason, count) in reasons {
-            text += &format!("{what:12}  {count} ({reason})\n");
-        }
-    }
-    if !stats.days.is_empty() {
-        let rows: Vec<[String; 4]> = stats
-            .days
-            .iter()
-            .map(|day| {
-                [
-                    day_text(day.day),
-                    day.volume.events.to_string(),
-                    size(day.volume.event_bytes),
-                    size(day.stored_bytes),
-                ]
-            })
-            .collect();
-        text.push('\n');
-        text += &table_of(&["DAY", "EVENTS", "AS LOG LINES", "ON DISK"], &rows).concat();
-    }
-    if let (Some(by), Some(volumes)) = (by, &volumes) {
-        text.push('\n');
-        text += &volume_table(by, volumes, stats.sealed.event_bytes);
-    }
-    print(text.as_bytes())
+    show_stats(
+        &Shown::of(&snapshot, free_bytes(&store), volumes.as_deref()),
+        by,
+        output,
+    )
 }
 
-/// The largest values are shown.
-const VALUES: usize = 30;
-
-fn volume_table(by: &str, volumes: &[VolumeOf], all: u64) -> String {
-    let rows: Vec<[String; 4]> = volumes
-        .iter()
-        .take(VALUES)
-        .map(|of| {
-            let value =
-                of.value.as_deref().map_or(
-                    "(others)",
-                    |value| {
-                        if value.is_empty() { "(none)" } else { value }
-                    },
-                );
-            [
-                of.volume.events.to_string(),
-                size(of.volume.event_bytes),
-                format!("{:.1} %", super::top::percent(of.volume.event_bytes, all)),
-                super::show::plain(value.as_bytes()),
-            ]
-        })
-        .collect();
-    let mut text = table_of(&["EVENTS", "AS LOG LINES", "SHARE", by], &rows).concat();
-    if volumes.len() > VALUES {
-        text += &format!("... {} further values\n", volumes.len() - VALUES);
+fn show_stats(shown: &Shown, by: Option<&str>, output: Output) -> Result<Exit, Failure> {
+    match output {
+        Output::Json => print_document(shown),
+        Output::Text => print(shown.text(by).as_bytes()),
     }
-    text
+}
+
+fn stats_of_server(server: &Server, by: Option<&str>, output: Output) -> Result<Exit, Failure> {
+    let mut parameters = Parameters::default();
+    if let Some(by) = by {
+        super::ask::column(by)?;
+        parameters = parameters.with("by", by).with("budget", SERVER_BUDGET_MILLIS);
+    }
+    let document = server.remote()?.document("/api/v1/store", &parameters)?;
+    let looked = Looked::of(&document)?;
+    let exit = show_stats(&read_document(document)?, by, output)?;
+    Ok(looked.tell(exit))
+}
+
+/// What a server may take to look at everything, at most what it allows.
+const SERVER_BUDGET_MILLIS: &str = "60000";
+
+/// Whether a server's answer is of everything.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Looked {
+    partial: bool,
+    partial_reason: Option<String>,
+}
+
+impl Looked {
+    fn of(document: &Value) -> Result<Self, Failure> {
+        read_document(document.clone())
+    }
+
+    /// The exit code of the answer; says on the way if something is missing in it.
+    fn tell(self, exit: Exit) -> Exit {
+        if !self.partial {
+            return exit;
+        }
+        super::ask::tell_partial(&self.partial_reason.unwrap_or_default());
+        match exit {
+            Exit::Done => Exit::Partial,
+            other => other,
+        }
+    }
+}
+
+fn read_document<T: DeserializeOwned>(document: Value) -> Result<T, Failure> {
+    let read = serde_json::from_value(document).context("the server's answer is of another kind");
+    read.map_err(Failure::unreachable)
+}
+
+fn print_document(document: &impl Serialize) -> Result<Exit, Failure> {
+    let value = serde_json::to_value(document).map_err(Failure::unreachable)?;
+    print(format!("{value:#}\n").as_bytes())
 }
 
 /// Room on the disk of a store; `None` where it does not say, and in a bucket, which has no end.
@@ -218,65 +240,6 @@ pub(crate) fn free_bytes(store: &Store) -> Option<u64> {
     }
     let there = rustix::fs::statvfs(store.root()).ok()?;
     Some(there.f_bavail.saturating_mul(there.f_frsize))
-}
-
-/// In how many days the disk is full, at the pace of the last whole days.
-fn days_to_full(stats: &Stats, free: u64) -> Option<u64> {
-    free.checked_div(stats.forecast(1)?)
-}
-
-/// A store for programs.
-pub(crate) fn document(snapshot: &Snapshot, free: Option<u64>, volumes: Option<&[VolumeOf]>) -> Value {
-    let (stats, manifest) = (snapshot.stats(), snapshot.manifest());
-    let days: Vec<Value> = stats
-        .days
-        .iter()
-        .map(|day| {
-            json!({"day": day_text(day.day), "events": day.volume.events, "eventBytes": day.volume.event_bytes,
-                "storedBytes": day.stored_bytes})
-        })
-        .collect();
-    let mut document = json!({
-        "files": stats.files, "events": stats.sealed.events, "eventBytes": stats.sealed.event_bytes,
-        "storedBytes": stats.stored_bytes, "rawEvents": stats.raw_rows, "unsealedEvents": stats.tail_events,
-        "manifestVersion": manifest.version, "sealedTo": manifest.sealed_to, "counts": manifest.counts, "days": days,
-        "forecastBytes": {"90d": stats.forecast(90), "365d": stats.forecast(365)},
-        "freeBytes": free, "daysToFull": free.and_then(|free| days_to_full(&stats, free)),
-    });
-    if let (Some(volumes), Some(members)) = (volumes, document.as_object_mut()) {
-        let volumes = volumes.iter().map(
-            |of| json!({"value": of.value, "events": of.volume.events, "eventBytes": of.volume.event_bytes}),
-        );
-        members.insert("volumes".to_owned(), volumes.collect::<Vec<_>>().into());
-    }
-    document
-}
-
-fn summary(stats: &Stats) -> String {
-    let mut text = format!(
-        "files         {}\nevents        {}\nas log lines  {}\non disk       {}",
-        stats.files,
-        stats.sealed.events,
-        size(stats.sealed.event_bytes),
-        size(stats.stored_bytes)
-    );
-    if let Some(tenths) = stats
-        .sealed
-        .event_bytes
-        .saturating_mul(10)
-        .checked_div(stats.stored_bytes)
-    {
-        text += &format!(", {}.{} times less", tenths / 10, tenths % 10);
-    }
-    text += &format!("\nkept raw      {} events\n", stats.raw_rows);
-    if let (Some(quarter), Some(year)) = (stats.forecast(90), stats.forecast(365)) {
-        text += &format!(
-            "forecast      {} in 90 days, {} in a year, at the pace of the last days\n",
-            size(quarter),
-            size(year)
-        );
-    }
-    text
 }
 
 fn compact(path: &Path, dry_run: bool, output: Output) -> Result<Exit, Failure> {
@@ -345,26 +308,34 @@ fn merging(mergeable: &[Mergeable], output: Output) -> String {
 }
 
 fn retain(flags: Retain) -> Result<Exit, Failure> {
-    let mut config = Config::read(&flags.config)?;
+    let Some(folder) = flags.place.folder() else {
+        return retention_of_server(&flags);
+    };
+    let Some(file) = &flags.config else {
+        return Err(Failure::usage(anyhow!(
+            "what is kept, and for how long, says the configuration file of the kaudit: give --config"
+        )));
+    };
+    let mut config = Config::read(file)?;
     flags.store.apply(&mut config);
     let retention = storing::retention(&config)?;
     if retention.max_age.is_none() && retention.max_bytes.is_none() {
         return Err(Failure::usage(anyhow!(
             "everything is kept: neither `store.retention` nor `store.maxSize` is in `{}`",
-            flags.config.display()
+            file.display()
         )));
     }
     let now = kaudit_collect::now_micros();
     if !flags.yes {
-        let snapshot = open_to_read(&flags.place.data_dir)?.snapshot();
+        let snapshot = open_to_read(&folder)?.snapshot();
         let expiring = snapshot.expiring(&retention, now).map_err(Failure::unreachable)?;
-        print(going(&expiring, flags.output).as_bytes())?;
+        show_going(&Going::of(&expiring), flags.output)?;
         if !flags.dry_run && !expiring.is_empty() {
             say(format_args!("nothing was removed: give --yes to remove it"));
         }
         return Ok(Exit::Done);
     }
-    let store = open_to_write(&flags.place.data_dir)?;
+    let store = open_to_write(&folder)?;
     let done = store.retain(&retention, now).map_err(Failure::unreachable)?;
     let text = if flags.output == Output::Json {
         let value = json!({
@@ -382,39 +353,35 @@ fn retain(flags: Retain) -> Result<Exit, Failure> {
     print(text.as_bytes())
 }
 
-/// What would go.
-fn going(expiring: &[Expiring], output: Output) -> String {
-    if output == Output::Json {
-        let items: Vec<Value> = expiring
-            .iter()
-            .map(|file| {
-                json!({"path": file.part.path, "reason": file.reason, "newest": instant(file.part.max_ts),
-                    "events": file.part.rows, "keptEvents": file.kept_rows, "bytes": file.part.bytes})
-            })
-            .collect();
-        return format!("{:#}\n", json!({"items": items}));
+fn show_going(going: &Going, output: Output) -> Result<Exit, Failure> {
+    match output {
+        Output::Json => print_document(going),
+        Output::Text => print(going.text().as_bytes()),
     }
-    if expiring.is_empty() {
-        return "nothing is to be removed\n".to_owned();
+}
+
+/// What a running kaudit would let go.
+fn retention_of_server(flags: &Retain) -> Result<Exit, Failure> {
+    if flags.yes {
+        return Err(Failure::usage(anyhow!(
+            "a running kaudit removes what is over by itself, every hour; to do it without one give --data-dir"
+        )));
     }
-    let cells: Vec<[String; 6]> = expiring
-        .iter()
-        .map(|file| {
-            [
-                file.part.path.clone(),
-                file.reason.to_owned(),
-                instant(file.part.max_ts),
-                file.part.rows.saturating_sub(file.kept_rows).to_string(),
-                file.kept_rows.to_string(),
-                size(file.part.bytes),
-            ]
-        })
-        .collect();
-    table_of(
-        &["FILE", "BECAUSE OF", "NEWEST EVENT", "GO", "STAY", "ON DISK"],
-        &cells,
-    )
-    .concat()
+    let parameters = Parameters::default().with("budget", SERVER_BUDGET_MILLIS);
+    let document = flags
+        .place
+        .server
+        .remote()?
+        .document("/api/v1/store/retention", &parameters)?;
+    let looked = Looked::of(&document)?;
+    let going: Going = read_document(document)?;
+    let exit = show_going(&going, flags.output)?;
+    if going.is_limited == Some(false) {
+        say(format_args!(
+            "note: this kaudit keeps everything: neither `store.retention` nor `store.maxSize` is in its configuration"
+        ));
+    }
+    Ok(looked.tell(exit))
 }
 
 /// A time to the second.

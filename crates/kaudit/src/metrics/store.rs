@@ -192,6 +192,11 @@ fn counts(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
             &counts.lost,
         ),
         (
+            "kaudit_store_dropped_events",
+            "Events that were not written to files, by reason: duplicate, the same event is in a file already",
+            &counts.dropped,
+        ),
+        (
             "kaudit_store_expired_events",
             "Events that were removed because their time was over, by the limit that said so",
             &counts.expired,

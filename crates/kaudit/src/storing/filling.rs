@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kaudit_collect::now_micros;
 use kaudit_journal::{Cursor, Journal, Seq, State};
 use kaudit_store::CaughtUp;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Inner;
 use super::ending::Haste;
@@ -166,7 +166,15 @@ fn seal(
                 figures.sealed_files += u64::try_from(sealed.parts.len()).unwrap_or(u64::MAX);
                 figures.seal_time += took;
             });
-            debug!(to = sealed.to, files = sealed.parts.len(), ?took, "sealed");
+            let (files, duplicates) = (sealed.parts.len(), sealed.duplicates);
+            debug!(to = sealed.to, files, duplicates, ?took, "sealed");
+            if sealed.unread > 0 {
+                let files = sealed.unread;
+                warn!(
+                    files,
+                    "cannot look for duplicates in files that cannot be read: what is in them may be kept twice"
+                );
+            }
             Ok(())
         }
         Err(Failed) => {

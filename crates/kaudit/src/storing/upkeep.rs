@@ -81,7 +81,8 @@ fn retain(inner: &Inner, now: i64) {
         return;
     }
     let done = inner.health.attempt(Doing::Retaining, || {
-        inner.store.retain(&inner.settings.retention, now)
+        let is_over = || inner.ending.haste() > Haste::None;
+        inner.store.retain_until(&inner.settings.retention, now, &is_over)
     });
     if let Ok(done) = done
         && done.expired_rows > 0

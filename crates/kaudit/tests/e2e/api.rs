@@ -3,6 +3,7 @@
 mod answers;
 mod command_line;
 mod description;
+mod export;
 mod follow;
 mod http;
 mod objects;

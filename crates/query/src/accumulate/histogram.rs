@@ -115,9 +115,15 @@ impl Histogram {
     }
 
     fn add_times(&mut self, micros: i64, times: u64) {
-        let count = self.buckets.entry(start(micros, self.width)).or_default();
-        *count = count.saturating_add(times);
-        self.widen();
+        let at = start(micros, self.width);
+        match self.buckets.get_mut(&at) {
+            // It is within what is spanned already.
+            Some(count) => *count = count.saturating_add(times),
+            None => {
+                self.buckets.insert(at, times);
+                self.widen();
+            }
+        }
     }
 
     fn widen(&mut self) {

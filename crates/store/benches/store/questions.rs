@@ -128,25 +128,9 @@ pub(crate) fn questions<'a>(snapshot: &'a Snapshot, samples: &'a Samples) -> Vec
         (
             "q5 users by bytes",
             Box::new(move || {
-                let columns = [Column::UserUsername, Column::EventBytes];
-                let fold = |sums: &mut HashMap<Vec<u8>, i64>, hit: &kaudit_store::Hit<'_>| {
-                    if let (Value::Text(user), Value::Number(bytes)) = (hit.value(0), hit.value(1)) {
-                        match sums.get_mut(&*user) {
-                            Some(sum) => *sum += bytes,
-                            None => drop(sums.insert(user.into_owned(), bytes)),
-                        }
-                    }
-                };
-                let (states, _) = snapshot
-                    .fold(&Scan::new(everything()), &columns, HashMap::new, fold)
+                let (mut most, _) = snapshot
+                    .volume_by(&Scan::new(everything()), &Column::UserUsername)
                     .unwrap();
-                let mut sums: HashMap<Vec<u8>, i64> = HashMap::new();
-                for (user, bytes) in states.into_iter().flatten() {
-                    *sums.entry(user).or_default() += bytes;
-                }
-                let mut most: Vec<(i64, Vec<u8>)> =
-                    sums.into_iter().map(|(user, bytes)| (bytes, user)).collect();
-                most.sort_unstable_by(|a, b| b.cmp(a));
                 most.truncate(20);
                 most.len()
             }),
@@ -180,11 +164,13 @@ pub(crate) fn questions<'a>(snapshot: &'a Snapshot, samples: &'a Samples) -> Vec
         (
             "q9 by minute",
             Box::new(move || {
-                let fold = |counts: &mut HashMap<i64, u64>, hit: &kaudit_store::Hit<'_>| {
-                    *counts.entry(hit.ts() / 60_000_000).or_default() += 1;
+                let fold = |counts: &mut HashMap<i64, u64>, times: &[i64]| {
+                    for time in times {
+                        *counts.entry(time / 60_000_000).or_default() += 1;
+                    }
                 };
                 let (states, _) = snapshot
-                    .fold(&Scan::new(everything()), &[], HashMap::new, fold)
+                    .fold_times(&Scan::new(everything()), HashMap::new, fold)
                     .unwrap();
                 let mut minutes: HashMap<i64, u64> = HashMap::new();
                 for (minute, count) in states.into_iter().flatten() {

@@ -12,6 +12,7 @@ use arrow_array::{
 use arrow_buffer::BooleanBuffer;
 use kaudit_query::{Column, ColumnType, Expr, Test, TextTest, Value, derived};
 
+use crate::Volume;
 use crate::rebuild::{list_texts, map_texts};
 use crate::schema::{COLUMN_COUNT, Col};
 
@@ -177,6 +178,26 @@ pub(crate) fn sources(column: &Column) -> Option<&'static [Col]> {
     })
 }
 
+/// Something of each distinct text, and at last of rows that have none; `add` is given the one of each row.
+fn of_codes<'a, T: Clone + Default>(
+    keys: &Int32Array,
+    values: &'a StringArray,
+    mut add: impl FnMut(&mut T, usize),
+) -> Vec<(Option<&'a str>, T)> {
+    let mut all = vec![T::default(); values.len() + 1];
+    let absent = values.len();
+    let slot = |key: i32| usize::try_from(key).ok().filter(|key| *key < absent);
+    for (row, key) in keys.values().iter().enumerate() {
+        let at = slot(*key).filter(|_| keys.is_valid(row)).unwrap_or(absent);
+        if let Some(own) = all.get_mut(at) {
+            add(own, row);
+        }
+    }
+    let text = |at: usize| (at < absent && values.is_valid(at)).then(|| values.value(at));
+    let all = all.into_iter().enumerate();
+    all.map(|(at, own)| (text(at), own)).collect()
+}
+
 impl<'a> Batch<'a> {
     /// A batch whose columns are named as in the schema.
     pub(crate) fn of(batch: &'a RecordBatch) -> Self {
@@ -234,6 +255,14 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// The times of all rows; `None` where they were not read.
+    pub(crate) fn times(&self) -> Option<&'a [i64]> {
+        match self.column(Col::Ts)? {
+            Values::Micros(times) => Some(times.values()),
+            _ => None,
+        }
+    }
+
     /// The received bytes that a row keeps; `None` where the column was not read.
     pub(crate) fn raw(&self, row: usize) -> Option<&'a [u8]> {
         match self.column(Col::Raw)? {
@@ -265,23 +294,32 @@ impl<'a> Batch<'a> {
         let Texts::Coded(keys, values) = self.texts(text_column(column)?)? else {
             return None;
         };
-        let mut counts = vec![0_u64; values.len()];
-        let mut absent = 0;
-        for key in keys {
-            let slot = key
-                .and_then(|key| usize::try_from(key).ok())
-                .and_then(|key| counts.get_mut(key));
-            *slot.unwrap_or(&mut absent) += 1;
-        }
-        let text = |at: usize| values.is_valid(at).then(|| values.value(at)).and_then(present);
-        let counts = counts.into_iter().enumerate();
-        let known = counts.map(|(at, count)| (text(at), count));
+        let counts = of_codes(keys, values, |count: &mut u64, _| *count += 1);
+        let known = counts.into_iter().filter(|(_, count)| *count > 0);
         Some(
             known
-                .chain([(None, absent)])
-                .filter(|(_, count)| *count > 0)
+                .map(|(text, count)| (text.and_then(present), count))
                 .collect(),
         )
+    }
+
+    /// The volume of each text of a column, which has to be read with the bytes of events; `None` where the column has no
+    /// texts of its own or is not coded.
+    pub(crate) fn text_volumes(&self, column: &Column) -> Option<Vec<(Option<&'a str>, Volume)>> {
+        let Texts::Coded(keys, values) = self.texts(text_column(column)?)? else {
+            return None;
+        };
+        let Values::Ints(bytes) = self.column(Col::Bytes)? else {
+            return None;
+        };
+        let bytes = bytes.values();
+        let mut volumes = of_codes(keys, values, |volume: &mut Volume, row| {
+            volume.events += 1;
+            let bytes = bytes.get(row).copied().unwrap_or_default();
+            volume.event_bytes += u64::try_from(bytes).unwrap_or_default();
+        });
+        volumes.retain(|(_, volume)| volume.events > 0);
+        Some(volumes)
     }
 
     /// The rows of which a condition is true. All columns that it looks at must be there.

@@ -18,7 +18,6 @@ use crate::{Snapshot, StoreError};
 #[derive(Debug)]
 pub struct Hit<'a> {
     ts: i64,
-    seq: i64,
     columns: &'a [Column],
     values: Values<'a>,
 }
@@ -34,12 +33,6 @@ impl Hit<'_> {
     #[must_use]
     pub const fn ts(&self) -> i64 {
         self.ts
-    }
-
-    /// Its number in the journal.
-    #[must_use]
-    pub fn seq(&self) -> u64 {
-        u64::try_from(self.seq).unwrap_or_default()
     }
 
     /// The value of the column that was asked for at this place; what [`Row::value`] gives.
@@ -78,7 +71,7 @@ impl Snapshot {
         let plan = Plan::new(&scan.filter, scan.from, scan.to);
         let whole = !columns.iter().all(is_columnar);
         let mut read: BTreeSet<Col> = columns.iter().filter_map(sources).flatten().copied().collect();
-        read.extend([Col::Ts, Col::Seq]);
+        read.insert(Col::Ts);
         let read: Vec<Col> = read.into_iter().collect();
         let visit = |state: &mut S, unit: &Unit, stats: &mut ScanStats| {
             let rows = select(unit, &plan, scan)?;
@@ -87,31 +80,15 @@ impl Snapshot {
             unit.read_all(&events, |batch| {
                 let (read, columnar) = (Rows::of(batch)?, Batch::of(batch));
                 for row in 0..batch.num_rows() {
-                    let (ts, seq) = (read.ts.value(row), read.seq.value(row));
+                    let ts = read.ts.value(row);
                     let shown = with_event(&read, row, |event| {
                         let values = Values::Event(event);
-                        each(
-                            state,
-                            &Hit {
-                                ts,
-                                seq,
-                                columns,
-                                values,
-                            },
-                        );
+                        each(state, &Hit { ts, columns, values });
                     });
                     if shown.is_none() {
                         // What is no event has a time and an envelope.
                         let values = Values::Columns(&columnar, row);
-                        each(
-                            state,
-                            &Hit {
-                                ts,
-                                seq,
-                                columns,
-                                values,
-                            },
-                        );
+                        each(state, &Hit { ts, columns, values });
                     }
                 }
                 Ok(())
@@ -122,19 +99,34 @@ impl Snapshot {
             unit.read(&rows.plain, &read, Coding::Coded, |batch| {
                 let batch = Batch::of(batch);
                 for row in 0..batch.rows() {
-                    let number = |column| batch.number(column, row).unwrap_or_default();
                     let values = Values::Columns(&batch, row);
-                    let (ts, seq) = (number(Col::Ts), number(Col::Seq));
-                    each(
-                        state,
-                        &Hit {
-                            ts,
-                            seq,
-                            columns,
-                            values,
-                        },
-                    );
+                    let ts = batch.number(Col::Ts, row).unwrap_or_default();
+                    each(state, &Hit { ts, columns, values });
                 }
+                Ok(())
+            })
+        };
+        run(self, scan, &plan, |min, _| min, |_, _| true, state, visit)
+    }
+
+    /// Shows the times of the rows that satisfy the scan to `each`, microseconds since 1970 in UTC, many at once and in no
+    /// order. Each thread has a state of its own, as in [`Snapshot::fold`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshot::fold`].
+    pub fn fold_times<S: Send>(
+        &self,
+        scan: &Scan,
+        state: impl Fn() -> S + Sync,
+        each: impl Fn(&mut S, &[i64]) + Sync,
+    ) -> Result<(Vec<S>, ScanStats), StoreError> {
+        let plan = Plan::new(&scan.filter, scan.from, scan.to);
+        let visit = |state: &mut S, unit: &Unit, stats: &mut ScanStats| {
+            let rows = select(unit, &plan, scan)?;
+            stats.count(unit, rows.count());
+            unit.read(&rows.all(), &[Col::Ts], Coding::Coded, |batch| {
+                each(state, Batch::of(batch).times().unwrap_or_default());
                 Ok(())
             })
         };

@@ -9,9 +9,7 @@ use bytes::Bytes;
 use kaudit_event::DecodedEvent;
 use kaudit_query::{Envelope, Expr, Filter, Row};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
-};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection};
 
 use super::Scan;
 use super::batch::Batch;
@@ -19,7 +17,7 @@ use super::plan::Plan;
 use super::work::{Group, Unit};
 use crate::StoreError;
 use crate::rebuild::Rows;
-use crate::schema::{self, Col};
+use crate::schema::Col;
 
 /// Rows that are read at once.
 const BATCH_ROWS: usize = 32 << 10;
@@ -100,11 +98,11 @@ pub(crate) fn select(unit: &Unit, plan: &Plan, scan: &Scan) -> Result<Selected, 
 }
 
 /// Of the rows that are set those of which `holds` is true.
-fn refine(
+pub(super) fn refine(
     unit: &Unit,
     rows: &BooleanBuffer,
     columns: &[Col],
-    holds: impl Fn(&Batch<'_>) -> BooleanBuffer,
+    mut holds: impl FnMut(&Batch<'_>) -> BooleanBuffer,
 ) -> Result<BooleanBuffer, StoreError> {
     let mut found = BooleanBufferBuilder::new(rows.len());
     unit.read(rows, columns, Coding::Coded, |batch| {
@@ -251,7 +249,7 @@ impl Unit {
 
 impl Group {
     fn rows(&self) -> usize {
-        let groups = self.footer.metadata().row_groups();
+        let groups = self.footer.plain.metadata().row_groups();
         groups
             .get(self.at)
             .and_then(|group| usize::try_from(group.num_rows()).ok())
@@ -261,7 +259,7 @@ impl Group {
     /// How many rows are read at once, so that they take no more than is meant, unless single events are
     /// much larger than the others.
     fn batch_rows(&self, columns: &[Col]) -> usize {
-        let metadata = self.footer.metadata();
+        let metadata = self.footer.plain.metadata();
         let bytes: i64 = metadata
             .row_groups()
             .get(self.at)
@@ -286,13 +284,8 @@ impl Group {
         mut each: impl FnMut(&RecordBatch) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let footer = match coding {
-            Coding::Plain => self.footer.clone(),
-            Coding::Coded => {
-                let options = ArrowReaderOptions::new()
-                    .with_skip_arrow_metadata(true)
-                    .with_schema(schema::coded());
-                ArrowReaderMetadata::try_new(std::sync::Arc::clone(self.footer.metadata()), options)?
-            }
+            Coding::Plain => self.footer.plain.clone(),
+            Coding::Coded => self.footer.coded.clone(),
         };
         let mask = ProjectionMask::roots(footer.parquet_schema(), columns.iter().map(|column| column.at()));
         let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), footer)

@@ -4,13 +4,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::bloom_filter::Sbbf;
 
 use super::plan::{self, Plan};
 use super::{Limit, Scan, ScanStats};
 use crate::manifest::Part;
-use crate::snapshot::PartFile;
+use crate::snapshot::{Footer, PartFile};
 use crate::tail::Chunk;
 use crate::{Snapshot, StoreError};
 
@@ -28,7 +27,7 @@ pub(crate) enum Unit {
 pub(crate) struct Group {
     pub(crate) file: PartFile,
     pub(crate) path: Arc<str>,
-    pub(crate) footer: ArrowReaderMetadata,
+    pub(crate) footer: Footer,
     pub(crate) at: usize,
     pub(crate) has_raw: bool,
     pub(crate) times: (i64, i64),
@@ -167,7 +166,7 @@ fn open(
     let path: Arc<str> = Arc::from(part.path.as_str());
     let has_raw = part.raw_rows > 0;
     let mut groups = Vec::new();
-    for (at, group) in footer.metadata().row_groups().iter().enumerate() {
+    for (at, group) in footer.plain.metadata().row_groups().iter().enumerate() {
         let times = plan::times(group);
         let mut bloom = |column| {
             let chunk = group.columns().get(plan::leaf(group, column)?)?;

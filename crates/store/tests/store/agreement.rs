@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use kaudit_event::{DecodedEvent, MicroTime};
-use kaudit_query::{Column, Envelope, Filter, Row};
+use kaudit_query::{Column, Envelope, Filter, Row, Value};
 use kaudit_store::{Compaction, Hit, Order, Scan};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -112,11 +112,21 @@ fn matching(known: &[Known], filter: &Filter) -> Vec<u64> {
     found
 }
 
+/// The number of a record, which was asked for at this place.
+fn seq_of(hit: &Hit<'_>, at: usize) -> u64 {
+    match hit.value(at) {
+        Value::Number(seq) => u64::try_from(seq).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn stored(bed: &Bed, filter: &Filter) -> Vec<u64> {
     let scan = Scan::new(filter.clone());
-    let each = |found: &mut Vec<u64>, hit: &Hit<'_>| found.push(hit.seq());
+    let each = |found: &mut Vec<u64>, hit: &Hit<'_>| found.push(seq_of(hit, 1));
     let snapshot = bed.store.snapshot();
-    let (found, _) = snapshot.fold(&scan, &[Column::Verb], Vec::new, each).unwrap();
+    let (found, _) = snapshot
+        .fold(&scan, &[Column::Verb, Column::Seq], Vec::new, each)
+        .unwrap();
     let mut found: Vec<u64> = found.into_iter().flatten().collect();
     found.sort_unstable();
     assert_eq!(snapshot.count(&scan).unwrap().0, found.len() as u64);
@@ -227,17 +237,18 @@ fn values_are_those_of_the_definition() {
         .collect();
     assert!(columns.len() > 30);
     for columns in columns.chunks(5) {
+        let asked: Vec<Column> = columns.iter().cloned().chain([Column::Seq]).collect();
         let each = |found: &mut BTreeMap<u64, Vec<String>>, hit: &Hit<'_>| {
             let values = (0..columns.len())
                 .map(|at| format!("{:?}", hit.value(at)))
                 .collect();
-            found.insert(hit.seq(), values);
+            found.insert(seq_of(hit, columns.len()), values);
         };
         let scan = Scan::new(Filter::everything());
         let (found, _) = bed
             .store
             .snapshot()
-            .fold(&scan, columns, BTreeMap::new, each)
+            .fold(&scan, &asked, BTreeMap::new, each)
             .unwrap();
         let found: BTreeMap<u64, Vec<String>> = found.into_iter().flatten().collect();
         for (at, known) in known.iter().enumerate() {

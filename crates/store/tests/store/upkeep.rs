@@ -166,6 +166,49 @@ fn old_events_go_but_for_what_a_class_or_a_hold_keeps() {
 }
 
 #[test]
+fn what_goes_is_ended_early_at_the_next_file_and_leaves_each_as_it_was() {
+    let asked = |most: usize| {
+        let bed = two_days();
+        let mut retention = Retention::default();
+        retention.max_age = Some(DAY);
+        retention.holds.push(LegalHold {
+            name: "case-7".to_owned(),
+            filter: filter("user.username: bob"),
+        });
+        // A manifest that is held would keep its files.
+        let before = (*bed.store.manifest()).clone();
+        let asked = std::cell::Cell::new(0);
+        let is_over = || {
+            asked.set(asked.get() + 1);
+            asked.get() > most
+        };
+        let done = bed.store.retain_until(&retention, LATER, &is_over).unwrap();
+        assert_eq!(done.is_ended_early, asked.get() > most);
+        let manifest = bed.store.manifest();
+        let as_it_was = before.parts.iter().filter(|part| manifest.parts.contains(part));
+        assert_eq!(as_it_was.count() + done.removed.len(), before.parts.len());
+        let rows: u64 = manifest.parts.iter().map(|part| part.rows).sum();
+        assert_eq!(rows + done.expired_rows, before.counts.sealed);
+        let verified = bed.store.snapshot().verify().unwrap();
+        assert!(verified.findings.is_empty(), "{:?}", verified.findings);
+        assert_eq!(walk(&bed.dir.path().join("store")), manifest.parts.len());
+        // The rest goes the next time.
+        let rest = bed.store.retain(&retention, LATER).unwrap();
+        (asked.get(), done.removed.len(), rest.removed.len())
+    };
+    let (all, files, _) = asked(usize::MAX);
+    // Before each file and before its row group.
+    assert_eq!(all, 2 * files);
+    for most in 0..all {
+        assert_eq!(
+            asked(most),
+            (most + 1, most / 2, files - most / 2),
+            "after {most} of {all}"
+        );
+    }
+}
+
+#[test]
 fn the_oldest_go_when_there_is_too_much() {
     let bed = two_days();
     let mut retention = Retention::default();

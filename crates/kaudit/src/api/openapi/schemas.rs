@@ -169,6 +169,12 @@ pub(super) fn parameters() -> Value {
             "Minutes without a request that end a session",
         ),
         query(
+            "sealedTo",
+            "sealedTo",
+            count(),
+            "Only records before this one: that of the first answer, so that all answers together are of one time",
+        ),
+        query(
             "volumesBy",
             "by",
             string(),
@@ -432,6 +438,60 @@ pub(super) fn schemas() -> Value {
             ("error?", string()),
             ("next", or_null(string())),
             ("seq", count()),
+        ]),
+    );
+    add(
+        "ExportLine",
+        json!({"oneOf": [object([("begin", of("ExportBegin"))]), of("Exported"), object([("end", of("ExportEnd"))])]}),
+    );
+    add(
+        "ExportBegin",
+        object([
+            ("sealedTo", count()),
+            ("storeVersion", count()),
+            ("storeHash", string()),
+            ("expired", count()),
+        ]),
+    );
+    add(
+        "Exported",
+        object([
+            ("at", string()),
+            ("seq", count()),
+            ("cluster", string()),
+            ("source", string()),
+            ("instance", string()),
+            ("receivedMicros", count()),
+            ("policyRule", or_null(count())),
+            ("event?", open()),
+            ("eventBase64?", string()),
+        ]),
+    );
+    add(
+        "ExportEnd",
+        object([
+            ("events", count()),
+            ("next", or_null(string())),
+            ("error?", string()),
+        ]),
+    );
+    add(
+        "Expiring",
+        object([
+            (
+                "items",
+                list(object([
+                    ("path", string()),
+                    ("reason", string()),
+                    ("newest", string()),
+                    ("events", count()),
+                    ("keptEvents", count()),
+                    ("bytes", count()),
+                ])),
+            ),
+            ("isLimited", boolean()),
+            ("partial", boolean()),
+            ("partialReason?", reason()),
         ]),
     );
     add(
