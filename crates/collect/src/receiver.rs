@@ -23,6 +23,7 @@ mod list;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -165,7 +166,17 @@ impl Receiver {
     }
 
     /// Serves until `stop`; requests under way may end within `grace`.
-    pub async fn serve(self, listener: Listener, stop: CancellationToken, grace: Duration) {
+    pub fn serve(
+        self,
+        listener: Listener,
+        stop: CancellationToken,
+        grace: Duration,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        // As a trait object it is compiled here, and not as the caller is, who may prefer size to speed.
+        Box::pin(self.run(listener, stop, grace))
+    }
+
+    async fn run(self, listener: Listener, stop: CancellationToken, grace: Duration) {
         listener
             .serve(
                 move |connection| {

@@ -296,7 +296,12 @@ impl Gateway {
     /// Serves a listener until `stop`. Then watches end one after another, within half of `grace` and at most
     /// 15 s, each behind a whole event; other requests and tunnels may finish within `grace`, and what is
     /// left is cut. Every audited request has had its final event when this returns.
-    pub async fn serve(&self, listener: Listener, stop: CancellationToken, grace: Duration) {
+    pub fn serve(&self, listener: Listener, stop: CancellationToken, grace: Duration) -> BoxFuture<'_, ()> {
+        // As a trait object it is compiled here, and not as the caller is, who may prefer size to speed.
+        Box::pin(self.run(listener, stop, grace))
+    }
+
+    async fn run(&self, listener: Listener, stop: CancellationToken, grace: Duration) {
         let gateway = self.clone();
         match self.shared.own.as_ref().or(self.shared.reviewing.as_ref()) {
             Some(own) => own.check_servers(),

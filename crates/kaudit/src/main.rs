@@ -28,6 +28,12 @@ mod storing;
 
 use std::process::ExitCode;
 
+/// What a thousand requests took at once is given back when they have ended: of 5,000 idle watches over HTTP/2 each holds
+/// half of what it does with glibc's allocator, which keeps it.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     cli::main(std::env::args_os()).into()
 }

@@ -15,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 use tracing::debug;
@@ -68,31 +69,46 @@ impl Connection {
             Ok(entered) => entered,
             Err(reason) => return self.metrics.refuse(reason),
         };
-        let mut info = ConnectionInfo {
+        let info = self.info(None, &[]);
+        if self.acceptor.is_none() {
+            return self.http(stream, &info, make_service(&info)).await;
+        }
+        match self.shake_hands(stream).await {
+            Ok((stream, info)) => self.http(stream, &info, make_service(&info)).await,
+            Err(reason) => self.metrics.refuse(reason),
+        }
+    }
+
+    fn info(&self, alpn: Option<&[u8]>, certificates: &[CertificateDer<'static>]) -> ConnectionInfo {
+        ConnectionInfo {
             remote_addr: self.remote_addr,
             local_addr: self.local_addr,
-            alpn: None,
-            peer_certificates: Vec::new(),
+            alpn: alpn.map(<[u8]>::to_vec),
+            peer_certificates: certificates.to_vec(),
+        }
+    }
+
+    /// TLS, and what it proves.
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(Box<TlsStream<TcpStream>>, ConnectionInfo), Refused> {
+        let Some(acceptor) = &self.acceptor else {
+            return Err(Refused::Handshake);
         };
-        match &self.acceptor {
-            None => self.http(stream, &info, make_service(&info)).await,
-            Some(acceptor) => {
-                match tokio::time::timeout(self.limits.handshake, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => {
-                        let (_, tls) = stream.get_ref();
-                        info.alpn = tls.alpn_protocol().map(<[u8]>::to_vec);
-                        info.peer_certificates = tls.peer_certificates().unwrap_or_default().to_vec();
-                        self.http(stream, &info, make_service(&info)).await;
-                    }
-                    Ok(Err(error)) => {
-                        debug!(%error, remote = %self.remote_addr, "TLS handshake failed");
-                        self.metrics.refuse(Refused::Handshake);
-                    }
-                    Err(_) => {
-                        debug!(remote = %self.remote_addr, "TLS handshake took too long");
-                        self.metrics.refuse(Refused::HandshakeTimeout);
-                    }
-                }
+        match tokio::time::timeout(self.limits.handshake, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let (_, tls) = stream.get_ref();
+                let info = self.info(tls.alpn_protocol(), tls.peer_certificates().unwrap_or_default());
+                Ok((Box::new(stream), info))
+            }
+            Ok(Err(error)) => {
+                debug!(%error, remote = %self.remote_addr, "TLS handshake failed");
+                Err(Refused::Handshake)
+            }
+            Err(_) => {
+                debug!(remote = %self.remote_addr, "TLS handshake took too long");
+                Err(Refused::HandshakeTimeout)
             }
         }
     }
