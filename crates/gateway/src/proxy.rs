@@ -495,7 +495,14 @@ fn outgoing(
 fn may_be_status(head: &ResponseHead) -> bool {
     let is_object = head.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         let value = value.as_bytes();
-        value.starts_with(b"application/json") || value.starts_with(b"application/vnd.kubernetes.protobuf")
+        [
+            b"application/json".as_slice(),
+            b"application/vnd.kubernetes.protobuf",
+            b"application/yaml",
+            b"application/cbor",
+        ]
+        .iter()
+        .any(|kind| value.starts_with(kind))
     });
     head.status.as_u16() >= 400 && is_object && !head.headers.contains_key(header::CONTENT_ENCODING)
 }

@@ -6,9 +6,12 @@
 //! pkg/apis/meta/v1/types.go and generated.proto (DeleteOptions, Preconditions).
 
 use bytes::Bytes;
+use kaudit_codec::protobuf::Value;
+use kaudit_codec::{cbor, yaml};
 use serde::{Deserialize, Serialize};
 
-use super::protobuf::{Envelope, Message, Value};
+use super::Encoding;
+use super::protobuf::{Envelope, Message};
 
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -40,11 +43,13 @@ struct Preconditions {
     resource_version: Option<String>,
 }
 
-/// The options that a JSON or protobuf body is; `None` when it is neither.
-pub(crate) fn delete_options(body: &[u8]) -> Option<Bytes> {
-    let options = match Envelope::parse(body) {
-        Some(envelope) => from_protobuf(Message::new(envelope.raw)),
-        None => serde_json::from_slice(body).ok()?,
+/// The options that a body is, of which its JSON has at most `limit` bytes; `None` when it is none.
+pub(crate) fn delete_options(body: &[u8], encoding: Encoding, limit: usize) -> Option<Bytes> {
+    let options = match (Envelope::parse(body), encoding) {
+        (Some(envelope), _) => from_protobuf(Message::new(envelope.raw)),
+        (None, Encoding::JsonOrProtobuf) => serde_json::from_slice(body).ok()?,
+        (None, Encoding::Yaml) => serde_json::from_slice(&yaml::to_json(body, limit).ok()?).ok()?,
+        (None, Encoding::Cbor) => serde_json::from_slice(&cbor::to_json(body, limit).ok()?).ok()?,
     };
     let printed = DeleteOptions {
         kind: "DeleteOptions",
@@ -87,6 +92,10 @@ fn text(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    fn delete_options(body: &[u8]) -> Option<Bytes> {
+        super::delete_options(body, Encoding::JsonOrProtobuf, 1 << 20)
+    }
+
     #[track_caller]
     fn recorded(body: &[u8], expected: &str) {
         let found = delete_options(body).map(|json| String::from_utf8(json.to_vec()).unwrap());
@@ -113,6 +122,18 @@ mod tests {
             body,
             r#"{"kind":"DeleteOptions","apiVersion":"meta.k8s.io/__internal","gracePeriodSeconds":5,"orphanDependents":true,"propagationPolicy":"Orphan","dryRun":["All"]}"#,
         );
+    }
+
+    #[test]
+    fn options_in_yaml_and_cbor_are_the_same() {
+        let of = |body: &[u8], encoding| super::delete_options(body, encoding, 1 << 20).unwrap();
+        let expected =
+            r#"{"kind":"DeleteOptions","apiVersion":"meta.k8s.io/__internal","gracePeriodSeconds":5}"#;
+        assert_eq!(
+            of(b"kind: DeleteOptions\ngracePeriodSeconds: 5\n", Encoding::Yaml),
+            expected
+        );
+        assert_eq!(of(b"\xa1\x52gracePeriodSeconds\x05", Encoding::Cbor), expected);
     }
 
     #[test]
