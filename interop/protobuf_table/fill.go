@@ -20,8 +20,8 @@ type filler struct {
 	chance float64
 	// How likely that value is its type's zero, said outright.
 	zeros float64
-	// Elements of a list or map at most.
-	most int
+	// Elements of a list or map, at least and at most.
+	least, most int
 	// Structs within structs at most; below, nothing that can be absent is there.
 	depth int
 }
@@ -159,7 +159,7 @@ func (f *filler) fill(value reflect.Value, depth int) {
 		if depth >= f.depth && value.Type().Elem().Kind() == reflect.Struct {
 			return
 		}
-		count := f.Intn(f.most + 1)
+		count := f.least + f.Intn(f.most-f.least+1)
 		value.Set(reflect.MakeSlice(value.Type(), count, count))
 		for i := range count {
 			f.fill(value.Index(i), depth)
@@ -169,7 +169,7 @@ func (f *filler) fill(value reflect.Value, depth int) {
 			return
 		}
 		value.Set(reflect.MakeMap(value.Type()))
-		for range f.Intn(f.most + 1) {
+		for range f.least + f.Intn(f.most-f.least+1) {
 			key, element := reflect.New(value.Type().Key()).Elem(), reflect.New(value.Type().Elem()).Elem()
 			key.SetString(f.word())
 			f.fill(element, depth)

@@ -34,6 +34,7 @@ var shapes = []struct {
 	{"zeros", filler{chance: 0.9, zeros: 0.6, most: 2, depth: 8}},
 	{"mixed", filler{chance: 0.7, zeros: 0.2, most: 3, depth: 6}},
 	{"dense", filler{chance: 1, zeros: 0.05, most: 2, depth: 7}},
+	{"full", filler{chance: 1, least: 1, most: 1, depth: 8}},
 }
 
 // writeVectors writes every type in every shape, under the first kind it has.

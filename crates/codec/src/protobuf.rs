@@ -49,6 +49,6 @@ fn envelope(body: &[u8]) -> Option<(&str, &str, &[u8])> {
             _ => return None,
         }
     }
-    let text = |bytes: Option<_>| str::from_utf8(bytes?).ok();
+    let text = |bytes: Option<_>| str::from_utf8(bytes.unwrap_or_default()).ok();
     Some((text(version)?, text(kind)?, raw.unwrap_or_default()))
 }

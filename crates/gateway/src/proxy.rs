@@ -192,6 +192,7 @@ impl Shared {
             Err(NoAnswer::Failed(error)) if broke_off.is_set() => return refuse(&broken_off(&error)),
             Err(why) => return self.not_answered(&why),
         };
+        let is_refused_upgrade = matches!(answered, Answered::Dedicated(_));
         let (head, body) = match answered {
             Answered::Plain(response) => {
                 let (head, body) = response.into_parts();
@@ -225,7 +226,10 @@ impl Shared {
             return refuse(&error);
         }
         if audit.is_enabled() {
-            let evidence = Evidence::of(head.status, status.as_ref(), &user, info, is_impersonated);
+            let mut evidence = Evidence::of(head.status, status.as_ref(), &user, info, is_impersonated);
+            if is_refused_upgrade {
+                evidence = evidence.of_upgrade(&head, status.as_ref());
+            }
             let answer = if evidence.is_complete() {
                 None
             } else {

@@ -196,6 +196,11 @@ impl Copy {
         }
     }
 
+    /// Whether the body is wanted whatever it is.
+    pub(crate) fn is_of_object(&self) -> bool {
+        matches!(self.kept().wanted, Wanted::Object { .. })
+    }
+
     /// The whole body, or why it is not there.
     pub(crate) fn bytes(&self) -> Result<&[u8], Missing> {
         let kept = self.kept();

@@ -263,9 +263,14 @@ impl AuditContext {
     pub fn relayed_status(&self, status: Status) {
         self.record(|record| {
             record.settle_claims(&status, &self.0.info);
-            if record.negotiation == Negotiation::Possible {
-                record.event.response_status = Some(status);
+            if record.negotiation == Negotiation::Impossible {
+                return;
             }
+            // What refuses a long-running request is in its first event already.
+            if record.is_long_running && record.config.level >= Level::RequestResponse {
+                record.event.response_object = Some(Unknown::json(record::status_object(&status)));
+            }
+            record.event.response_status = Some(status);
         });
     }
 

@@ -45,6 +45,17 @@ enum List<'a> {
     OfMetadata(TypeMeta<'a>),
 }
 
+/// Kinds that are the same in every version.
+///
+/// Source: k8s.io/apimachinery pkg/apis/meta/v1/register.go.
+const UNVERSIONED: [&str; 5] = [
+    "APIGroup",
+    "APIGroupList",
+    "APIResourceList",
+    "APIVersions",
+    "Status",
+];
+
 const ITEMS: &str = "\"items\":";
 
 impl<'a> Printer<'a> {
@@ -72,7 +83,12 @@ impl<'a> Printer<'a> {
         kind: &'a str,
         raw: &'a [u8],
     ) -> Result<Vec<u8>, Unprintable> {
-        let number = self.table.kind(version, kind).ok_or(NOT_UNDERSTOOD)?;
+        let number = match version {
+            // Discovery documents come without a version, and are of this one.
+            "" if UNVERSIONED.contains(&kind) => self.table.kind("v1", kind),
+            version => self.table.kind(version, kind),
+        };
+        let number = number.ok_or(NOT_UNDERSTOOD)?;
         let list = match kind {
             "PartialObjectMetadataList" => Some(List::OfMetadata(TypeMeta {
                 version,
@@ -104,8 +120,10 @@ impl<'a> Printer<'a> {
     fn type_meta(&mut self, meta: TypeMeta<'_>, is_first: &mut bool) {
         self.push("\"kind\":");
         push_json_string(&mut self.out, meta.kind.as_bytes());
-        self.push(",\"apiVersion\":");
-        push_json_string(&mut self.out, meta.version.as_bytes());
+        if !meta.version.is_empty() {
+            self.push(",\"apiVersion\":");
+            push_json_string(&mut self.out, meta.version.as_bytes());
+        }
         *is_first = false;
     }
 

@@ -25,7 +25,7 @@ fn every_kind_is_printed_as_go_prints_it() {
             }
         }
     }
-    assert!(vectors.len() > 1700, "{} vectors", vectors.len());
+    assert!(vectors.len() > 2000, "{} vectors", vectors.len());
     assert!(
         unprinted.is_empty(),
         "{} not printed: {unprinted:#?}",
@@ -51,4 +51,15 @@ fn json_beyond_the_limit_is_not_printed() {
         assert_eq!(protobuf::to_json(&wire, length).unwrap().len(), length);
         assert_eq!(protobuf::to_json(&wire, length - 1), Err(Unprintable::TooLarge));
     }
+}
+
+#[test]
+fn discovery_documents_have_no_version() {
+    let wire = b"k8s\0\x0a\x11\x12\x0fAPIResourceList\x12\x04\x0a\x02v1\x1a\x00\x22\x00";
+    assert_eq!(
+        protobuf::to_json(wire, 100).unwrap(),
+        br#"{"kind":"APIResourceList","groupVersion":"v1","resources":null}"#
+    );
+    let pod = b"k8s\0\x0a\x05\x12\x03Pod\x12\x00";
+    assert_eq!(protobuf::to_json(pod, 100), Err(Unprintable::NotUnderstood));
 }

@@ -28,6 +28,44 @@ fn check(printed: Result<Vec<u8>, Unprintable>) {
     }
 }
 
+/// The field `not` of a schema.
+const NOT: u16 = 28;
+
+/// A definition whose schema forbids what a schema forbids, and so on: `levels` of them.
+fn nested(levels: usize) -> Vec<u8> {
+    let field = |number: u16, bytes: &[u8]| {
+        let mut out = Vec::new();
+        for mut part in [usize::from(number << 3 | 2), bytes.len()] {
+            while part >= 0x80 {
+                out.push(u8::try_from(part & 0x7f).unwrap() | 0x80);
+                part >>= 7;
+            }
+            out.push(u8::try_from(part).unwrap());
+        }
+        [out, bytes.to_vec()].concat()
+    };
+    let schema = (1..levels).fold(Vec::new(), |schema, _| field(NOT, &schema));
+    let definition = field(2, &field(7, &field(4, &field(1, &schema))));
+    let type_meta = [
+        field(1, b"apiextensions.k8s.io/v1"),
+        field(2, b"CustomResourceDefinition"),
+    ]
+    .concat();
+    [b"k8s\0".to_vec(), field(1, &type_meta), field(2, &definition)].concat()
+}
+
+#[test]
+fn a_body_that_goes_deep_is_read_as_far_as_the_bound_and_no_further() {
+    let json = protobuf::to_json(&nested(190), usize::MAX).unwrap();
+    let text = String::from_utf8(json.clone()).unwrap();
+    assert_eq!(text.matches("\"not\":").count(), 189);
+    check(Ok(json));
+    assert_eq!(
+        protobuf::to_json(&nested(10_000), usize::MAX),
+        Err(Unprintable::NotUnderstood)
+    );
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_json_or_nothing(bytes in vec(any::<u8>(), 0..200)) {

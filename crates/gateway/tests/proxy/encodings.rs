@@ -348,3 +348,15 @@ async fn a_refusal_that_the_client_accepts_in_no_encoding_is_recorded_by_its_cod
     let event = exchange("application/json").event().await;
     assert_eq!(event["responseStatus"]["reason"], "NotAcceptable");
 }
+
+#[tokio::test]
+async fn json_that_is_no_object_of_the_api_is_not_recorded() {
+    let exchange = Exchange {
+        request: "GET /.well-known/openid-configuration",
+        code: "200 OK",
+        ..Exchange::new("application/json", b"", br#"{"issuer":"x"}"#)
+    };
+    let event = exchange.event().await;
+    assert_eq!(event["responseStatus"], json!({"metadata": {}, "code": 200}));
+    assert!(event["responseObject"].is_null());
+}

@@ -21,8 +21,8 @@ impl Encoding {
     ///
     /// Source: k8s.io/apimachinery pkg/runtime/types.go; patches are `application/apply-patch+yaml`.
     pub(crate) fn of(content_type: &str) -> Option<Self> {
-        let media_type = content_type.split(';').next().unwrap_or_default().trim();
-        match media_type {
+        let media_type = content_type.split(';').next().unwrap_or_default();
+        match media_type.trim().to_ascii_lowercase().as_str() {
             "" => Some(Self::JsonOrProtobuf),
             media_type if media_type.ends_with("json") || media_type.ends_with("protobuf") => {
                 Some(Self::JsonOrProtobuf)
@@ -91,7 +91,7 @@ mod tests {
                 "application/strategic-merge-patch+json",
                 Some(Encoding::JsonOrProtobuf),
             ),
-            ("application/yaml", Some(Encoding::Yaml)),
+            ("Application/YAML", Some(Encoding::Yaml)),
             ("application/apply-patch+yaml", Some(Encoding::Yaml)),
             ("application/cbor", Some(Encoding::Cbor)),
             ("application/apply-patch+cbor", Some(Encoding::Cbor)),

@@ -182,7 +182,7 @@ impl Record {
             return;
         };
         copy.end();
-        let wants_object = self.config.level >= Level::RequestResponse;
+        let wants_object = self.config.level >= Level::RequestResponse && copy.is_of_object();
         let bytes = match copy.bytes() {
             Ok([]) => return,
             Ok(bytes) => bytes,
@@ -197,6 +197,8 @@ impl Record {
         // A Status past the encoders is recorded nowhere.
         let is_recorded = status.is_none() || self.negotiation == Negotiation::Possible;
         let is_token = status.is_none() && issues_token(info);
+        // A Status is recorded whatever the path.
+        let wants_object = wants_object || status.is_some() && self.config.level >= Level::RequestResponse;
         if (wants_object || is_token) && is_recorded {
             let read = read(bytes, self.response_encoding, copy.limit());
             if let (true, Some(Read::Json(json))) = (is_token, &read)
@@ -255,5 +257,17 @@ fn encoded(envelope: &Envelope<'_>) -> Bytes {
     json.extend_from_slice(b",\"raw\":\"");
     json.extend_from_slice(STANDARD.encode(envelope.raw).as_bytes());
     json.extend_from_slice(b"\"}");
+    json.into()
+}
+
+/// A Status as the object that it is in JSON.
+pub(super) fn status_object(status: &Status) -> Bytes {
+    let object = Status {
+        kind: Text::from_static("Status"),
+        api_version: Text::from_static("v1"),
+        ..status.clone()
+    };
+    let mut json = Vec::new();
+    object.write_json(&mut json);
     json.into()
 }
