@@ -196,6 +196,12 @@ impl Copy {
         }
     }
 
+    /// What was made of the body is too large; that is counted.
+    pub(crate) fn over_limit(&self) -> Missing {
+        count(&self.kept().metrics.bodies_over_limit);
+        Missing::OverLimit
+    }
+
     /// Whether the body is wanted whatever it is.
     pub(crate) fn is_of_object(&self) -> bool {
         matches!(self.kept().wanted, Wanted::Object { .. })

@@ -288,6 +288,18 @@ async fn t35_bodies_that_are_not_what_they_are_said_to_be_are_left_out_with_a_wo
     assert_eq!(event["responseStatus"]["code"], 201);
 }
 
+#[tokio::test]
+async fn t35_yaml_that_is_too_large_to_be_read_is_left_out_with_a_word() {
+    let sent = [b"kind: ConfigMap\ndata: ".to_vec(), vec![b'x'; 1 << 20]].concat();
+    let event = Exchange::new(YAML, &sent, b"kind: ConfigMap\n").event().await;
+    assert!(event["requestObject"].is_null());
+    assert_eq!(
+        event["annotations"][kaudit_event::Body::Request.annotation()],
+        "larger than the limit for one body"
+    );
+    assert_eq!(event["responseObject"], json!({"kind": "ConfigMap"}));
+}
+
 /// `{"jti":"7c5a"}` as the payload of a token.
 const TOKEN: &str = "e30.eyJqdGkiOiI3YzVhIn0.c2ln";
 

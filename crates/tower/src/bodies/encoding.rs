@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use kaudit_codec::{cbor, protobuf, yaml};
+use kaudit_codec::{Unprintable, cbor, protobuf, yaml};
 
 use super::Envelope;
 
@@ -43,22 +43,24 @@ pub(crate) enum Read<'a> {
     Encoded(Envelope<'a>),
 }
 
-/// Reads a body; `None` when it is not what its content type says. What is made of it has at most `limit` bytes.
+/// Reads a body. What is made of it has at most `limit` bytes; what is JSON already is not looked at.
 ///
-/// What is JSON already is not looked at.
-pub(crate) fn read(body: &[u8], encoding: Encoding, limit: usize) -> Option<Read<'_>> {
+/// # Errors
+///
+/// It is not what its content type says, or too large.
+pub(crate) fn read(body: &[u8], encoding: Encoding, limit: usize) -> Result<Read<'_>, Unprintable> {
     let json = match encoding {
         Encoding::JsonOrProtobuf => match Envelope::parse(body) {
             None => Cow::Borrowed(body),
             Some(envelope) => match protobuf::to_json(body, limit) {
                 Ok(json) => Cow::Owned(json),
-                Err(_) => return Some(Read::Encoded(envelope)),
+                Err(_) => return Ok(Read::Encoded(envelope)),
             },
         },
-        Encoding::Yaml => Cow::Owned(yaml::to_json(body, limit).ok()?),
-        Encoding::Cbor => Cow::Owned(cbor::to_json(body, limit).ok()?),
+        Encoding::Yaml => Cow::Owned(yaml::to_json(body, limit)?),
+        Encoding::Cbor => Cow::Owned(cbor::to_json(body, limit)?),
     };
-    Some(Read::Json(json))
+    Ok(Read::Json(json))
 }
 
 /// A patch as it is recorded: as it was sent, unless it is in YAML or CBOR, which become JSON.

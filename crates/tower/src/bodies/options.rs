@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use kaudit_codec::protobuf::Value;
-use kaudit_codec::{cbor, yaml};
+use kaudit_codec::{Unprintable, cbor, yaml};
 use serde::{Deserialize, Serialize};
 
 use super::Encoding;
@@ -43,13 +43,18 @@ struct Preconditions {
     resource_version: Option<String>,
 }
 
-/// The options that a body is, of which its JSON has at most `limit` bytes; `None` when it is none.
-pub(crate) fn delete_options(body: &[u8], encoding: Encoding, limit: usize) -> Option<Bytes> {
+/// The options that a body is; its JSON has at most `limit` bytes.
+///
+/// # Errors
+///
+/// It is none, or too large.
+pub(crate) fn delete_options(body: &[u8], encoding: Encoding, limit: usize) -> Result<Bytes, Unprintable> {
+    let of_json = |json: &[u8]| serde_json::from_slice(json).map_err(|_| Unprintable::NotUnderstood);
     let options = match (Envelope::parse(body), encoding) {
         (Some(envelope), _) => from_protobuf(Message::new(envelope.raw)),
-        (None, Encoding::JsonOrProtobuf) => serde_json::from_slice(body).ok()?,
-        (None, Encoding::Yaml) => serde_json::from_slice(&yaml::to_json(body, limit).ok()?).ok()?,
-        (None, Encoding::Cbor) => serde_json::from_slice(&cbor::to_json(body, limit).ok()?).ok()?,
+        (None, Encoding::JsonOrProtobuf) => of_json(body)?,
+        (None, Encoding::Yaml) => of_json(&yaml::to_json(body, limit)?)?,
+        (None, Encoding::Cbor) => of_json(&cbor::to_json(body, limit)?)?,
     };
     let printed = DeleteOptions {
         kind: "DeleteOptions",
@@ -57,7 +62,8 @@ pub(crate) fn delete_options(body: &[u8], encoding: Encoding, limit: usize) -> O
         dry_run: options.dry_run.filter(|stages| !stages.is_empty()),
         ..options
     };
-    serde_json::to_vec(&printed).ok().map(Bytes::from)
+    let json = serde_json::to_vec(&printed).map_err(|_| Unprintable::NotUnderstood)?;
+    Ok(json.into())
 }
 
 fn from_protobuf(message: Message<'_>) -> DeleteOptions {
@@ -93,7 +99,7 @@ mod tests {
     use super::*;
 
     fn delete_options(body: &[u8]) -> Option<Bytes> {
-        super::delete_options(body, Encoding::JsonOrProtobuf, 1 << 20)
+        super::delete_options(body, Encoding::JsonOrProtobuf, 1 << 20).ok()
     }
 
     #[track_caller]

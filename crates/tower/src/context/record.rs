@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use kaudit_codec::Unprintable;
 use kaudit_event::{Level, Status, Text, Unknown};
 use kaudit_policy::RequestInfo;
 
@@ -77,17 +78,18 @@ impl Record {
             Ok([]) => return,
             Ok(bytes) => {
                 let content_type = shape.content_type.to_string_lossy();
-                let recorded = if shape.is_patch {
-                    self.apply_patch(bytes, &content_type, copy.limit());
-                    Some(())
-                } else {
-                    Encoding::of(&content_type)
-                        .and_then(|encoding| self.apply_object(bytes, encoding, copy.limit(), info))
-                };
-                if recorded.is_some() {
-                    return;
+                if shape.is_patch {
+                    return self.apply_patch(bytes, &content_type, copy.limit());
                 }
-                format!("content type {content_type}")
+                let applied = match Encoding::of(&content_type) {
+                    Some(encoding) => self.apply_object(bytes, encoding, copy.limit(), info),
+                    None => Err(Unprintable::NotUnderstood),
+                };
+                match applied {
+                    Ok(()) => return,
+                    Err(Unprintable::TooLarge) => copy.over_limit().as_str().to_owned(),
+                    Err(Unprintable::NotUnderstood) => format!("content type {content_type}"),
+                }
             }
             Err(missing) => missing.as_str().to_owned(),
         };
@@ -106,19 +108,19 @@ impl Record {
         }
     }
 
-    /// An object that is created or replaced, or options; `None` when the body is not what it is said to be.
+    /// An object that is created or replaced, or options.
     fn apply_object(
         &mut self,
         bytes: &[u8],
         encoding: Encoding,
         limit: usize,
         info: &RequestInfo,
-    ) -> Option<()> {
+    ) -> Result<(), Unprintable> {
         let is_recorded = self.config.level >= Level::Request;
         if matches!(info.verb(), b"delete" | b"deletecollection") {
             let options = delete_options(bytes, encoding, limit)?;
             self.event.request_object = is_recorded.then(|| Unknown::json(options));
-            return Some(());
+            return Ok(());
         }
         let (meta, object) = match read(bytes, encoding, limit)? {
             Read::Json(json) => (
@@ -137,12 +139,12 @@ impl Record {
         };
         match meta {
             // JSON that is no object was understood by no handler.
-            Some(None) => return Some(()),
+            Some(None) => return Ok(()),
             Some(Some(meta)) => self.complete_object_ref(&meta, info),
             None => {}
         }
         self.event.request_object = object.map(Unknown::json);
-        Some(())
+        Ok(())
     }
 
     /// Whether the handler understood the body, as far as its answer tells; what it could not decode,
@@ -201,25 +203,26 @@ impl Record {
         let wants_object = wants_object || status.is_some() && self.config.level >= Level::RequestResponse;
         if (wants_object || is_token) && is_recorded {
             let read = read(bytes, self.response_encoding, copy.limit());
-            if let (true, Some(Read::Json(json))) = (is_token, &read)
+            if let (true, Ok(Read::Json(json))) = (is_token, &read)
                 && let Some(id) = credential_id(json)
             {
                 self.add("authentication.kubernetes.io/issued-credential-id", id);
             }
             if wants_object {
                 match read {
-                    Some(Read::Json(json)) => {
+                    Ok(Read::Json(json)) => {
                         let object = self.without_managed_fields(owned(json));
                         self.event.response_object = Some(Unknown::json(object));
                     }
-                    Some(Read::Encoded(envelope)) => {
+                    Ok(Read::Encoded(envelope)) => {
                         self.add(
                             "kaudit.dev/response-object-encoding",
                             Text::from_static("protobuf"),
                         );
                         self.event.response_object = Some(Unknown::json(encoded(&envelope)));
                     }
-                    None => self.leave_out_response(Missing::Unreadable),
+                    Err(Unprintable::TooLarge) => self.leave_out_response(copy.over_limit()),
+                    Err(Unprintable::NotUnderstood) => self.leave_out_response(Missing::Unreadable),
                 }
             }
         }
