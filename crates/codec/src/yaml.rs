@@ -313,6 +313,8 @@ mod tests {
             "[!a,b]",
             "%YAML 1.2\n---\na: b\n",
             "a: \u{7}",
+            "a: \"\\",
+            "\"\\\\\\",
         ] {
             check(body, None);
         }

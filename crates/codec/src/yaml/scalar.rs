@@ -22,7 +22,8 @@ pub enum Scalar {
 ///
 /// Upstream's text for why there is none.
 ///
-/// A tag that a comma ends, `[!a,b]`, panics in the parser where Go's scanner has an error.
+/// Where Go's scanner has an error the parser panics for a tag that a comma ends, `[!a,b]`, and for some quoted
+/// texts that break off.
 pub fn next_event(parser: &mut Parser<&mut &[u8]>) -> Result<Event, String> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| parser.parse())) {
         Ok(event) => event.map_err(|error| failure(&error)),
