@@ -19,6 +19,7 @@ mod view;
 
 pub use decode::{DecodeError, EventList, MAX_EVENT_BYTES};
 pub use eid::Eid;
+pub use encode::compact::push_compact as push_compact_json;
 pub use encode::string::{json_string_len, push_json_string};
 pub use encode::{
     Body, BodyError, EncodeError, LeftOut, check_json, go_quoted, write_event_list, write_json_item_of_line,

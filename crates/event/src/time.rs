@@ -37,6 +37,12 @@ impl MicroTime {
     pub const fn is_zero(&self) -> bool {
         self.unix_seconds == Self::ZERO.unix_seconds && self.nanos == 0
     }
+
+    /// `YYYY-MM-DDTHH:MM:SS` in UTC, for the years 0 to 9999.
+    #[must_use]
+    pub fn utc_digits(&self) -> Option<[u8; 19]> {
+        Civil::from_unix(self.unix_seconds).digits()
+    }
 }
 
 impl Default for MicroTime {

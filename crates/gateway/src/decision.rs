@@ -7,6 +7,7 @@ mod review;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::response::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 use kaudit_event::{Level, Status, UserInfo};
 use kaudit_policy::{Attributes, Policy, RequestInfo};
@@ -17,6 +18,7 @@ use kaudit_tower::{
 use tracing::debug;
 
 use crate::cache::{Cache, Found, Hasher, Key};
+use crate::headers::AUDIT_ID;
 use crate::metrics::{Metrics, count};
 use crate::own::OwnCredential;
 use crate::review::{Credentials, Reviewer};
@@ -270,6 +272,8 @@ pub(crate) enum Evidence {
     Forbidden(String),
     /// The request came past the authorizer.
     Handled,
+    /// The server handed the connection on, and somebody behind it refused: what a review says holds.
+    HandedOn,
     /// The request did not reach the authorizer.
     Unknown,
 }
@@ -307,6 +311,19 @@ impl Evidence {
         }
     }
 
+    /// Reads the refusal of an upgrade. Of what the kubelet says to an exec the server sees nothing but that the
+    /// connection is no longer its own, so the answer has none of its marks.
+    ///
+    /// Source: k8s.io/apimachinery pkg/util/proxy/upgradeaware.go, tryUpgrade.
+    pub(crate) fn of_upgrade(self, head: &Parts, status: Option<&Status>) -> Self {
+        let is_servers_own = status.is_some() || head.headers.contains_key(AUDIT_ID);
+        if self == Self::Unknown && head.status == StatusCode::FORBIDDEN && !is_servers_own {
+            Self::HandedOn
+        } else {
+            self
+        }
+    }
+
     /// Whether nothing is left to ask.
     pub(crate) const fn is_complete(&self) -> bool {
         matches!(self, Self::Forbidden(_))
@@ -317,12 +334,12 @@ impl Evidence {
 pub(crate) fn annotate(audit: &AuditContext, evidence: Evidence, answer: Option<Answer>) {
     let (decision, reason, source) = match (evidence, answer) {
         (Evidence::Forbidden(reason), _) => ("forbid", Some(reason), "message"),
-        (Evidence::Handled, Some(answer)) if answer.is_allowed => {
+        (Evidence::Handled | Evidence::HandedOn, Some(answer)) if answer.is_allowed => {
             ("allow", Some(answer.reason.to_string()), "review")
         }
         (Evidence::Handled, _) => ("allow", None, "none"),
         // Nobody but the cluster knows, and the event says so.
-        (Evidence::Unknown, _) => return audit.annotate(SOURCE, "unknown"),
+        (Evidence::HandedOn | Evidence::Unknown, _) => return audit.annotate(SOURCE, "unknown"),
     };
     audit.annotate(DECISION, decision);
     if let Some(reason) = reason {

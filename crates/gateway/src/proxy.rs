@@ -200,6 +200,7 @@ impl Shared {
                 };
             }
         };
+        let is_refused_upgrade = matches!(answered, Answered::Dedicated(_));
         let (head, body) = match answered {
             Answered::Plain(response) => {
                 let (head, body) = response.into_parts();
@@ -233,7 +234,10 @@ impl Shared {
             return refuse(&error);
         }
         if audit.is_enabled() {
-            let evidence = Evidence::of(head.status, status.as_ref(), &user, info, is_impersonated);
+            let mut evidence = Evidence::of(head.status, status.as_ref(), &user, info, is_impersonated);
+            if is_refused_upgrade {
+                evidence = evidence.of_upgrade(&head, status.as_ref());
+            }
             let answer = if evidence.is_complete() {
                 None
             } else {
@@ -507,7 +511,14 @@ async fn decided(
 fn may_be_status(head: &ResponseHead) -> bool {
     let is_object = head.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         let value = value.as_bytes();
-        value.starts_with(b"application/json") || value.starts_with(b"application/vnd.kubernetes.protobuf")
+        [
+            b"application/json".as_slice(),
+            b"application/vnd.kubernetes.protobuf",
+            b"application/yaml",
+            b"application/cbor",
+        ]
+        .iter()
+        .any(|kind| value.starts_with(kind))
     });
     head.status.as_u16() >= 400 && is_object && !head.headers.contains_key(header::CONTENT_ENCODING)
 }

@@ -1,15 +1,20 @@
 //! What bodies say about the object they hold.
 
 mod deprecation;
+mod encoding;
 mod options;
 mod protobuf;
+mod token;
 
+use kaudit_codec::{cbor, yaml};
 use kaudit_event::{Status, StatusCause, StatusDetails, Text};
 use serde::Deserialize;
 
 pub(crate) use deprecation::Deprecation;
+pub(crate) use encoding::{Encoding, Read, patch, read};
 pub(crate) use options::delete_options;
 pub(crate) use protobuf::Envelope;
+pub(crate) use token::{credential_id, issues_token};
 
 /// The parts of an object's metadata that an event refers to; as the client sent them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,12 +90,48 @@ struct WireCause {
     field: String,
 }
 
-/// The Status that `body` is, in JSON or protobuf, as an event records it: without type meta and metadata.
+/// Bytes of a Status in any encoding.
+pub(crate) const STATUS_BYTES: usize = 64 << 10;
+
+/// What a Status in YAML begins with, as the server writes it.
+const YAML_BEGINNING: &[u8] = b"apiVersion: v1\n";
+
+/// Whether a body that begins with `data` can be a Status, as far as can be seen.
+pub(crate) fn can_be_status(data: &[u8]) -> bool {
+    /// So far into JSON or protobuf its kind can be read.
+    const HEAD: usize = 256;
+    let head = if data.starts_with(b"{") || data.starts_with(b"k8s\0") {
+        data.get(..HEAD).unwrap_or(data)
+    } else if data.starts_with(YAML_BEGINNING) || data.starts_with(cbor::MAGIC) {
+        data.get(..STATUS_BYTES).unwrap_or(data)
+    } else {
+        return false;
+    };
+    data.len() < HEAD || find(head, b"Status").is_some()
+}
+
+/// The Status that `body` is, in any encoding, as an event records it: without type meta and metadata.
 #[must_use]
 pub fn parse_status(body: &[u8]) -> Option<Status> {
     if let Some(envelope) = Envelope::parse(body) {
         return envelope.status();
     }
+    let read = if body.starts_with(cbor::MAGIC) {
+        cbor::to_json
+    } else if body.starts_with(YAML_BEGINNING) {
+        yaml::to_json
+    } else {
+        return status_of_json(body);
+    };
+    // It may be anything, and is read only if it can be this.
+    let can_be = body.len() <= STATUS_BYTES && can_be_status(body);
+    can_be
+        .then(|| read(body, STATUS_BYTES).ok())
+        .flatten()
+        .and_then(|json| status_of_json(&json))
+}
+
+fn status_of_json(body: &[u8]) -> Option<Status> {
     if !body.starts_with(b"{") || find(body, b"\"Status\"").is_none() {
         return None;
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::write::GzDecoder;
 
+use crate::bodies::{STATUS_BYTES, can_be_status};
 use crate::metrics::{Metrics, count};
 
 /// Bounds of the copies that are kept for events.
@@ -78,16 +79,10 @@ impl Missing {
             Self::OverLimit => "larger than the limit for one body",
             Self::OverBudget => "the process' budget for bodies was spent",
             Self::Corrupt => "not the gzip that its header says",
-            Self::Unreadable => "neither JSON nor protobuf",
+            Self::Unreadable => "in an encoding that is not read",
         }
     }
 }
-
-/// A Status is at most this large.
-const STATUS_BYTES: usize = 64 << 10;
-
-/// So far into a Status its kind can be read.
-const STATUS_HEAD: usize = 256;
 
 /// What a copy is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +91,8 @@ pub(crate) enum Wanted {
     Object { limit: usize },
     /// Only a Status; anything else is let go at its first bytes.
     Status,
+    /// A Status or a token, which are as small.
+    Token,
 }
 
 /// A growing copy of one body.
@@ -142,7 +139,7 @@ impl Copy {
     /// Source: k8s.io/apiserver pkg/endpoints/handlers/responsewriters/writers.go, defaultGzipThresholdBytes.
     pub(crate) fn gunzipped(self) -> Self {
         match self.0 {
-            Form::Plain(kept) if kept.wanted != Wanted::Status => Self(Form::Gzip {
+            Form::Plain(kept) if matches!(kept.wanted, Wanted::Object { .. }) => Self(Form::Gzip {
                 decoder: Box::new(GzDecoder::new(kept)),
                 is_begun: false,
             }),
@@ -191,6 +188,25 @@ impl Copy {
         }
     }
 
+    /// What a body may have, also in another encoding.
+    pub(crate) fn limit(&self) -> usize {
+        match self.kept().wanted {
+            Wanted::Object { limit } => limit,
+            Wanted::Status | Wanted::Token => STATUS_BYTES,
+        }
+    }
+
+    /// What was made of the body is too large; that is counted.
+    pub(crate) fn over_limit(&self) -> Missing {
+        count(&self.kept().metrics.bodies_over_limit);
+        Missing::OverLimit
+    }
+
+    /// Whether the body is wanted whatever it is.
+    pub(crate) fn is_of_object(&self) -> bool {
+        matches!(self.kept().wanted, Wanted::Object { .. })
+    }
+
     /// The whole body, or why it is not there.
     pub(crate) fn bytes(&self) -> Result<&[u8], Missing> {
         let kept = self.kept();
@@ -213,7 +229,7 @@ impl Kept {
                 self.is_foreign = true;
                 return;
             }
-            Wanted::Status => STATUS_BYTES,
+            Wanted::Status | Wanted::Token => STATUS_BYTES,
         };
         if self.bytes.len() + data.len() > limit {
             count(&self.metrics.bodies_over_limit);
@@ -256,13 +272,6 @@ impl io::Write for Kept {
     }
 }
 
-/// Whether a body that begins with `data` can be a Status, as far as can be seen.
-fn can_be_status(data: &[u8]) -> bool {
-    let head = data.get(..STATUS_HEAD).unwrap_or(data);
-    let is_object = head.starts_with(b"{") || head.starts_with(b"k8s\0");
-    is_object && (data.len() < STATUS_HEAD || head.windows(6).any(|window| window == b"Status"))
-}
-
 impl Drop for Kept {
     fn drop(&mut self) {
         self.budget.give_back(self.bytes.len());
@@ -288,7 +297,11 @@ mod tests {
         let list = [b"{\"kind\":\"PodList\",".as_slice(), &[b' '; 1000]].concat();
         assert_eq!(kept(&[&list, &list]), Ok(0));
         assert_eq!(kept(&[b"plain text"]), Ok(0));
+        let list = [b"apiVersion: v1\nitems:\n".as_slice(), &[b' '; 1000]].concat();
+        assert_eq!(kept(&[&list, &list]), Ok(0));
         assert_eq!(kept(&[b"{\"kind\":", b"\"Status\"}"]), Ok(17));
+        assert_eq!(kept(&[b"apiVersion: v1\ncode: 404\n", b"kind: Status\n"]), Ok(38));
+        assert_eq!(kept(&[b"\xd9\xd9\xf7\xa1\x44kind\x46Status"]), Ok(16));
         assert_eq!(metrics.snapshot().bodies_over_limit, 0);
     }
 

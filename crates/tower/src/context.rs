@@ -16,7 +16,7 @@ use kaudit_policy::{RequestAuditConfig, RequestInfo, RequestTarget};
 use kaudit_sink::{Demand, Emission, Outcome, PolicyView, Reservation, Sink, annotate_truncated};
 use tracing::warn;
 
-use crate::bodies::{Deprecation, ObjectMeta, parse_status};
+use crate::bodies::{Deprecation, Encoding, ObjectMeta, parse_status};
 use crate::capture::{Budget, Copy, Wanted};
 use crate::latency::{self, Trackers};
 use crate::metrics::{Metrics, count};
@@ -94,8 +94,21 @@ struct Record {
     reservation: Reservation,
     request_copy: Option<(Copy, RequestShape)>,
     response_copy: Option<Copy>,
+    response_encoding: Encoding,
+    /// Whether a Status in the answer is one that upstream wrote for what the client accepts.
+    negotiation: Negotiation,
     /// Who the request asks to be, where only the answer will tell whether it was let.
     claims: Option<UserInfo>,
+}
+
+/// What a client accepts of a Status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Negotiation {
+    #[default]
+    Possible,
+    /// None of the encodings that there are: upstream writes a Status past its encoders and records its code
+    /// alone.
+    Impossible,
 }
 
 /// What has to be known of a request to read its body.
@@ -252,6 +265,13 @@ impl AuditContext {
     pub fn relayed_status(&self, status: Status) {
         self.record(|record| {
             record.settle_claims(&status, &self.0.info);
+            if record.negotiation == Negotiation::Impossible {
+                return;
+            }
+            // What refuses a long-running request is in its first event already.
+            if record.is_long_running && record.config.level >= Level::RequestResponse {
+                record.event.response_object = Some(Unknown::json(record::status_object(&status)));
+            }
             record.event.response_status = Some(status);
         });
     }
@@ -352,6 +372,8 @@ impl AuditContext {
             reservation: Reservation::none(),
             request_copy: None,
             response_copy: None,
+            response_encoding: Encoding::default(),
+            negotiation: Negotiation::default(),
             claims: None,
         }));
         count(&metrics.received);
@@ -426,6 +448,10 @@ impl AuditContext {
         });
     }
 
+    pub(crate) fn negotiates(&self, negotiation: Negotiation) {
+        self.record(|record| record.negotiation = negotiation);
+    }
+
     pub(crate) fn copies(&self, request: Option<(usize, RequestShape)>, response: Option<Wanted>) {
         let Shared { budget, metrics, .. } = &*self.0.shared;
         let copy = |wanted| Copy::new(wanted, Arc::clone(budget), Arc::clone(metrics));
@@ -462,6 +488,10 @@ impl AuditContext {
                 copy.leave_out();
             }
         });
+    }
+
+    pub(crate) fn response_is_in(&self, encoding: Encoding) {
+        self.record(|record| record.response_encoding = encoding);
     }
 
     /// The response's copy is compressed.

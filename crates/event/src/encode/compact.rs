@@ -17,12 +17,12 @@ enum Container {
 /// Appends `raw` without insignificant blanks and with `<`, `>`, `&`, U+2028 and U+2029 escaped.
 ///
 /// Everything else stays as it is: existing escapes, digits of numbers, key order, repeated keys,
-/// bytes that are not UTF-8. Nesting is bounded by [`MAX_DEPTH`] and needs no stack.
+/// bytes that are not UTF-8. Nesting is bounded, to 10,000, and needs no stack.
 ///
 /// # Errors
 ///
 /// What Go's scanner says; then nothing is appended.
-pub(crate) fn push_compact(out: &mut Vec<u8>, raw: &[u8]) -> Result<(), BodyError> {
+pub fn push_compact(out: &mut Vec<u8>, raw: &[u8]) -> Result<(), BodyError> {
     let start = out.len();
     out.reserve(raw.len());
     let mut scanner = Scanner { raw, copied: 0, out };

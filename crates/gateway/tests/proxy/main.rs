@@ -9,6 +9,7 @@
 mod abuse;
 mod certificates;
 mod corpus;
+mod encodings;
 mod endings;
 mod failover;
 mod fixture;

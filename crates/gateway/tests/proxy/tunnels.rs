@@ -223,7 +223,7 @@ async fn t23_a_session_that_is_refused_is_recorded_with_the_real_code() {
         })
         .await;
         let got = Arc::new(Mutex::new(Vec::new()));
-        let fixture = Fixture::in_front_of(upstream, METADATA, false, got, tasks).await;
+        let fixture = Fixture::in_front_of(upstream, "RequestResponse", false, got, tasks).await;
         let mut client = TcpStream::connect(fixture.addr).await.unwrap();
         client.write_all(ask(protocol, "exec").as_bytes()).await.unwrap();
         let answer = head(&mut client).await;
@@ -240,11 +240,44 @@ async fn t23_a_session_that_is_refused_is_recorded_with_the_real_code() {
                 ("ResponseComplete", 400)
             ])
         );
-        assert_eq!(
-            events[2]["responseStatus"]["message"],
-            "container c is not running"
-        );
+        for event in &events[1..] {
+            assert_eq!(event["responseStatus"]["message"], "container c is not running");
+            assert_eq!(event["responseObject"].to_string(), refusal);
+        }
         assert_eq!(fixture.gateway.metrics().tunnels, 0);
+        drop(client);
+        fixture.finish().await;
+    }
+}
+
+/// The kubelet's refusal of an exec, as the server passes it on: past its own writers, which say whose it is.
+#[tokio::test]
+async fn t23_what_the_kubelet_refuses_the_authorizer_had_allowed() {
+    for (mark, decision) in [("", Some("allow")), ("Audit-Id: a\r\n", None)] {
+        let (upstream, tasks) = raw_upstream(move |mut stream, _| async move {
+            if past_reviews(&mut stream).await.is_empty() {
+                return;
+            }
+            let answer = format!(
+                "HTTP/1.1 403 Forbidden\r\n{mark}Content-Type: text/plain\r\nContent-Length: 9\r\n\r\nForbidden"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        })
+        .await;
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let fixture = Fixture::in_front_of(upstream, METADATA, false, got, tasks).await;
+        let mut client = TcpStream::connect(fixture.addr).await.unwrap();
+        client.write_all(ask(SPDY, "exec").as_bytes()).await.unwrap();
+        let answer = head(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        let mut body = [0; 9];
+        client.read_exact(&mut body).await.unwrap();
+        let events = fixture.events_when(3).await;
+        let annotations = &events[2]["annotations"];
+        assert_eq!(annotations["authorization.k8s.io/decision"].as_str(), decision);
+        let reason = decision.map(|_| "rule 7");
+        assert_eq!(annotations["authorization.k8s.io/reason"].as_str(), reason);
+        assert_eq!(events[2]["responseStatus"]["code"], 403);
         drop(client);
         fixture.finish().await;
     }

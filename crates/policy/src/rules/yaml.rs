@@ -5,7 +5,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use libyaml_safer::{ErrorKind, EventData, Mark, Parser, ScalarStyle, SequenceStyle};
+pub(super) use kaudit_codec::yaml::next_event;
+use kaudit_codec::yaml::{Scalar, resolve};
+use libyaml_safer::{EventData, Mark, Parser, ScalarStyle, SequenceStyle};
 
 use super::document::{MAX_DEPTH, MAX_NODES, Member, Node, Position, Value, quoted};
 
@@ -60,17 +62,6 @@ pub(crate) fn read(text: &[u8]) -> Result<Read, String> {
     }
 }
 
-/// The next event, or upstream's text for why there is none.
-///
-/// A tag that a comma ends, `[!a,b]`, panics in the parser where Go's scanner has an error.
-pub(super) fn next_event(parser: &mut Parser<&mut &[u8]>) -> Result<libyaml_safer::Event, String> {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| parser.parse())) {
-        Ok(event) => event.map_err(|error| failure(&error)),
-        // What is left of the parser is dropped with the error.
-        Err(_) => Err("yaml: did not find expected whitespace or line break".to_owned()),
-    }
-}
-
 /// UTF-16 with a byte order mark is UTF-8 from here on.
 pub(super) fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
     let decode = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
@@ -96,20 +87,6 @@ fn position(mark: Mark) -> Position {
     Position {
         line: from_one(mark.line),
         column: from_one(mark.column),
-    }
-}
-
-/// The decoder's text. Source: goyaml.v2 decode.go, parser.fail.
-fn failure(error: &libyaml_safer::Error) -> String {
-    let line_of = |mark: Option<Mark>| mark.map(|mark| mark.line).filter(|line| *line != 0);
-    let line = match (line_of(error.context_mark()), line_of(error.problem_mark())) {
-        (_, Some(line)) if error.kind() == ErrorKind::Scanner => Some(line + 1),
-        (_, Some(line)) => Some(line),
-        (context, None) => context,
-    };
-    match line {
-        Some(line) => format!("yaml: line {line}: {}", error.problem()),
-        None => format!("yaml: {}", error.problem()),
     }
 }
 
@@ -154,7 +131,7 @@ impl Reader<'_, '_> {
                 ..
             } => (
                 anchor,
-                resolve(tag.as_deref(), value, style == ScalarStyle::Plain),
+                resolve(tag.as_deref(), value, style == ScalarStyle::Plain).into(),
             ),
             EventData::SequenceStart { anchor, style, .. } => {
                 is_flow = style == SequenceStyle::Flow;
@@ -279,90 +256,16 @@ fn key_name(key: Value) -> Result<String, String> {
 
 /// Whether the plain scalar `text` is this text, and not a number, a truth or nothing.
 pub(super) fn is_plain_text(text: &str) -> bool {
-    matches!(resolve(None, text.to_owned(), true), Value::String(_))
+    matches!(resolve(None, text.to_owned(), true), Scalar::Text(_))
 }
 
-/// A scalar's value by YAML 1.1.
-fn resolve(tag: Option<&str>, text: String, is_plain: bool) -> Value {
-    match tag {
-        Some("tag:yaml.org,2002:str" | "!") => return Value::String(text),
-        Some(
-            "tag:yaml.org,2002:bool"
-            | "tag:yaml.org,2002:int"
-            | "tag:yaml.org,2002:float"
-            | "tag:yaml.org,2002:null",
-        ) => {}
-        Some(_) => return Value::String(text),
-        None if is_plain => {}
-        None => return Value::String(text),
-    }
-    match text.as_str() {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
-            return Value::Bool(true);
+impl From<Scalar> for Value {
+    fn from(scalar: Scalar) -> Self {
+        match scalar {
+            Scalar::Null => Self::Null,
+            Scalar::Bool(value) => Self::Bool(value),
+            Scalar::Number(text) => Self::Number(text),
+            Scalar::Text(text) => Self::String(text),
         }
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
-            return Value::Bool(false);
-        }
-        _ => {}
     }
-    if is_number(&text) {
-        Value::Number(text)
-    } else {
-        Value::String(text)
-    }
-}
-
-/// Source: goyaml.v2 resolve.go, the hints `D`, `S` and `.`.
-fn is_number(text: &str) -> bool {
-    let plain = text.replace('_', "");
-    let unsigned = plain.strip_prefix(['-', '+']).unwrap_or(&plain);
-    if matches!(
-        plain.as_str(),
-        ".inf"
-            | ".Inf"
-            | ".INF"
-            | "+.inf"
-            | "+.Inf"
-            | "+.INF"
-            | "-.inf"
-            | "-.Inf"
-            | "-.INF"
-            | ".nan"
-            | ".NaN"
-            | ".NAN"
-    ) {
-        return true;
-    }
-    let in_radix = |digits: &str, radix: u32| {
-        !digits.is_empty() && u64::from_str_radix(digits, radix).is_ok() && !digits.starts_with('+')
-    };
-    match unsigned.split_at_checked(2) {
-        Some(("0x" | "0X", digits)) => return in_radix(digits, 16),
-        Some(("0b" | "0B", digits)) => return in_radix(digits, 2),
-        Some(("0o" | "0O", digits)) => return in_radix(digits, 8),
-        _ => {}
-    }
-    is_float(unsigned)
-}
-
-/// `(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`
-fn is_float(text: &str) -> bool {
-    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
-    let whole = digits(text);
-    let mut rest = text.get(whole..).unwrap_or_default();
-    if let Some(fraction) = rest.strip_prefix('.') {
-        let count = digits(fraction);
-        if whole == 0 && count == 0 {
-            return false;
-        }
-        rest = fraction.get(count..).unwrap_or_default();
-    } else if whole == 0 {
-        return false;
-    }
-    if let Some(exponent) = rest.strip_prefix(['e', 'E']) {
-        let exponent = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
-        return !exponent.is_empty() && digits(exponent) == exponent.len();
-    }
-    rest.is_empty()
 }

@@ -6,9 +6,12 @@
 //! pkg/apis/meta/v1/types.go and generated.proto (DeleteOptions, Preconditions).
 
 use bytes::Bytes;
+use kaudit_codec::protobuf::Value;
+use kaudit_codec::{Unprintable, cbor, yaml};
 use serde::{Deserialize, Serialize};
 
-use super::protobuf::{Envelope, Message, Value};
+use super::Encoding;
+use super::protobuf::{Envelope, Message};
 
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -40,11 +43,18 @@ struct Preconditions {
     resource_version: Option<String>,
 }
 
-/// The options that a JSON or protobuf body is; `None` when it is neither.
-pub(crate) fn delete_options(body: &[u8]) -> Option<Bytes> {
-    let options = match Envelope::parse(body) {
-        Some(envelope) => from_protobuf(Message::new(envelope.raw)),
-        None => serde_json::from_slice(body).ok()?,
+/// The options that a body is; its JSON has at most `limit` bytes.
+///
+/// # Errors
+///
+/// It is none, or too large.
+pub(crate) fn delete_options(body: &[u8], encoding: Encoding, limit: usize) -> Result<Bytes, Unprintable> {
+    let of_json = |json: &[u8]| serde_json::from_slice(json).map_err(|_| Unprintable::NotUnderstood);
+    let options = match (Envelope::parse(body), encoding) {
+        (Some(envelope), _) => from_protobuf(Message::new(envelope.raw)),
+        (None, Encoding::JsonOrProtobuf) => of_json(body)?,
+        (None, Encoding::Yaml) => of_json(&yaml::to_json(body, limit)?)?,
+        (None, Encoding::Cbor) => of_json(&cbor::to_json(body, limit)?)?,
     };
     let printed = DeleteOptions {
         kind: "DeleteOptions",
@@ -52,7 +62,8 @@ pub(crate) fn delete_options(body: &[u8]) -> Option<Bytes> {
         dry_run: options.dry_run.filter(|stages| !stages.is_empty()),
         ..options
     };
-    serde_json::to_vec(&printed).ok().map(Bytes::from)
+    let json = serde_json::to_vec(&printed).map_err(|_| Unprintable::NotUnderstood)?;
+    Ok(json.into())
 }
 
 fn from_protobuf(message: Message<'_>) -> DeleteOptions {
@@ -87,6 +98,10 @@ fn text(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    fn delete_options(body: &[u8]) -> Option<Bytes> {
+        super::delete_options(body, Encoding::JsonOrProtobuf, 1 << 20).ok()
+    }
+
     #[track_caller]
     fn recorded(body: &[u8], expected: &str) {
         let found = delete_options(body).map(|json| String::from_utf8(json.to_vec()).unwrap());
@@ -113,6 +128,18 @@ mod tests {
             body,
             r#"{"kind":"DeleteOptions","apiVersion":"meta.k8s.io/__internal","gracePeriodSeconds":5,"orphanDependents":true,"propagationPolicy":"Orphan","dryRun":["All"]}"#,
         );
+    }
+
+    #[test]
+    fn options_in_yaml_and_cbor_are_the_same() {
+        let of = |body: &[u8], encoding| super::delete_options(body, encoding, 1 << 20).unwrap();
+        let expected =
+            r#"{"kind":"DeleteOptions","apiVersion":"meta.k8s.io/__internal","gracePeriodSeconds":5}"#;
+        assert_eq!(
+            of(b"kind: DeleteOptions\ngracePeriodSeconds: 5\n", Encoding::Yaml),
+            expected
+        );
+        assert_eq!(of(b"\xa1\x52gracePeriodSeconds\x05", Encoding::Cbor), expected);
     }
 
     #[test]

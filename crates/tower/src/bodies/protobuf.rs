@@ -3,11 +3,10 @@
 //! Source: k8s.io/apimachinery pkg/runtime/generated.proto (Unknown) and
 //! pkg/apis/meta/v1/generated.proto (ObjectMeta, Status).
 
+use kaudit_codec::protobuf::{self as wire, MAGIC, Value};
 use kaudit_event::{Status, StatusCause, StatusDetails, Text};
 
 use super::ObjectMeta;
-
-const MAGIC: &[u8] = b"k8s\0";
 
 /// The envelope around every object.
 #[derive(Clone, Copy, Debug)]
@@ -78,16 +77,9 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The fields of one message, read one after another.
+/// A message of which only some fields are known.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message<'a>(&'a [u8]);
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Value<'a> {
-    Varint(u64),
-    Bytes(&'a [u8]),
-    Fixed,
-}
 
 impl<'a> Message<'a> {
     pub(super) const fn new(bytes: &'a [u8]) -> Self {
@@ -96,27 +88,7 @@ impl<'a> Message<'a> {
 
     /// Ends at the first byte that is no field.
     pub(super) fn fields(self) -> impl Iterator<Item = (u64, Value<'a>)> {
-        let mut rest = self.0;
-        std::iter::from_fn(move || {
-            let tag = varint(&mut rest)?;
-            let value = match tag & 7 {
-                0 => Value::Varint(varint(&mut rest)?),
-                1 => {
-                    take(&mut rest, 8)?;
-                    Value::Fixed
-                }
-                2 => {
-                    let length = usize::try_from(varint(&mut rest)?).ok()?;
-                    Value::Bytes(take(&mut rest, length)?)
-                }
-                5 => {
-                    take(&mut rest, 4)?;
-                    Value::Fixed
-                }
-                _ => return None,
-            };
-            Some((tag >> 3, value))
-        })
+        wire::Message::new(self.0).fields().map_while(Result::ok)
     }
 
     pub(super) fn bytes(self, number: u64) -> Option<&'a [u8]> {
@@ -139,25 +111,6 @@ impl<'a> Message<'a> {
             })
             .unwrap_or_default()
     }
-}
-
-fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (taken, after) = rest.split_at_checked(length)?;
-    *rest = after;
-    Some(taken)
-}
-
-fn varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, after) = rest.split_first()?;
-        *rest = after;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -18,12 +18,13 @@ use kaudit_policy::{Attributes, RequestTarget, source_ips, user_agent};
 use kaudit_sink::{Outcome, Receipt, Refusals, Reservation, Reserve};
 
 use super::Chain;
-use super::answers::{OwnResponse, answer, refused};
+use super::answers::{OwnResponse, accepts, answer, refused};
 use crate::authn::{Authentication, BoxFuture, RemoteAddr, failure_message};
 use crate::authz::{Authorization, AuthorizationRequest, Refusal, conclude};
+use crate::bodies::issues_token;
 use crate::body::{Guard, RequestBody};
 use crate::capture::{Bodies, Wanted};
-use crate::context::{AuditContext, RequestShape};
+use crate::context::{AuditContext, Negotiation, RequestShape};
 use crate::impersonation::{Impersonation, Request as ImpersonationRequest};
 use crate::status::{StatusError, internal_error, text_response};
 use crate::{audit_id, deadline};
@@ -383,6 +384,9 @@ impl<B> Walk<B> {
     fn admitted(self) -> Admitted<B> {
         let (copies_request, copies_response) = self.copies();
         if copies_request.is_some() || copies_response.is_some() {
+            if !accepts(&self.parts.headers) {
+                self.audit.negotiates(Negotiation::Impossible);
+            }
             let content_type = self
                 .parts
                 .headers
@@ -441,6 +445,8 @@ impl<B> Walk<B> {
                 Wanted::Object {
                     limit: self.chain.capture.response_bytes,
                 }
+            } else if issues_token(info) {
+                Wanted::Token
             } else {
                 Wanted::Status
             };

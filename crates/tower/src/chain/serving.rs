@@ -18,7 +18,7 @@ use tracing::error;
 use super::admission::{Admission, Ending};
 use super::answers::OwnResponse;
 use crate::audit_id;
-use crate::bodies::Deprecation;
+use crate::bodies::{Deprecation, Encoding};
 use crate::body::{BoxError, RequestBody, ResponseBody, panic_message};
 use crate::capture::Bodies;
 use crate::context::End;
@@ -203,11 +203,14 @@ impl Ending {
         };
         let status = response.status();
         let form = BodyForm::of(response.headers());
-        let copies = self.copies_response && matches!(form, BodyForm::Plain | BodyForm::Gzip);
+        let copies = self.copies_response && matches!(form, BodyForm::Plain(_) | BodyForm::Gzip(_));
         if self.bodies == Bodies::Sniff {
             match form {
-                BodyForm::Plain => {}
-                BodyForm::Gzip => self.audit.response_is_gzip(),
+                BodyForm::Plain(encoding) => self.audit.response_is_in(encoding),
+                BodyForm::Gzip(encoding) => {
+                    self.audit.response_is_in(encoding);
+                    self.audit.response_is_gzip();
+                }
                 BodyForm::OtherObject => self.audit.leave_out_response(),
                 BodyForm::NoObject => self.audit.drop_response_copy(),
             }
@@ -244,10 +247,10 @@ fn identified<R>(
 
 /// What a response's header says of its body.
 enum BodyForm {
-    /// An object in JSON or protobuf.
-    Plain,
+    /// An object.
+    Plain(Encoding),
     /// The same, compressed.
-    Gzip,
+    Gzip(Encoding),
     /// An object that is not read.
     OtherObject,
     /// Events of a watch, text, or anything else that upstream does not record.
@@ -264,15 +267,22 @@ impl BodyForm {
         };
         let content_type = text(header::CONTENT_TYPE);
         let is_one_of = |kinds: &[&str]| kinds.iter().any(|kind| content_type.starts_with(kind));
-        if content_type.contains("stream=watch") {
+        if content_type.contains("stream=watch") || content_type.starts_with("application/cbor-seq") {
             return Self::NoObject;
         }
-        let is_readable = is_one_of(&["application/json", "application/vnd.kubernetes.protobuf"]);
+        let encoding = if is_one_of(&["application/json", "application/vnd.kubernetes.protobuf"]) {
+            Encoding::JsonOrProtobuf
+        } else if is_one_of(&["application/yaml"]) {
+            Encoding::Yaml
+        } else if is_one_of(&["application/cbor"]) {
+            Encoding::Cbor
+        } else {
+            return Self::NoObject;
+        };
         match text(header::CONTENT_ENCODING) {
-            "" if is_readable => Self::Plain,
-            "gzip" if is_readable => Self::Gzip,
-            _ if is_readable || is_one_of(&["application/yaml", "application/cbor"]) => Self::OtherObject,
-            _ => Self::NoObject,
+            "" => Self::Plain(encoding),
+            "gzip" => Self::Gzip(encoding),
+            _ => Self::OtherObject,
         }
     }
 }

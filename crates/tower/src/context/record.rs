@@ -2,15 +2,22 @@
 //!
 //! Source: k8s.io/apiserver pkg/audit/request.go.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use kaudit_codec::Unprintable;
 use kaudit_event::{Level, Status, Text, Unknown};
 use kaudit_policy::RequestInfo;
 
-use super::Record;
+use super::{Negotiation, Record};
 use crate::authz::refuses_impersonation;
-use crate::bodies::{Envelope, ObjectMeta, delete_options, parse_status};
+use crate::bodies::{
+    Encoding, Envelope, ObjectMeta, Read, credential_id, delete_options, issues_token, parse_status, patch,
+    read,
+};
+use crate::capture::Missing;
 
 const ABORTED: &str = "kaudit.dev/aborted";
 
@@ -77,60 +84,77 @@ impl Record {
         if matches!(code, 401 | 405 | 413 | 415 | 429) || is_forbidden || !self.was_decoded() {
             return;
         }
-        let content_type = shape.content_type.to_string_lossy();
         let left_out = match copy.bytes() {
             Ok([]) => return,
-            Ok(bytes) if shape.is_patch => {
-                if self.config.level >= Level::Request {
-                    self.event.request_object = Some(Unknown::json(Bytes::copy_from_slice(bytes)));
+            Ok(bytes) => {
+                let content_type = shape.content_type.to_string_lossy();
+                if shape.is_patch {
+                    return self.apply_patch(bytes, &content_type, copy.limit());
                 }
-                return;
-            }
-            Ok(bytes) if matches!(info.verb(), b"delete" | b"deletecollection") => {
-                match delete_options(bytes) {
-                    Some(options) => {
-                        if self.config.level >= Level::Request {
-                            self.event.request_object = Some(Unknown::json(options));
-                        }
-                        return;
-                    }
-                    None => format!("content type {content_type}"),
+                let applied = match Encoding::of(&content_type) {
+                    Some(encoding) => self.apply_object(bytes, encoding, copy.limit(), info),
+                    None => Err(Unprintable::NotUnderstood),
+                };
+                match applied {
+                    Ok(()) => return,
+                    Err(Unprintable::TooLarge) => copy.over_limit().as_str().to_owned(),
+                    Err(Unprintable::NotUnderstood) => format!("content type {content_type}"),
                 }
             }
-            Ok(bytes) if content_type.is_empty() || content_type.contains("json") => {
-                if let Some(meta) = ObjectMeta::from_json(bytes) {
-                    self.complete_object_ref(&meta, info);
-                    if self.config.level >= Level::Request {
-                        let object = self.without_managed_fields(Bytes::copy_from_slice(bytes));
-                        self.event.request_object = Some(Unknown::json(object));
-                    }
-                }
-                return;
-            }
-            Ok(bytes) => match Envelope::parse(bytes) {
-                Some(envelope) => {
-                    if matches!(info.verb(), b"create" | b"update")
-                        && let Some(meta) = envelope.meta()
-                    {
-                        self.complete_object_ref(&meta, info);
-                    }
-                    if self.config.level >= Level::Request {
-                        self.event.request_object = Some(Unknown::json(encoded(&envelope)));
-                        self.event.annotations.push((
-                            Text::from_static("kaudit.dev/request-object-encoding"),
-                            Text::from_static("protobuf"),
-                        ));
-                    }
-                    return;
-                }
-                None => format!("content type {content_type}"),
-            },
             Err(missing) => missing.as_str().to_owned(),
         };
         if self.config.level >= Level::Request {
             let key = Text::from_static(kaudit_event::Body::Request.annotation());
             self.event.annotations.push((key, left_out.into()));
         }
+    }
+
+    /// A patch is recorded as it came, or as the JSON that it is in another encoding.
+    fn apply_patch(&mut self, bytes: &[u8], content_type: &str, limit: usize) {
+        if self.config.level >= Level::Request {
+            let json = patch(bytes, content_type, limit).map(Bytes::from);
+            let json = json.unwrap_or_else(|| Bytes::copy_from_slice(bytes));
+            self.event.request_object = Some(Unknown::json(json));
+        }
+    }
+
+    /// An object that is created or replaced, or options.
+    fn apply_object(
+        &mut self,
+        bytes: &[u8],
+        encoding: Encoding,
+        limit: usize,
+        info: &RequestInfo,
+    ) -> Result<(), Unprintable> {
+        let is_recorded = self.config.level >= Level::Request;
+        if matches!(info.verb(), b"delete" | b"deletecollection") {
+            let options = delete_options(bytes, encoding, limit)?;
+            self.event.request_object = is_recorded.then(|| Unknown::json(options));
+            return Ok(());
+        }
+        let (meta, object) = match read(bytes, encoding, limit)? {
+            Read::Json(json) => (
+                Some(ObjectMeta::from_json(&json)),
+                is_recorded.then(|| self.without_managed_fields(owned(json))),
+            ),
+            Read::Encoded(envelope) => {
+                if is_recorded {
+                    self.add(
+                        "kaudit.dev/request-object-encoding",
+                        Text::from_static("protobuf"),
+                    );
+                }
+                (envelope.meta().map(Some), is_recorded.then(|| encoded(&envelope)))
+            }
+        };
+        match meta {
+            // JSON that is no object was understood by no handler.
+            Some(None) => return Ok(()),
+            Some(Some(meta)) => self.complete_object_ref(&meta, info),
+            None => {}
+        }
+        self.event.request_object = object.map(Unknown::json);
+        Ok(())
     }
 
     /// Whether the handler understood the body, as far as its answer tells; what it could not decode,
@@ -163,47 +187,77 @@ impl Record {
         }
     }
 
-    /// What the bytes of the response tell: the Status they are, and the object at RequestResponse.
+    /// What the bytes of the response tell: the Status they are, the object at RequestResponse, and how a
+    /// credential is called that was issued.
     pub(super) fn apply_response_copy(&mut self, info: &RequestInfo) {
         let Some(mut copy) = self.response_copy.take() else {
             return;
         };
         copy.end();
-        let wants_object = self.config.level >= Level::RequestResponse;
-        match copy.bytes() {
-            Ok([]) => {}
-            Ok(bytes) => {
-                let status = parse_status(bytes);
+        let wants_object = self.config.level >= Level::RequestResponse && copy.is_of_object();
+        let bytes = match copy.bytes() {
+            Ok([]) => return,
+            Ok(bytes) => bytes,
+            Err(missing) => {
                 if wants_object {
-                    self.event.response_object =
-                        Some(Unknown::json(match (Envelope::parse(bytes), &status) {
-                            (None, _) => self.without_managed_fields(Bytes::copy_from_slice(bytes)),
-                            (Some(_), Some(status)) => status_object(status),
-                            (Some(envelope), None) => {
-                                self.add(
-                                    "kaudit.dev/response-object-encoding",
-                                    Text::from_static("protobuf"),
-                                );
-                                encoded(&envelope)
-                            }
-                        }));
+                    self.leave_out_response(missing);
                 }
-                if let Some(status) = status {
-                    let code = self
-                        .event
-                        .response_status
-                        .as_ref()
-                        .map_or(status.code, |status| status.code);
-                    self.settle_claims(&status, info);
-                    self.event.response_status = Some(Status { code, ..status });
+                return;
+            }
+        };
+        let status = parse_status(bytes);
+        // A Status past the encoders is recorded nowhere.
+        let is_recorded = status.is_none() || self.negotiation == Negotiation::Possible;
+        let is_token = status.is_none() && issues_token(info);
+        // A Status is recorded whatever the path.
+        let wants_object = wants_object || status.is_some() && self.config.level >= Level::RequestResponse;
+        if (wants_object || is_token) && is_recorded {
+            let read = read(bytes, self.response_encoding, copy.limit());
+            if let (true, Ok(Read::Json(json))) = (is_token, &read)
+                && let Some(id) = credential_id(json)
+            {
+                self.add("authentication.kubernetes.io/issued-credential-id", id);
+            }
+            if wants_object {
+                match read {
+                    Ok(Read::Json(json)) => {
+                        let object = self.without_managed_fields(owned(json));
+                        self.event.response_object = Some(Unknown::json(object));
+                    }
+                    Ok(Read::Encoded(envelope)) => {
+                        self.add(
+                            "kaudit.dev/response-object-encoding",
+                            Text::from_static("protobuf"),
+                        );
+                        self.event.response_object = Some(Unknown::json(encoded(&envelope)));
+                    }
+                    Err(Unprintable::TooLarge) => self.leave_out_response(copy.over_limit()),
+                    Err(Unprintable::NotUnderstood) => self.leave_out_response(Missing::Unreadable),
                 }
             }
-            Err(missing) if wants_object => self.event.annotations.push((
-                Text::from_static(kaudit_event::Body::Response.annotation()),
-                Text::from_static(missing.as_str()),
-            )),
-            Err(_) => {}
         }
+        if let Some(status) = status {
+            self.settle_claims(&status, info);
+            if is_recorded {
+                let known = self.event.response_status.as_ref();
+                let code = known.map_or(status.code, |status| status.code);
+                self.event.response_status = Some(Status { code, ..status });
+            }
+        }
+    }
+
+    fn leave_out_response(&mut self, missing: Missing) {
+        self.event.annotations.push((
+            Text::from_static(kaudit_event::Body::Response.annotation()),
+            Text::from_static(missing.as_str()),
+        ));
+    }
+}
+
+fn owned(json: Cow<'_, [u8]>) -> Bytes {
+    match json {
+        Cow::Borrowed(json) => Bytes::copy_from_slice(json),
+        Cow::Owned(json) => Bytes::from(json),
     }
 }
 
@@ -220,7 +274,7 @@ fn encoded(envelope: &Envelope<'_>) -> Bytes {
 }
 
 /// A Status as the object that it is in JSON.
-fn status_object(status: &Status) -> Bytes {
+pub(super) fn status_object(status: &Status) -> Bytes {
     let object = Status {
         kind: Text::from_static("Status"),
         api_version: Text::from_static("v1"),
