@@ -200,7 +200,7 @@ impl Shared {
                 };
             }
         };
-        let is_refused_upgrade = matches!(answered, Answered::Dedicated(_));
+        let is_refused_upgrade = matches!(answered, Answered::Dedicated(..));
         let (head, body) = match answered {
             Answered::Plain(response) => {
                 let (head, body) = response.into_parts();
