@@ -2,10 +2,12 @@
 
 mod current;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::exec::ExecPlugin;
+use crate::kubeconfig::{KubeconfigError, read};
 
 pub use current::{CredentialError, CurrentCredential};
 pub(crate) use current::{Current, ShownTls};
@@ -58,6 +60,16 @@ pub enum Pem {
     Inline(Vec<u8>),
     /// In a file that may change.
     File(PathBuf),
+}
+
+impl Pem {
+    /// The text as it is now.
+    pub(crate) fn read(&self) -> Result<Cow<'_, [u8]>, KubeconfigError> {
+        match self {
+            Self::Inline(content) => Ok(Cow::Borrowed(content)),
+            Self::File(file) => read(file).map(Cow::Owned),
+        }
+    }
 }
 
 impl fmt::Debug for Pem {

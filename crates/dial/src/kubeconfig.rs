@@ -296,7 +296,7 @@ impl Origin<'_> {
             .map(str::parse)
             .transpose()
             .map_err(|reason: String| self.wrong(format!("proxy-url: {reason}")))?;
-        let authority = self.data(
+        let authority = self.pem(
             "certificate-authority",
             cluster.certificate_authority_data.as_deref(),
             cluster.certificate_authority.as_deref(),
@@ -344,19 +344,12 @@ impl Origin<'_> {
     }
 
     fn identity(&self, user: &UserEntry) -> Result<Option<Identity>, KubeconfigError> {
-        let pem = |field: &str, inline: Option<&str>, file: Option<&Path>| {
-            let content = self.data(field, inline, file)?;
-            Ok(match (inline.filter(|inline| !inline.is_empty()), file) {
-                (None, Some(file)) if content.is_some() => Some(Pem::File(self.folder.join(file))),
-                _ => content.map(Pem::Inline),
-            })
-        };
-        let certificate = pem(
+        let certificate = self.pem(
             "client-certificate",
             user.client_certificate_data.as_deref(),
             user.client_certificate.as_deref(),
         )?;
-        let key = pem(
+        let key = self.pem(
             "client-key",
             user.client_key_data.as_deref(),
             user.client_key.as_deref(),
@@ -408,14 +401,14 @@ impl Origin<'_> {
             return Ok(Credential::None);
         };
         let authority = match trust {
-            Trust::Authorities(pem) => Some(pem.as_slice()),
+            Trust::Authorities(pem) => Some(pem.read()?),
             Trust::Public | Trust::Anybody => None,
         };
         let info = exec::ClusterInfo {
             server: server.to_string(),
             tls_server_name: cluster.tls_server_name.as_deref(),
             is_insecure: cluster.insecure_skip_tls_verify,
-            authority,
+            authority: authority.as_deref(),
             proxy_url: cluster.proxy_url.as_deref(),
             disable_compression: cluster.disable_compression,
             config: cluster.exec_config(),
@@ -426,22 +419,26 @@ impl Origin<'_> {
     }
 
     /// Inline data, or else the content of a file.
-    fn data(
+    fn pem(
         &self,
         field: &str,
         inline: Option<&str>,
         file: Option<&Path>,
-    ) -> Result<Option<Vec<u8>>, KubeconfigError> {
+    ) -> Result<Option<Pem>, KubeconfigError> {
         if let Some(inline) = inline.filter(|inline| !inline.is_empty()) {
             let inline: String = inline.split_whitespace().collect();
             let decoded = BASE64_STANDARD
                 .decode(inline)
                 .map_err(|error| self.wrong(format!("{field}-data is not base64: {error}")))?;
-            return Ok(Some(decoded));
+            return Ok(Some(Pem::Inline(decoded)));
         }
-        file.filter(|file| !file.as_os_str().is_empty())
-            .map(|file| read(&self.folder.join(file)))
-            .transpose()
+        let Some(file) = file.filter(|file| !file.as_os_str().is_empty()) else {
+            return Ok(None);
+        };
+        let file = self.folder.join(file);
+        // A file that is not there is a mistake now, and may be one later.
+        read(&file)?;
+        Ok(Some(Pem::File(file)))
     }
 }
 

@@ -8,6 +8,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
+use crate::Pem;
+
 /// Whose certificates are believed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "these three")]
@@ -15,18 +17,36 @@ pub enum Trust {
     /// Those that the public authorities signed.
     #[default]
     Public,
-    /// Those that these authorities signed, PEM.
-    Authorities(Vec<u8>),
+    /// Those that these authorities signed.
+    Authorities(Pem),
     /// Anybody's: the server is not authenticated.
     Anybody,
+}
+
+impl Trust {
+    /// What it is now: without files, which are read.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientTlsError::Authorities`] when the file cannot be read.
+    pub(crate) fn read(&self) -> Result<Self, ClientTlsError> {
+        match self {
+            Self::Public => Ok(Self::Public),
+            Self::Anybody => Ok(Self::Anybody),
+            Self::Authorities(pem) => match pem.read() {
+                Ok(pem) => Ok(Self::Authorities(Pem::Inline(pem.into_owned()))),
+                Err(error) => Err(ClientTlsError::Authorities(error.to_string())),
+            },
+        }
+    }
 }
 
 /// Why client TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientTlsError {
-    /// The authorities are not PEM certificates.
-    #[error("the certificate authority is not a PEM certificate: {0}")]
+    /// The authorities are not PEM certificates, or cannot be read.
+    #[error("the certificate authority cannot be used: {0}")]
     Authorities(String),
     /// The client's own certificate or key is not PEM, or they do not go together.
     #[error("the client certificate cannot be used: {0}")]
@@ -80,8 +100,11 @@ impl ClientTls {
                 roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
             }),
             Trust::Authorities(pem) => {
+                let pem = pem
+                    .read()
+                    .map_err(|error| ClientTlsError::Authorities(error.to_string()))?;
                 let mut roots = RootCertStore::empty();
-                for certificate in CertificateDer::pem_slice_iter(pem) {
+                for certificate in CertificateDer::pem_slice_iter(&pem) {
                     let certificate =
                         certificate.map_err(|error| ClientTlsError::Authorities(error.to_string()))?;
                     roots.add(certificate)?;

@@ -335,14 +335,14 @@ impl Upstream {
         }
     }
 
-    /// Reads the client certificate's files again; whether they changed. Then connections that are made from now on show
-    /// the new certificate, and no further request goes over one that showed the old one; what is under way goes on.
-    /// Reads files.
+    /// Reads the files of the client certificate and of the authorities again; whether they changed. Then connections
+    /// that are made from now on show the new certificate and believe the new authorities, and no further request goes
+    /// over an older one; what is under way goes on. Reads files.
     ///
     /// # Errors
     ///
-    /// [`ClientTlsError`] when a file cannot be read or used, for example between two writes of a rotation; the old
-    /// certificate stays.
+    /// [`ClientTlsError`] when a file cannot be read or used, for example between two writes of a rotation; what there
+    /// was stays.
     pub fn reload(&self) -> Result<bool, ClientTlsError> {
         let Some(tls) = &self.0.tls else {
             return Ok(false);

@@ -427,3 +427,35 @@ async fn a_proxy_opens_a_tunnel_that_it_cannot_look_into() {
     );
     assert_eq!(server.shown()[0].authorization.as_deref(), Some("Bearer t"));
 }
+
+#[tokio::test]
+async fn authorities_in_a_file_are_believed_as_they_are_now() {
+    let tasks = TaskTracker::new();
+    let server = Server::start(&tasks, &[b"h2".as_slice()]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let write =
+        |authority: &Authority| std::fs::write(folder.path().join("ca.crt"), authority.0.pem()).unwrap();
+    let cluster = server.cluster(folder.path(), "{token: t}", "");
+    let (upstream, client) = (
+        Upstream::new(&cluster, true).unwrap(),
+        Client::new(&cluster).unwrap(),
+    );
+    whole(begun(&upstream).await).await;
+    status(&client).await.unwrap();
+
+    // No connection that there is outlives the authorities that vouched for it.
+    write(&Authority::new());
+    assert!(upstream.reload().unwrap());
+    let nothing = Empty::new().map_err(|never: Infallible| match never {});
+    let question = Request::get("/x").body(nothing.boxed_unsync()).unwrap();
+    upstream.send(question).await.unwrap_err();
+    a_second_later().await;
+    status(&client).await.unwrap_err();
+
+    // What is no certificate leaves what there is.
+    write(&server.authority);
+    assert!(upstream.reload().unwrap());
+    std::fs::write(folder.path().join("ca.crt"), "no certificate").unwrap();
+    upstream.reload().unwrap_err();
+    whole(begun(&upstream).await).await;
+}

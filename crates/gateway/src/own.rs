@@ -73,16 +73,6 @@ impl OwnCredential {
         })))
     }
 
-    /// Reads the certificate's files again, if it is one; whether they changed. No request that begins from then on goes
-    /// over a connection that showed the old one; what is under way goes on. Reads files.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientTlsError`] when they cannot be used; the old certificate stays.
-    pub fn reload(&self) -> Result<bool, ClientTlsError> {
-        self.0.upstream.reload()
-    }
-
     /// Connections that show the credential's certificate, if it has one.
     #[must_use]
     pub fn upstream(&self) -> &Upstream {

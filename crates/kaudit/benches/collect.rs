@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, header};
-use kaudit_dial::{Client, Cluster, Credential, Trust};
+use kaudit_dial::{Client, Cluster, Credential, Pem, Trust};
 
 const TOKEN: &str = "bench-token-0123456789";
 
@@ -178,7 +178,10 @@ impl Collector {
             .spawn()
             .unwrap();
         let server = format!("https://{listen}").parse().unwrap();
-        let mut cluster = Cluster::new(server, Trust::Authorities(issued.cert.pem().into_bytes()));
+        let mut cluster = Cluster::new(
+            server,
+            Trust::Authorities(Pem::Inline(issued.cert.pem().into_bytes())),
+        );
         cluster.credential = Credential::Token(TOKEN.to_owned());
         let collector = Self {
             child,

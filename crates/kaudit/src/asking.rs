@@ -14,7 +14,9 @@ mod scan;
 mod sequence;
 pub(crate) mod times;
 
-pub(crate) use counts::{COMPARED_FIELDS, Comparison, Values, compare, compared, count, key_json, values};
+pub(crate) use counts::{
+    COMPARED_FIELDS, Comparison, Looked, Values, compare, compared, count, key_json, values,
+};
 pub(crate) use files::inputs;
 pub(crate) use found::{Found, Hit, Newest, Order};
 pub(crate) use masked::masked;

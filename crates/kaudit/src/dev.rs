@@ -170,7 +170,7 @@ impl Dev {
                 let server: Server = format!("https://{}", sandbox.addr)
                     .parse()
                     .map_err(|error: String| Failure::usage(anyhow!(error)))?;
-                let trust = Trust::Authorities(authority_pem.clone().into_bytes());
+                let trust = Trust::Authorities(kaudit_dial::Pem::Inline(authority_pem.clone().into_bytes()));
                 (Cluster::new(server, trust), Some(sandbox))
             }
         };

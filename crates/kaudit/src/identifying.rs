@@ -19,7 +19,7 @@ use crate::auditing::read_policy;
 use crate::config::Gateway;
 use crate::config::identity::{self, Anonymous, Authentication, Decisions, RequestHeader, Review};
 use crate::exit::Failure;
-use crate::reload::{Watched, WatchedOwn};
+use crate::reload::{Watched, WatchedConnections};
 
 /// How a gateway tells its clients apart.
 #[derive(Clone, Debug, Default)]
@@ -83,7 +83,10 @@ impl Identifying {
             .anonymous(self.anonymous)
             .decisions(self.decisions)
             .trusted_proxies(self.trusted);
-        watched.own = self.own.map(WatchedOwn::new);
+        watched.connections.extend(
+            self.own
+                .map(|own| WatchedConnections::new(own.upstream().clone())),
+        );
         match self.certificates {
             Some((authorities, own)) => {
                 let gateway = gateway.certificates(authorities.handle.clone(), own);

@@ -154,12 +154,12 @@ impl Sources {
                     read(&reloads.authorities_failed),
                 ),
                 (
-                    &[("file", "client_certificate"), ("outcome", "ok")],
-                    read(&reloads.client_certificate_ok),
+                    &[("file", "upstream_certificates"), ("outcome", "ok")],
+                    read(&reloads.upstream_certificates_ok),
                 ),
                 (
-                    &[("file", "client_certificate"), ("outcome", "failed")],
-                    read(&reloads.client_certificate_failed),
+                    &[("file", "upstream_certificates"), ("outcome", "failed")],
+                    read(&reloads.upstream_certificates_failed),
                 ),
                 (&[("file", "token"), ("outcome", "ok")], read(&reloads.tokens_ok)),
                 (

@@ -1,5 +1,5 @@
 //! Files that change while the program runs: the policy, AuditSink objects, serving certificates, authorities
-//! of client certificates, the gateway's own client certificate, senders' tokens.
+//! of client certificates, certificates of connections to the cluster, senders' tokens.
 //!
 //! Contents are compared, not times: a ConfigMap's files are links that are swapped, and editors replace
 //! files in many ways.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use kaudit_gateway::OwnCredential;
+use kaudit_dial::Upstream;
 use kaudit_listen::ServerTls;
 use kaudit_policy::Policy;
 use kaudit_tower::PolicyHandle;
@@ -33,8 +33,8 @@ pub(crate) struct Reloads {
     pub(crate) certificate_failed: AtomicU64,
     pub(crate) authorities_ok: AtomicU64,
     pub(crate) authorities_failed: AtomicU64,
-    pub(crate) client_certificate_ok: AtomicU64,
-    pub(crate) client_certificate_failed: AtomicU64,
+    pub(crate) upstream_certificates_ok: AtomicU64,
+    pub(crate) upstream_certificates_failed: AtomicU64,
     pub(crate) tokens_ok: AtomicU64,
     pub(crate) tokens_failed: AtomicU64,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Watched {
     pub(crate) policies: Vec<WatchedPolicy>,
     pub(crate) certificates: Vec<ServerTls>,
     pub(crate) authorities: Option<WatchedAuthorities>,
-    pub(crate) own: Option<WatchedOwn>,
+    pub(crate) connections: Vec<WatchedConnections>,
     pub(crate) sinks: Option<Arc<Sinks>>,
     pub(crate) access: Option<WatchedAccess>,
     pub(crate) reloads: Arc<Reloads>,
@@ -128,28 +128,28 @@ impl WatchedPolicy {
     }
 }
 
-/// The certificate that the gateway itself shows to the cluster.
+/// The certificates of connections to the cluster: the authorities that are believed, and what the gateway shows.
 #[derive(Debug)]
-pub(crate) struct WatchedOwn {
-    own: OwnCredential,
-    /// Why its files could not be used when they were last looked at: told once.
+pub(crate) struct WatchedConnections {
+    connections: Upstream,
+    /// Why their files could not be used when they were last looked at: told once.
     problem: Option<String>,
 }
 
-impl WatchedOwn {
-    pub(crate) const fn new(own: OwnCredential) -> Self {
+impl WatchedConnections {
+    pub(crate) const fn new(connections: Upstream) -> Self {
         let problem = None;
-        Self { own, problem }
+        Self { connections, problem }
     }
 
-    /// Has changed files shown on connections that are made from now on. Files that cannot be used are reported once;
-    /// the old certificate stays.
+    /// Has connections that are made from now on go by changed files. Files that cannot be used are reported once; the
+    /// old certificates stay.
     fn look(&mut self, reloads: &Reloads) {
-        let problem = match self.own.reload() {
+        let problem = match self.connections.reload() {
             Ok(is_new) => {
                 if is_new {
-                    info!("the gateway shows a new client certificate to the cluster");
-                    reloads.client_certificate_ok.fetch_add(1, Ordering::Relaxed);
+                    info!("new certificates are in use for connections to the cluster");
+                    reloads.upstream_certificates_ok.fetch_add(1, Ordering::Relaxed);
                 }
                 None
             }
@@ -158,8 +158,10 @@ impl WatchedOwn {
         if problem != self.problem
             && let Some(error) = &problem
         {
-            warn!(%error, "cannot use the changed client certificate of the gateway: the old one stays in use");
-            reloads.client_certificate_failed.fetch_add(1, Ordering::Relaxed);
+            warn!(%error, "cannot use the changed certificates for connections to the cluster: the old ones stay in use");
+            reloads
+                .upstream_certificates_failed
+                .fetch_add(1, Ordering::Relaxed);
         }
         self.problem = problem;
     }
@@ -203,8 +205,8 @@ impl Watched {
         if let Some(is_good) = self.authorities.as_mut().and_then(WatchedAuthorities::look) {
             self.reloads.authorities(is_good);
         }
-        if let Some(own) = &mut self.own {
-            own.look(&self.reloads);
+        for connections in &mut self.connections {
+            connections.look(&self.reloads);
         }
         for certificate in &self.certificates {
             match certificate.reload() {
@@ -224,7 +226,7 @@ impl Watched {
 
 #[cfg(test)]
 mod tests {
-    use kaudit_dial::{Cluster, UpstreamOptions};
+    use kaudit_dial::Cluster;
 
     use super::*;
 
@@ -287,14 +289,14 @@ mod tests {
              users: [{user: {client-certificate: own.crt, client-key: own.key}}]\n",
         );
         let cluster = Cluster::from_kubeconfig(&folder.path().join("config")).unwrap();
-        let own = OwnCredential::new(&cluster, &UpstreamOptions::default()).unwrap();
-        let (mut watched, reloads) = (WatchedOwn::new(own), Reloads::default());
+        let connections = Upstream::new(&cluster, true).unwrap();
+        let (mut watched, reloads) = (WatchedConnections::new(connections), Reloads::default());
         let mut counts = || {
             watched.look(&reloads);
             watched.look(&reloads);
             (
-                reloads.client_certificate_ok.load(Ordering::Relaxed),
-                reloads.client_certificate_failed.load(Ordering::Relaxed),
+                reloads.upstream_certificates_ok.load(Ordering::Relaxed),
+                reloads.upstream_certificates_failed.load(Ordering::Relaxed),
             )
         };
         assert_eq!(counts(), (0, 0));

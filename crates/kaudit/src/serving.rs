@@ -29,7 +29,7 @@ use crate::data::DataDir;
 use crate::exit::Failure;
 use crate::identifying::Identifying;
 use crate::metrics::{self, Sources};
-use crate::reload::{Watched, WatchedPolicy};
+use crate::reload::{Watched, WatchedConnections, WatchedPolicy};
 use crate::sockets::Place;
 use crate::storing::{self, Storing};
 
@@ -396,6 +396,9 @@ impl BoundGateway {
             Some(log) => gateway.access_log(log.sender()),
             None => gateway,
         };
+        watched
+            .connections
+            .push(WatchedConnections::new(upstream.clone()));
         let gateway = identifying.apply(gateway, watched);
         let gateway = answers.apply(gateway).build().map_err(Failure::unreachable)?;
         let workers = Workers::start(connecting::threads(), take_lane)

@@ -51,6 +51,8 @@ impl Workers {
     /// Those of the system, which has no more threads or files.
     pub fn start(count: usize, begin: impl Fn(usize) + Clone + Send + 'static) -> io::Result<Self> {
         let stop = CancellationToken::new();
+        // If one cannot be started, those before it end.
+        let guard = stop.clone().drop_guard();
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
         for number in 0..count.max(1) {
             let (tell, told) = mpsc::channel();
@@ -76,17 +78,12 @@ impl Workers {
             let open = Arc::default();
             workers.push(Worker { runtime, open });
         }
+        guard.disarm();
         Ok(Self(Arc::new(Inner {
             workers: workers.into(),
             threads: Mutex::new(threads),
             stop,
         })))
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.0.workers.len()
     }
 
     /// Runs `serve` for a connection on the thread that has the fewest.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaudit_dial::{Cluster, Server, Trust};
+use kaudit_dial::{Cluster, Pem, Server, Trust};
 use kaudit_sink::{Counters, Sink};
 use tokio::runtime::Handle;
 
@@ -23,7 +23,11 @@ pub(super) fn start(
     runtime: &Handle,
 ) -> Result<Arc<dyn Sink>, String> {
     let server: Server = object.url.parse()?;
-    let trust = object.ca_bundle.clone().map_or(Trust::Public, Trust::Authorities);
+    let trust = object
+        .ca_bundle
+        .clone()
+        .map(Pem::Inline)
+        .map_or(Trust::Public, Trust::Authorities);
     let config = WebhookConfig {
         initial_backoff: Duration::from_millis(500),
         ..WebhookConfig::default()

@@ -195,7 +195,7 @@ pub(crate) async fn until(what: impl Fn() -> bool + Send + Sync) {
 impl Central {
     /// Who shows this name, over HTTP/2.
     pub(crate) fn cluster(&self, at: SocketAddr, name: Option<&str>, token: Option<&str>) -> Cluster {
-        let trust = Trust::Authorities(self.authority.0.pem().into_bytes());
+        let trust = Trust::Authorities(Pem::Inline(self.authority.0.pem().into_bytes()));
         let mut cluster = Cluster::new(format!("https://{at}").parse().unwrap(), trust);
         cluster.identity = name.map(|name| {
             let pair = self.authority.issue(name);

@@ -10,7 +10,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Credential, Identity, Pem};
+use super::{Credential, Identity};
 use crate::connect::{Protocol, Tls};
 use crate::exec::{ExecError, Printed};
 use crate::kubeconfig::{KubeconfigError, read};
@@ -66,6 +66,8 @@ struct State {
     read: Option<Instant>,
     token: Option<Secret>,
     pair: Option<Pair>,
+    /// The authorities that `tls` believes.
+    trust: Trust,
     tls: Option<ClientTls>,
     generation: u64,
     printed: Option<Printed>,
@@ -190,45 +192,40 @@ impl CurrentCredential {
         Ok(())
     }
 
-    /// Makes new TLS parameters when the certificate changed; a pair that does not go together, as in the
-    /// middle of a rotation, leaves the old ones.
+    /// Makes new TLS parameters when the certificate or the authorities changed; a pair that does not go together, as in
+    /// the middle of a rotation, leaves the old ones.
     async fn update_tls(&self, state: &mut State) -> Result<(), CredentialError> {
-        let pair = match (&self.identity, &state.printed) {
-            (Some(identity), _) => {
-                let identity = identity.clone();
-                let read = tokio::task::spawn_blocking(move || read_pair(&identity))
-                    .await
-                    .map_err(|_| CredentialError::Stopped)?;
-                match read {
-                    Ok(pair) => Some(pair),
-                    Err(error) if state.tls.is_some() => {
-                        warn!(%error, "the client certificate cannot be read, the last one is used");
-                        return Ok(());
-                    }
-                    Err(error) => return Err(error.into()),
-                }
+        let (trust, identity) = (self.trust.clone(), self.identity.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let pair = identity.as_ref().map(read_pair).transpose()?;
+            Ok::<_, CredentialError>((trust.read()?, pair))
+        });
+        let (trust, pair) = match read.await.map_err(|_| CredentialError::Stopped)? {
+            Ok(read) => read,
+            Err(error) if state.tls.is_some() => {
+                warn!(%error, "certificates cannot be read, the last ones are used");
+                return Ok(());
             }
-            (None, Some(printed)) => printed
-                .pair
-                .as_ref()
-                .map(|(certificate, key)| Pair(certificate.clone(), key.clone())),
-            (None, None) => None,
+            Err(error) => return Err(error),
         };
-        if state.tls.is_some() && state.pair == pair {
+        let printed = state.printed.as_ref().and_then(|printed| printed.pair.as_ref());
+        let pair = pair.or_else(|| printed.map(|(certificate, key)| Pair(certificate.clone(), key.clone())));
+        if state.tls.is_some() && state.pair == pair && state.trust == trust {
             return Ok(());
         }
         let identity = pair
             .as_ref()
             .map(|Pair(certificate, key)| (&**certificate, &**key));
-        match ClientTls::negotiating(&self.trust, identity) {
+        match ClientTls::negotiating(&trust, identity) {
             Ok(tls) => {
                 state.tls = Some(tls);
                 state.generation += 1;
                 state.pair = pair;
+                state.trust = trust;
                 Ok(())
             }
             Err(error) if state.tls.is_some() => {
-                warn!(%error, "the new client certificate cannot be used, the last one is");
+                warn!(%error, "the new certificates cannot be used, the last ones are");
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -260,11 +257,10 @@ impl CurrentCredential {
 }
 
 fn read_pair(identity: &Identity) -> Result<Pair, KubeconfigError> {
-    let pem = |pem: &Pem| match pem {
-        Pem::Inline(content) => Ok(content.clone()),
-        Pem::File(file) => read(file),
-    };
-    Ok(Pair(pem(&identity.certificate)?, pem(&identity.key)?))
+    Ok(Pair(
+        identity.certificate.read()?.into_owned(),
+        identity.key.read()?.into_owned(),
+    ))
 }
 
 async fn read_in_background(file: PathBuf) -> Result<Vec<u8>, CredentialError> {
@@ -274,8 +270,8 @@ async fn read_in_background(file: PathBuf) -> Result<Vec<u8>, CredentialError> {
         .map_err(CredentialError::Read)
 }
 
-/// TLS parameters of connections that show a certificate, or none, all their life. When the certificate's files change,
-/// connections that are made from then on show the new one.
+/// TLS parameters of connections that show a certificate, or none, all their life. When its files change, or that of the
+/// authorities that are believed, connections that are made from then on go by the new ones.
 #[derive(Debug)]
 pub(crate) struct ShownTls {
     /// `None` where connections show none.
@@ -288,6 +284,7 @@ pub(crate) struct ShownTls {
 #[derive(Debug)]
 struct ShownNow {
     pair: Option<Pair>,
+    trust: Trust,
     tls: Tls,
 }
 
@@ -299,12 +296,13 @@ impl ShownTls {
     ) -> Result<Self, ClientTlsError> {
         let identity = cluster.identity.clone().filter(|_| with_identity);
         let pair = read_shown(identity.as_ref())?;
-        let tls = shown(&cluster.trust, pair.as_ref(), protocol)?;
+        let trust = cluster.trust.read()?;
+        let tls = shown(&trust, pair.as_ref(), protocol)?;
         Ok(Self {
             identity,
             trust: cluster.trust.clone(),
             protocol,
-            now: Mutex::new(ShownNow { pair, tls }),
+            now: Mutex::new(ShownNow { pair, trust, tls }),
         })
     }
 
@@ -318,12 +316,16 @@ impl ShownTls {
 
     /// Reads the files; whether they changed. What cannot be used leaves what there is.
     pub(crate) fn reload(&self) -> Result<bool, ClientTlsError> {
-        let pair = read_shown(self.identity.as_ref())?;
-        if self.now().pair == pair {
+        let (pair, trust) = (read_shown(self.identity.as_ref())?, self.trust.read()?);
+        let is_the_same = {
+            let now = self.now();
+            now.pair == pair && now.trust == trust
+        };
+        if is_the_same {
             return Ok(false);
         }
-        let tls = shown(&self.trust, pair.as_ref(), self.protocol)?;
-        *self.now() = ShownNow { pair, tls };
+        let tls = shown(&trust, pair.as_ref(), self.protocol)?;
+        *self.now() = ShownNow { pair, trust, tls };
         Ok(true)
     }
 }

@@ -159,7 +159,7 @@ impl World {
         };
         let got = Arc::clone(&cloud.got);
         let upstream = listen(tls(ClientCertificates::NotAsked)).await.unwrap();
-        let trust = Trust::Authorities(server.pem.clone().into_bytes());
+        let trust = Trust::Authorities(Pem::Inline(server.pem.clone().into_bytes()));
         let mut cluster = Cluster::new(
             format!("https://{}", upstream.local_addr()).parse().unwrap(),
             trust,
@@ -222,7 +222,7 @@ impl World {
         identity: Option<(String, String)>,
         headers: &[(&str, &str)],
     ) -> (StatusCode, String) {
-        let trust = Trust::Authorities(self.server.pem.clone().into_bytes());
+        let trust = Trust::Authorities(Pem::Inline(self.server.pem.clone().into_bytes()));
         let mut cluster = Cluster::new(format!("https://{}", self.addr).parse().unwrap(), trust);
         cluster.identity = identity.map(|(certificate, key)| Identity {
             certificate: Pem::Inline(certificate.into_bytes()),

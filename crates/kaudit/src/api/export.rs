@@ -45,13 +45,22 @@ async fn export(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result
     let after = parameters.one("cursor")?.map(cursor_of).transpose()?;
     let mut scan = parameters.scan(super::now())?;
     let snapshot = scans.storing.store().snapshot();
-    let manifest = snapshot.manifest();
+    let sealed = snapshot.manifest().sealed_to;
     let sealed_to = parameters
         .number("sealedTo", u64::MAX)?
-        .unwrap_or(manifest.sealed_to)
-        .min(manifest.sealed_to);
+        .unwrap_or(sealed)
+        .min(sealed);
+    let newer = scans
+        .ask_of(scan.cancel.clone(), {
+            let (snapshot, scan) = (snapshot.clone(), scan.clone().of_seqs(sealed..u64::MAX));
+            move || snapshot.count(&scan)
+        })
+        .await?
+        .0;
+    let manifest = snapshot.manifest();
     let begin = json!({"begin": {
         "sealedTo": sealed_to,
+        "newer": newer,
         "storeVersion": manifest.version,
         "storeHash": manifest.hash().as_str(),
         "expired": manifest.counts.expired.values().sum::<u64>(),

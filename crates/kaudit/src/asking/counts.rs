@@ -127,16 +127,21 @@ pub(crate) fn key_json(key: &Key) -> Value {
 /// What every answer says besides.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Looked {
+pub(crate) struct Looked {
     partial: bool,
     partial_reason: Option<String>,
 }
 
 impl Looked {
+    /// Why something is missing in the answer, if it is.
+    pub(crate) fn missing(self) -> Option<String> {
+        self.partial.then(|| self.partial_reason.unwrap_or_default())
+    }
+
     fn scanned(self, events: u64) -> Scanned {
         Scanned {
             events,
-            partial: self.partial.then(|| self.partial_reason.unwrap_or_default()),
+            partial: self.missing(),
             ..Scanned::default()
         }
     }

@@ -26,6 +26,8 @@ const PAUSES: [Duration; 4] = [
 pub(crate) struct ExportedStore {
     /// The first record that was not sealed.
     pub(crate) sealed_to: u64,
+    /// Events that are asked for and were in no file then.
+    pub(crate) newer: u64,
     /// The newest version of its manifest, and that one's BLAKE3.
     pub(crate) store_version: u64,
     pub(crate) store_hash: String,

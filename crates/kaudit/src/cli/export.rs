@@ -39,7 +39,7 @@ const MAX_MANIFEST_BYTES: u64 = 1 << 20;
     after_help = "events.ndjson.zst holds one event a line, byte by byte as it was received, Secret values included; the \
                   same line of envelopes.ndjson.zst says from where, when and under which number it was taken in. \
                   manifest.json says what was asked and holds the BLAKE3 of each file; `kaudit verify` checks it. Events \
-                  that are in no file of the store yet are not exported. Where an answer of the server breaks off, the next \
+                  that are in no file of the store yet are not exported; a server says how many. Where an answer of the server breaks off, the next \
                   one goes on behind it; without all events there is no manifest.json, and the exit code is 3"
 )]
 pub(super) struct Flags {
@@ -94,6 +94,8 @@ struct Exported {
     store_version: u64,
     store_hash: String,
     sealed_to: u64,
+    /// Events that are asked for and in no file yet, where that is known.
+    newer: Option<u64>,
 }
 
 pub(super) fn run(flags: &Flags) -> Result<Exit, Failure> {
@@ -165,16 +167,35 @@ fn export(
     let text = match flags.output {
         Output::Json => format!(
             "{:#}\n",
-            json!({"events": events, "bytes": bytes, "manifest": path, "manifestHash": hash.as_str()})
+            json!({
+                "events": events,
+                "newer": of.newer,
+                "bytes": bytes,
+                "manifest": path,
+                "manifestHash": hash.as_str(),
+            })
         ),
         Output::Text => format!(
-            "{events} events, {}\nBLAKE3 of {}: {hash}\nKeep this hash elsewhere: whoever changes the export can write \
+            "{events} events, {}\n{}BLAKE3 of {}: {hash}\nKeep this hash elsewhere: whoever changes the export can write \
              another manifest, but none of this hash.\n",
             size(bytes),
+            left_out(of.newer),
             path.display()
         ),
     };
     print(text.as_bytes())
+}
+
+/// What is said of events that an export lacks.
+fn left_out(newer: Option<u64>) -> String {
+    match newer {
+        None => "Events that are in no file of the store yet are not among them.\n".to_owned(),
+        Some(0) => String::new(),
+        Some(newer) => format!(
+            "{newer} newer events are in no file of the store yet and not among them: export again when they are \
+             (store.sealAfter).\n"
+        ),
+    }
 }
 
 /// The files of an export while they are written.
@@ -237,6 +258,7 @@ fn of_files(snapshot: &Snapshot, scan: &Scan, writing: &mut Writing) -> Result<E
                 store_version: manifest.version,
                 store_hash: manifest.hash().as_str().to_owned(),
                 sealed_to: manifest.sealed_to,
+                newer: None,
             });
         }
     }
@@ -259,6 +281,7 @@ fn of_server(remote: &Remote, parameters: &Parameters, writing: &mut Writing) ->
         store_version: store.store_version,
         store_hash: store.store_hash,
         sealed_to: store.sealed_to,
+        newer: Some(store.newer),
     })
 }
 

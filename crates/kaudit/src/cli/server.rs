@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use kaudit_dial::{Cluster, Trust, Upstream};
+use kaudit_dial::{Cluster, Pem, Trust, Upstream};
 use serde_json::Value;
 
 use crate::api::Token;
@@ -94,7 +94,9 @@ impl Meant {
         let address = address.map_err(|why| Failure::usage(anyhow!("--server `{}`: {why}", self.address)))?;
         let trust = match &self.ca_file {
             None => Trust::Public,
-            Some(file) => Trust::Authorities(authorities(file).map_err(|error| self.wrong(error))?),
+            Some(file) => {
+                Trust::Authorities(Pem::Inline(authorities(file).map_err(|error| self.wrong(error))?))
+            }
         };
         Ok(Cluster::new(address, trust))
     }

@@ -18,7 +18,7 @@ pub(crate) use self::shown::{Going, Shown};
 use super::server::Server;
 use super::table::table_of;
 use super::{Output, print, say};
-use crate::asking::Parameters;
+use crate::asking::{Looked, Parameters};
 use crate::config::Config;
 use crate::config::flags::StoreFlags;
 use crate::exit::{Exit, Failure};
@@ -189,37 +189,23 @@ fn stats_of_server(server: &Server, by: Option<&str>, output: Output) -> Result<
         parameters = parameters.with("by", by).with("budget", SERVER_BUDGET_MILLIS);
     }
     let document = server.remote()?.document("/api/v1/store", &parameters)?;
-    let looked = Looked::of(&document)?;
+    let looked: Looked = read_document(document.clone())?;
     let exit = show_stats(&read_document(document)?, by, output)?;
-    Ok(looked.tell(exit))
+    Ok(tell_missing(looked, exit))
 }
 
 /// What a server may take to look at everything, at most what it allows.
 const SERVER_BUDGET_MILLIS: &str = "60000";
 
-/// Whether a server's answer is of everything.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Looked {
-    partial: bool,
-    partial_reason: Option<String>,
-}
-
-impl Looked {
-    fn of(document: &Value) -> Result<Self, Failure> {
-        read_document(document.clone())
-    }
-
-    /// The exit code of the answer; says on the way if something is missing in it.
-    fn tell(self, exit: Exit) -> Exit {
-        if !self.partial {
-            return exit;
-        }
-        super::ask::tell_partial(&self.partial_reason.unwrap_or_default());
-        match exit {
-            Exit::Done => Exit::Partial,
-            other => other,
-        }
+/// The exit code of a server's answer; says on the way if something is missing in it.
+fn tell_missing(looked: Looked, exit: Exit) -> Exit {
+    let Some(why) = looked.missing() else {
+        return exit;
+    };
+    super::ask::tell_partial(&why);
+    match exit {
+        Exit::Done => Exit::Partial,
+        other => other,
     }
 }
 
@@ -373,7 +359,7 @@ fn retention_of_server(flags: &Retain) -> Result<Exit, Failure> {
         .server
         .remote()?
         .document("/api/v1/store/retention", &parameters)?;
-    let looked = Looked::of(&document)?;
+    let looked: Looked = read_document(document.clone())?;
     let going: Going = read_document(document)?;
     let exit = show_going(&going, flags.output)?;
     if going.is_limited == Some(false) {
@@ -381,7 +367,7 @@ fn retention_of_server(flags: &Retain) -> Result<Exit, Failure> {
             "note: this kaudit keeps everything: neither `store.retention` nor `store.maxSize` is in its configuration"
         ));
     }
-    Ok(looked.tell(exit))
+    Ok(tell_missing(looked, exit))
 }
 
 /// A time to the second.

@@ -28,7 +28,7 @@ async fn what_went_through_the_gateway_can_be_asked_for_within_a_second() {
     let kubeconfig: Value = serde_json::from_slice(&std::fs::read(data.join("kubeconfig")).unwrap()).unwrap();
     let token = kubeconfig["users"][0]["user"]["token"].as_str().unwrap();
     let server: Server = format!("https://{}", dev.gateway).parse().unwrap();
-    let trust = Trust::Authorities(std::fs::read(data.join("ca.crt")).unwrap());
+    let trust = Trust::Authorities(kaudit_dial::Pem::File(data.join("ca.crt")));
     let gateway = Upstream::new(&Cluster::new(server, trust), false).unwrap();
     let request = Request::get("/api/v1/namespaces/default/configmaps")
         .header("authorization", format!("Bearer {token}"))

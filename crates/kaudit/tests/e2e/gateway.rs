@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
-use kaudit_dial::{Cluster, Trust, Upstream};
+use kaudit_dial::{Cluster, Pem, Trust, Upstream};
 use serde_json::Value;
 
 use crate::dev::Dev;
@@ -91,7 +91,7 @@ impl Gateway {
         Self {
             requests: upstream(
                 format!("https://{}", address("gateway=")),
-                Trust::Authorities(own.cert.pem().into_bytes()),
+                Trust::Authorities(Pem::Inline(own.cert.pem().into_bytes())),
             ),
             metrics: upstream(format!("http://{}", address("metrics=")), Trust::Public),
             token,

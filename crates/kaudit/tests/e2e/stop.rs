@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::upgrade::Upgraded;
-use kaudit_dial::{Cluster, OutgoingBody, Trust, Upstream, UpstreamBody};
+use kaudit_dial::{Cluster, OutgoingBody, Pem, Trust, Upstream, UpstreamBody};
 use serde_json::{Value, json};
 
 use crate::dev::{Dev, events};
@@ -86,7 +86,7 @@ impl Client {
         let authority = BASE64_STANDARD.decode(authority.unwrap()).unwrap();
         let cluster = Cluster::new(
             dev.ready["gateway"].parse().unwrap(),
-            Trust::Authorities(authority),
+            Trust::Authorities(Pem::Inline(authority)),
         );
         let token = kubeconfig["users"][0]["user"]["token"].as_str();
         Self {

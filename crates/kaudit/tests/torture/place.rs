@@ -108,7 +108,7 @@ impl Place {
         std::fs::write(file("config"), config).unwrap();
         let mut cluster = Cluster::new(
             "https://127.0.0.1".parse().unwrap(),
-            Trust::Authorities(authority.pem().into_bytes()),
+            Trust::Authorities(Pem::Inline(authority.pem().into_bytes())),
         );
         cluster.identity = Some(Identity {
             certificate: Pem::Inline(client_certificate.into_bytes()),

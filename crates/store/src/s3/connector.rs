@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::{HeaderMap, Request, Uri};
 use http_body_util::BodyExt;
-use kaudit_dial::{Client, ClientError, Cluster, Server, Trust};
+use kaudit_dial::{Client, ClientError, Cluster, Pem, Server, Trust};
 use object_store::ClientOptions;
 use object_store::client::{
     ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
@@ -52,7 +52,7 @@ impl Connector {
                         path.display()
                     )));
                 }
-                Trust::Authorities(std::fs::read(path).at(path)?)
+                Trust::Authorities(Pem::Inline(std::fs::read(path).at(path)?))
             }
         };
         Ok(Self { trust })

@@ -448,6 +448,7 @@ pub(super) fn schemas() -> Value {
         "ExportBegin",
         object([
             ("sealedTo", count()),
+            ("newer", count()),
             ("storeVersion", count()),
             ("storeHash", string()),
             ("expired", count()),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
-use kaudit_dial::{BoxError, Cluster, OutgoingBody, Server, Trust, Upstream};
+use kaudit_dial::{BoxError, Cluster, OutgoingBody, Pem, Server, Trust, Upstream};
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 use tracing::debug;
@@ -33,7 +33,7 @@ impl Client {
         let server: Server = format!("https://{server}")
             .parse()
             .map_err(|error: String| Failure::usage(anyhow!(error)))?;
-        let trust = Trust::Authorities(authority.as_bytes().to_vec());
+        let trust = Trust::Authorities(Pem::Inline(authority.as_bytes().to_vec()));
         let cluster = Cluster::new(server, trust);
         Upstream::new(&cluster, false)
             .map(Self)

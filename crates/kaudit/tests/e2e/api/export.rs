@@ -166,3 +166,29 @@ fn an_export_is_continued_where_an_answer_says_so_and_is_of_the_records_of_the_f
     assert_eq!(none.code, 400);
     running.process.stop();
 }
+
+#[test]
+fn an_export_says_how_many_of_the_events_that_were_asked_for_are_in_no_file_yet() {
+    let running = Running::with("mixed", "{sealAfter: 1h}");
+    let process = &running.process;
+    let asked = |filter: &str| running.json(&target("count", &[("q", filter)]))["count"].as_u64();
+    let count = u64::try_from(running.lines.len()).unwrap();
+    process.until("everything was read", |_| asked("") == Some(count));
+    let meant = "verb: create";
+    let created = asked(meant).unwrap();
+    assert!(created > 0 && created < count);
+    let folder = running.folder.path().join("out");
+    let place = [
+        "--server",
+        &process.api,
+        "--token-file",
+        process.token.to_str().unwrap(),
+    ];
+    let export = ["export", meant, "-O", folder.to_str().unwrap()];
+    let told = kaudit(&[&export[..], &place].concat());
+    assert_eq!(told.status.code(), Some(0), "{told:?}");
+    let told = String::from_utf8(told.stdout).unwrap();
+    let line = format!("{created} newer events are in no file of the store yet");
+    assert!(told.starts_with("0 events, ") && told.contains(&line), "{told}");
+    running.process.stop();
+}
