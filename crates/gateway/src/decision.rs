@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::response::Parts;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use kaudit_event::{Level, Status, UserInfo};
 use kaudit_policy::{Attributes, Policy, RequestInfo};
 use kaudit_tower::{
@@ -17,7 +17,7 @@ use kaudit_tower::{
 };
 use tracing::debug;
 
-use crate::cache::{Cache, Found, Hasher, Key};
+use crate::cache::{self, Cache, Hasher, Key};
 use crate::headers::AUDIT_ID;
 use crate::metrics::{Metrics, count};
 use crate::own::OwnCredential;
@@ -97,6 +97,15 @@ pub(crate) enum Asker<'a> {
     Gateway(&'a OwnCredential),
 }
 
+/// What there is of a decision.
+#[derive(Debug)]
+pub(crate) enum Found<'a> {
+    /// What was asked before and still holds; `None` when there was no answer.
+    Known(Option<Answer>),
+    /// It has to be asked for.
+    Unknown(Question<'a>),
+}
+
 /// One question.
 #[derive(Debug)]
 pub(crate) struct Question<'a> {
@@ -139,37 +148,36 @@ impl Decisions {
         self.reviews.asked == Asked::Yes && !self.reviews.policy.as_ref().is_some_and(is_skipped)
     }
 
-    /// What to ask about a request; the headers of `asker` are those that go to the cluster.
-    pub(crate) fn question<'a>(&self, asker: &Asker<'_>, attributes: Attributes<'a>) -> Question<'a> {
-        let way = match asker {
-            Asker::Client(headers) => Way::Headers(identity(headers)),
-            Asker::Impersonating(headers, own) => Way::HeadersOver(identity(headers), (*own).clone()),
-            Asker::Gateway(own) => Way::Own((*own).clone()),
-        };
-        let user = match &way {
-            Way::Headers(sent) | Way::HeadersOver(sent, _) => self.hasher.key(
-                sent.iter()
-                    .flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]),
-            ),
-            Way::Own(_) => self.hasher.key(review::subject(&attributes)),
-        };
-        let key = self
-            .hasher
-            .key(std::iter::once(user.as_slice()).chain(review::subject_matter(&attributes)));
-        Question {
-            key,
-            user,
-            attributes,
-            way,
+    /// The decision about a request, or what to ask for it; the headers of `asker` are those that go to the cluster.
+    pub(crate) fn find<'a>(&self, asker: &Asker<'_>, attributes: Attributes<'a>) -> Found<'a> {
+        let (user, key) = self.keys(asker, &attributes);
+        match self.cache.known(key) {
+            Some(answer) => {
+                count(&self.metrics.decision_hits);
+                Found::Known(answer)
+            }
+            None => Found::Unknown(Question::new(user, key, asker, attributes)),
         }
+    }
+
+    /// What names the user of a question, and what names the question.
+    fn keys(&self, asker: &Asker<'_>, attributes: &Attributes<'_>) -> (Key, Key) {
+        let user = match asker {
+            Asker::Client(headers) | Asker::Impersonating(headers, _) => {
+                let credentials = Credentials::of(headers);
+                let whom = impersonation(headers)
+                    .flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
+                self.hasher.key(credentials.parts().chain(whom))
+            }
+            Asker::Gateway(_) => self.hasher.key(review::subject(attributes)),
+        };
+        let matter = review::subject_matter(attributes);
+        let key = self.hasher.key(std::iter::once(user.as_slice()).chain(matter));
+        (user, key)
     }
 
     /// The cluster's answer; `None` when it gives none, or was asked too much for this user.
     pub(crate) async fn ask(&self, question: Question<'_>) -> Option<Answer> {
-        if let Some(answer) = self.cache.known(question.key) {
-            count(&self.metrics.decision_hits);
-            return answer;
-        }
         if !self.budget.take(&question.user) {
             count(&self.metrics.decision_over_budget);
             return None;
@@ -215,23 +223,43 @@ impl Decisions {
         };
         let (answer, found) = self.cache.answer(key, ask).await;
         count(match found {
-            Found::Known => &self.metrics.decision_hits,
-            Found::Asked => &self.metrics.decision_reviews,
+            cache::Found::Known => &self.metrics.decision_hits,
+            cache::Found::Asked => &self.metrics.decision_reviews,
         });
         answer
+    }
+}
+
+impl<'a> Question<'a> {
+    fn new(user: Key, key: Key, asker: &Asker<'_>, attributes: Attributes<'a>) -> Self {
+        let way = match asker {
+            Asker::Client(headers) => Way::Headers(identity(headers)),
+            Asker::Impersonating(headers, own) => Way::HeadersOver(identity(headers), (*own).clone()),
+            Asker::Gateway(own) => Way::Own((*own).clone()),
+        };
+        Self {
+            key,
+            user,
+            attributes,
+            way,
+        }
     }
 }
 
 /// The headers that say who asks and for whom.
 fn identity(headers: &HeaderMap) -> HeaderMap {
     let mut sent = Credentials::of(headers).headers();
-    let impersonation = headers
-        .iter()
-        .filter(|(name, _)| name.as_str().starts_with("impersonate-"));
-    for (name, value) in impersonation {
+    for (name, value) in impersonation(headers) {
         sent.append(HeaderName::clone(name), value.clone());
     }
     sent
+}
+
+/// The headers that say for whom somebody asks.
+fn impersonation(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    headers
+        .iter()
+        .filter(|(name, _)| name.as_str().starts_with("impersonate-"))
 }
 
 /// Decides who may impersonate whom: the cluster does, asked with the gateway's credential.
@@ -247,10 +275,12 @@ impl Authorizer for ImpersonationAuthorizer<'_> {
         request: AuthorizationRequest<'a>,
     ) -> BoxFuture<'a, Result<Authorization, String>> {
         Box::pin(async move {
-            let question = self
-                .decisions
-                .question(&Asker::Gateway(self.own), request.attributes);
-            match self.decisions.ask_anyway(question).await {
+            let asker = Asker::Gateway(self.own);
+            let answer = match self.decisions.find(&asker, request.attributes) {
+                Found::Known(answer) => answer,
+                Found::Unknown(question) => self.decisions.ask_anyway(question).await,
+            };
+            match answer {
                 Some(answer) => Ok(Authorization {
                     decision: if answer.is_allowed {
                         Decision::Allow

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use kaudit_policy::{LongRunning, RequestInfo};
 
+use crate::upload::Findings;
+
 /// Longer than kube-apiserver takes for a short request or for opening a watch, so that whoever takes longer is not
 /// working but gone.
 pub(crate) const DEFAULT: Duration = Duration::from_secs(90);
@@ -25,10 +27,11 @@ pub(crate) fn limit(configured: Duration, info: &RequestInfo, is_upgrade: bool) 
     Some(configured)
 }
 
-/// Ready when the time is up.
-pub(crate) async fn run_out(limit: Option<Duration>) -> Duration {
+/// Ready when the time is up. It begins when the cluster has the whole request: until then the client takes it.
+pub(crate) async fn run_out(limit: Option<Duration>, findings: &Findings) -> Duration {
     match limit {
         Some(limit) => {
+            findings.is_over().await;
             tokio::time::sleep(limit).await;
             limit
         }

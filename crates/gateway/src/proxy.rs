@@ -28,7 +28,7 @@ use tracing::warn;
 
 use crate::arrival::{Arrival, Passage};
 use crate::body::Body;
-use crate::decision::{Answer, Asker, Decisions, Evidence, ImpersonationAuthorizer, annotate};
+use crate::decision::{Answer, Asker, Decisions, Evidence, Found, ImpersonationAuthorizer, annotate};
 use crate::headers::{self, Onward};
 use crate::identity::{Authorities, AuthoritiesHandle};
 use crate::impersonate::impersonate;
@@ -39,7 +39,7 @@ use crate::path::{self, PathMode};
 use crate::patience;
 use crate::redirect::{Redirects, leads_elsewhere};
 use crate::tunnel::Tunnel;
-use crate::upload::{self, Fault, Faults, Upload};
+use crate::upload::{self, Fault, Findings, Upload};
 use crate::watches::{Ending, Events, Watches};
 
 /// A refusal's body is read before it is passed on if it is at most this large.
@@ -157,16 +157,19 @@ impl Shared {
         let user = audit.acting_user();
         let is_impersonated = own.is_some() || audit.impersonated_user().is_some();
         let is_asked = audit.is_enabled() && self.decisions.is_asked(audit.user().map(AsRef::as_ref), info);
-        let question = is_asked.then(|| {
+        let found = is_asked.then(|| {
             let asker = match (&own, &self.reviewing) {
                 (Some(own), _) => Asker::Impersonating(request.headers(), own),
                 (None, Some(own)) => Asker::Gateway(own),
                 (None, None) => Asker::Client(request.headers()),
             };
-            self.decisions
-                .question(&asker, Attributes::new(Some(&user), info))
+            self.decisions.find(&asker, Attributes::new(Some(&user), info))
         });
-
+        let (mut decision, question) = match found {
+            None => (Some(None), None),
+            Some(Found::Known(answer)) => (Some(answer), None),
+            Some(Found::Unknown(question)) => (None, Some(question)),
+        };
         let mut asked = pin!(async {
             match question {
                 Some(question) => self.decisions.ask(question).await,
@@ -178,9 +181,8 @@ impl Shared {
         let limit = patience::limit(self.response_limit, info, upgrade.is_some());
         let idle_limit = upload::idle_limit(self.body_idle_limit, info, upgrade.is_some());
         let is_http1 = request.version() < Version::HTTP_2;
-        let (request, faults) = self.outgoing(request, &arrival, &audit, idle_limit);
-        let mut sent = pin!(self.send(upstream, request, upgrade.is_some(), limit));
-        let mut decision: Option<Option<Answer>> = None;
+        let (request, findings) = self.outgoing(request, &arrival, &audit, idle_limit);
+        let mut sent = pin!(self.send(upstream, request, upgrade.is_some(), limit, &findings));
         let asked_at = Instant::now();
         let answered = loop {
             tokio::select! {
@@ -192,7 +194,7 @@ impl Shared {
         let answered = match answered {
             Ok(answered) => answered,
             Err(why) => {
-                return match (why, faults.found()) {
+                return match (why, findings.fault()) {
                     // A request that is not whole is the client's doing, whatever became of it.
                     (NoAnswer::Failed(error), Some(Fault::BrokeOff)) => refuse(&broken_off(&error)),
                     (NoAnswer::Failed(_), Some(Fault::Stalled(limit))) => refuse_stalled(limit, is_http1),
@@ -340,13 +342,13 @@ impl Shared {
         arrival: &Arc<Arrival>,
         audit: &AuditContext,
         idle_limit: Option<Duration>,
-    ) -> (Request<OutgoingBody>, Faults) {
+    ) -> (Request<OutgoingBody>, Findings) {
         let (head, body) = request.into_parts();
         if body.is_end_stream() {
             let nothing = Empty::new().map_err(|never: Infallible| match never {});
             return (
                 Request::from_parts(head, nothing.boxed_unsync()),
-                Faults::default(),
+                Findings::default(),
             );
         }
         let (audit, metrics) = (audit.clone(), Arc::clone(&self.metrics));
@@ -358,7 +360,7 @@ impl Shared {
                 format!("client: nothing came of the request's body for {limit:?}"),
             );
         };
-        let (body, faults) = Upload::new(body, idle_limit, on_stall);
+        let (body, findings) = Upload::new(body, idle_limit, on_stall);
         let arrival = Arc::clone(arrival);
         let body = body.map_frame(move |frame: Frame<Bytes>| {
             if let Some(data) = frame.data_ref() {
@@ -366,7 +368,7 @@ impl Shared {
             }
             frame
         });
-        (Request::from_parts(head, body.boxed_unsync()), faults)
+        (Request::from_parts(head, body.boxed_unsync()), findings)
     }
 
     async fn send(
@@ -375,6 +377,7 @@ impl Shared {
         request: Request<OutgoingBody>,
         is_upgrade: bool,
         limit: Option<Duration>,
+        findings: &Findings,
     ) -> Result<Answered, NoAnswer> {
         count(&self.metrics.forwarded);
         let sent = async {
@@ -389,7 +392,7 @@ impl Shared {
         tokio::select! {
             biased;
             sent = sent => sent.map_err(NoAnswer::Failed),
-            limit = patience::run_out(limit) => Err(NoAnswer::TooLate(limit)),
+            limit = patience::run_out(limit, findings) => Err(NoAnswer::TooLate(limit)),
         }
     }
 

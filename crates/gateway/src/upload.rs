@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use kaudit_policy::{LongRunning, RequestInfo};
 use kaudit_tower::BoxError;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::path;
 
@@ -35,11 +36,25 @@ pub(crate) enum Fault {
 
 /// What is found of a client's body while it is sent; of one that is nothing, nothing.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Faults(Option<Arc<OnceLock<Fault>>>);
+pub(crate) struct Findings(Option<Found>);
 
-impl Faults {
-    pub(crate) fn found(&self) -> Option<Fault> {
-        self.0.as_ref()?.get().copied()
+#[derive(Clone, Debug)]
+struct Found {
+    fault: Arc<OnceLock<Fault>>,
+    /// Nothing more comes of it.
+    is_over: CancellationToken,
+}
+
+impl Findings {
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.0.as_ref()?.fault.get().copied()
+    }
+
+    /// Ready when nothing more comes of the body, so that whoever waits now waits for the cluster.
+    pub(crate) async fn is_over(&self) {
+        if let Some(found) = &self.0 {
+            found.is_over.cancelled().await;
+        }
     }
 }
 
@@ -56,23 +71,31 @@ pub(crate) struct Upload<B, F> {
     body: B,
     limit: Option<Duration>,
     wait: Wait,
-    faults: Arc<OnceLock<Fault>>,
+    fault: Arc<OnceLock<Fault>>,
+    is_over: DropGuard,
     /// Told of a client that stalls, once.
     on_stall: Option<F>,
 }
 
 impl<B, F: FnOnce(Duration)> Upload<B, F> {
-    pub(crate) fn new(body: B, limit: Option<Duration>, on_stall: F) -> (Self, Faults) {
-        let faults = Arc::<OnceLock<Fault>>::default();
-        let found = Faults(Some(Arc::clone(&faults)));
+    pub(crate) fn new(body: B, limit: Option<Duration>, on_stall: F) -> (Self, Findings) {
+        let found = Found {
+            fault: Arc::default(),
+            is_over: CancellationToken::new(),
+        };
         let upload = Self {
             body,
             limit,
             wait: Wait::default(),
-            faults,
+            fault: Arc::clone(&found.fault),
+            is_over: found.is_over.clone().drop_guard(),
             on_stall: Some(on_stall),
         };
-        (upload, found)
+        (upload, Findings(Some(found)))
+    }
+
+    fn end(&self) {
+        self.is_over.token().cancel();
     }
 }
 
@@ -95,17 +118,23 @@ where
                 if frame.data_ref().is_none_or(|data| !data.is_empty()) {
                     this.wait.is_on = false;
                 }
+                if this.body.is_end_stream() {
+                    this.end();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             (Poll::Ready(Some(Err(error))), _) => {
-                this.faults.get_or_init(|| Fault::BrokeOff);
+                this.fault.get_or_init(|| Fault::BrokeOff);
                 Poll::Ready(Some(Err(error.into())))
             }
-            (Poll::Ready(None), _) => Poll::Ready(None),
+            (Poll::Ready(None), _) => {
+                this.end();
+                Poll::Ready(None)
+            }
             (Poll::Pending, None) => Poll::Pending,
             (Poll::Pending, Some(limit)) => {
                 ready!(this.wait.poll(cx, limit));
-                this.faults.get_or_init(|| Fault::Stalled(limit));
+                this.fault.get_or_init(|| Fault::Stalled(limit));
                 if let Some(tell) = this.on_stall.take() {
                     tell(limit);
                 }
@@ -156,6 +185,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::patience;
 
     const LIMIT: Duration = Duration::from_secs(30);
 
@@ -179,10 +209,10 @@ mod tests {
     }
 
     /// A client, its body, and what is found of that.
-    fn upload(limit: Option<Duration>) -> (Client, Unheard, Faults) {
+    fn upload(limit: Option<Duration>) -> (Client, Unheard, Findings) {
         let (client, frames) = mpsc::channel(8);
-        let (upload, faults) = Upload::new(Sent(frames), limit, (|_| {}) as fn(Duration));
-        (client, upload, faults)
+        let (upload, findings) = Upload::new(Sent(frames), limit, (|_| {}) as fn(Duration));
+        (client, upload, findings)
     }
 
     async fn send(client: &Client, data: &'static str) {
@@ -194,19 +224,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_of_which_nothing_comes_ends_after_the_limit() {
-        let (client, mut body, faults) = upload(Some(LIMIT));
+        let (client, mut body, findings) = upload(Some(LIMIT));
         send(&client, "half").await;
         body.frame().await.unwrap().unwrap();
         let began = Instant::now();
         let error = body.frame().await.unwrap().unwrap_err();
         assert_eq!(began.elapsed(), LIMIT);
         assert_eq!(error.to_string(), "nothing came of the request's body for 30s");
-        assert_eq!(faults.found(), Some(Fault::Stalled(LIMIT)));
+        assert_eq!(findings.fault(), Some(Fault::Stalled(LIMIT)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn each_piece_begins_the_time_anew_and_an_empty_one_does_not() {
-        let (client, mut body, faults) = upload(Some(LIMIT));
+        let (client, mut body, findings) = upload(Some(LIMIT));
         let sending = async {
             for _ in 0..5 {
                 tokio::time::sleep(LIMIT * 9 / 10).await;
@@ -226,12 +256,12 @@ mod tests {
         };
         let ((), took) = tokio::join!(sending, taking);
         assert_eq!(took, LIMIT * 9 / 10 * 5 + LIMIT);
-        assert_eq!(faults.found(), Some(Fault::Stalled(LIMIT)));
+        assert_eq!(findings.fault(), Some(Fault::Stalled(LIMIT)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_does_not_take_the_body_makes_nobody_slow() {
-        let (client, mut body, faults) = upload(Some(LIMIT));
+        let (client, mut body, findings) = upload(Some(LIMIT));
         for _ in 0..3 {
             send(&client, "more").await;
             // The cluster takes what there is, and has no room for more for a long time.
@@ -240,18 +270,42 @@ mod tests {
         }
         drop(client);
         assert!(body.frame().await.is_none());
-        assert_eq!(faults.found(), None);
+        assert_eq!(findings.fault(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_breaks_off_is_no_stalled_one_and_without_a_limit_there_is_none() {
-        let (client, mut body, faults) = upload(Some(LIMIT));
+        let (client, mut body, findings) = upload(Some(LIMIT));
         client.send(Err("gone".into())).await.unwrap();
         body.frame().await.unwrap().unwrap_err();
-        assert_eq!(faults.found(), Some(Fault::BrokeOff));
+        assert_eq!(findings.fault(), Some(Fault::BrokeOff));
         let (client, mut body, _) = upload(None);
         assert!(tokio::time::timeout(LIMIT * 1000, body.frame()).await.is_err());
         drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clusters_time_begins_when_nothing_more_comes_of_the_body() {
+        let run_out = |findings: Findings| async move {
+            let began = Instant::now();
+            patience::run_out(Some(LIMIT), &findings).await;
+            began.elapsed()
+        };
+        let (client, mut body, findings) = upload(None);
+        let sending = async move {
+            tokio::time::sleep(LIMIT * 2).await;
+            send(&client, "late").await;
+            drop(client);
+            while body.frame().await.is_some() {}
+            // What may have to be sent again is kept.
+            body
+        };
+        let (_body, took) = tokio::join!(sending, run_out(findings));
+        assert_eq!(took, LIMIT * 3);
+        let (_client, body, findings) = upload(None);
+        drop(body);
+        assert_eq!(run_out(findings).await, LIMIT);
+        assert_eq!(run_out(Findings::default()).await, LIMIT);
     }
 
     #[test]
