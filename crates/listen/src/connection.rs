@@ -22,6 +22,7 @@ use tracing::debug;
 
 use crate::activity::{Activity, Counted};
 use crate::addresses::{Addresses, Entered};
+use crate::gathered::{Gathered, Mode};
 use crate::metrics::Refused;
 use crate::proxy_protocol::{self, HeaderError};
 use crate::streams::{Served, Streams};
@@ -183,10 +184,15 @@ impl Connection {
             .initial_connection_window_size(self.limits.ahead_bytes)
             .max_header_list_size(u32::try_from(self.limits.head_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(Duration::from_secs(30));
-        let connection =
-            builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+        let gathers = match info.alpn.as_deref() {
+            Some(b"h2") => Mode::Gathers,
+            _ => Mode::Passes,
+        };
+        let stream = Gathered::new(stream, gathers);
+        let io = TokioIo::new(stream.clone());
+        let connection = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
         tokio::pin!(connection);
-        let mut connection = Served::new(connection, streams);
+        let mut connection = Served::new(connection, streams, stream);
         // The connection first, wherever both are ready: a request that has come is no idleness.
         let served = tokio::select! {
             biased;

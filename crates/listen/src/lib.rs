@@ -8,6 +8,7 @@
 mod activity;
 mod addresses;
 mod connection;
+mod gathered;
 mod limits;
 mod metrics;
 mod proxy_protocol;

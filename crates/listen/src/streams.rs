@@ -11,7 +11,10 @@ use std::task::{Context, Poll};
 
 use futures_util::future::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::io::AsyncWrite;
 use tracing::error;
+
+use crate::gathered::Gathered;
 
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -41,19 +44,29 @@ impl Streams {
 }
 
 /// A connection and its streams.
-pub(crate) struct Served<'c, C: Future> {
+pub(crate) struct Served<'c, C: Future, S> {
     connection: Pin<&'c mut C>,
+    /// What the connection writes to.
+    stream: Gathered<S>,
     begun: Streams,
     running: FuturesUnordered<Stream>,
     /// How the connection ended, while its streams notice.
     ended: Option<C::Output>,
 }
 
-impl<'c, C: Future> Served<'c, C> {
-    /// `connection` leaves its streams with `begun`.
-    pub(crate) fn new(connection: Pin<&'c mut C>, begun: Streams) -> Self {
+impl<C: Future, S> Drop for Served<'_, C, S> {
+    fn drop(&mut self) {
+        // What the connection has become may still write.
+        self.stream.pass();
+    }
+}
+
+impl<'c, C: Future, S: AsyncWrite + Unpin> Served<'c, C, S> {
+    /// `connection` leaves its streams with `begun` and writes to `stream`.
+    pub(crate) fn new(connection: Pin<&'c mut C>, begun: Streams, stream: Gathered<S>) -> Self {
         Self {
             connection,
+            stream,
             begun,
             running: FuturesUnordered::new(),
             ended: None,
@@ -71,6 +84,19 @@ impl<'c, C: Future> Served<'c, C> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<C::Output> {
+        self.advance(cx);
+        if let Poll::Ready(Err(_)) = self.stream.poll_send(cx) {
+            // The connection finds the error by itself.
+            self.advance(cx);
+        }
+        if !self.running.is_empty() {
+            return Poll::Pending;
+        }
+        self.ended.take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Takes everything as far as it goes.
+    fn advance(&mut self, cx: &mut Context<'_>) {
         loop {
             // First, so that what they answer goes out with the connection's next write.
             while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {}
@@ -81,14 +107,10 @@ impl<'c, C: Future> Served<'c, C> {
             }
             let begun = std::mem::take(&mut *self.begun.begun());
             if begun.is_empty() {
-                break;
+                return;
             }
             self.running.extend(begun);
         }
-        if !self.running.is_empty() {
-            return Poll::Pending;
-        }
-        self.ended.take().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -98,6 +120,11 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::gathered::Mode;
+
+    fn nothing() -> Gathered<tokio::io::Sink> {
+        Gathered::new(tokio::io::sink(), Mode::Gathers)
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_ends_with_the_last_of_its_streams() {
@@ -110,7 +137,7 @@ mod tests {
             7
         };
         let mut connection = std::pin::pin!(connection);
-        let mut served = Served::new(connection.as_mut(), streams);
+        let mut served = Served::new(connection.as_mut(), streams, nothing());
         let waited = tokio::time::timeout(std::time::Duration::from_secs(1), served.run()).await;
         assert!(waited.is_err(), "a stream still runs");
         end.send(()).unwrap();
@@ -127,6 +154,7 @@ mod tests {
             told.await.unwrap()
         };
         let mut connection = std::pin::pin!(connection);
-        assert_eq!(Served::new(connection.as_mut(), streams).run().await, 5);
+        let mut served = Served::new(connection.as_mut(), streams, nothing());
+        assert_eq!(served.run().await, 5);
     }
 }

@@ -10,8 +10,8 @@ use jiff::civil::{Date, date};
 use jiff::{SignedDuration, Timestamp};
 use kaudit_query::Filter;
 use kaudit_store::{Compaction, Mergeable, Part, Scan, Store, StoreError};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub(crate) use self::shown::{Going, Shown};
