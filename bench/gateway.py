@@ -4,9 +4,10 @@ Everything shares the machine, so requests per second mean little; what counts i
 that a proxy takes for a request, taken in turns, medians of the rounds. nginx and haproxy write an access log, the gateway
 two events per request at Metadata. All verify the server's certificate and speak TLS on both sides.
 
-Usage: gateway.py KAUDIT UPSTREAM ROUNDS [PART...]; parts are h1, none, delay, h2, list, watch, tunnel
+Usage: gateway.py KAUDIT UPSTREAM PACE ROUNDS [PART...]; parts are h1, none, delay, h2, list, watch, tunnel
 """
 
+import json
 import os
 import pathlib
 import re
@@ -178,8 +179,8 @@ def run(command):
 
 
 class Bench:
-    def __init__(self, folder, kaudit, upstream, rounds):
-        self.folder, self.kaudit, self.rounds = folder, kaudit, rounds
+    def __init__(self, folder, kaudit, upstream, pace, rounds):
+        self.folder, self.kaudit, self.pace, self.rounds = folder, kaudit, pace, rounds
         self.rows = []
         new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
         run(
@@ -271,16 +272,10 @@ class Bench:
 
     def delay(self):
         proxies = [self.nginx(), self.gateway("kaudit", METADATA)]
-        log = self.folder / "h2load.log"
 
         def percentile(port):
-            log.unlink(missing_ok=True)
-            run(
-                ["h2load", "--h1", "-t1", "-c20", "--rps=50", "-D6", f"--log-file={log}", "-H", TOKEN]
-                + [f"https://127.0.0.1:{port}{SMALL}"]
-            )
-            delays = sorted(int(line.split()[2]) for line in log.read_text().splitlines())
-            return delays[len(delays) * 99 // 100] / 1000
+            where = [self.folder / "ca.crt", f"127.0.0.1:{port}", SMALL, TOKEN]
+            return json.loads(run([self.pace, *where, "1000", "6"]))["p99"] / 1000
 
         direct = []
         server_port = int(self.upstream.rsplit(":", 1)[1])
@@ -399,14 +394,15 @@ class Bench:
         print("\n| goal | what | unit | nginx | haproxy | kaudit | ratio | goal |")
         print("| --- | --- | --- | ---: | ---: | ---: | ---: | --- |")
         for goal, what, unit, figures, ratio, bound in self.rows:
-            cells = [f"{figures[name]:.1f}" if name in figures else "" for name in ("nginx", "haproxy", "kaudit")]
+            digits = 2 if unit == "ms" else 1
+            cells = [f"{figures[name]:.{digits}f}" if name in figures else "" for name in ("nginx", "haproxy", "kaudit")]
             print(f"| {goal} | {what} | {unit} | {' | '.join(cells)} | {ratio or 0:.2f} | {bound} |")
 
 
 def main():
-    kaudit, upstream, rounds, *parts = sys.argv[1:]
+    kaudit, upstream, pace, rounds, *parts = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(pathlib.Path(folder), os.path.abspath(kaudit), upstream, int(rounds))
+        bench = Bench(pathlib.Path(folder), os.path.abspath(kaudit), upstream, pace, int(rounds))
         try:
             for part in parts or ["h1", "none", "delay", "h2", "list", "watch", "tunnel"]:
                 getattr(bench, part)()

@@ -15,6 +15,7 @@ mod log;
 mod options;
 mod rotate;
 mod truncate;
+mod turns;
 #[cfg(feature = "webhook")]
 pub mod webhook;
 
@@ -27,5 +28,6 @@ pub use options::WebhookOptions;
 pub use options::{BackendOptions, Backends, LogOptions, OptionsError};
 pub use rotate::{RotatingFile, Rotation, RotationError};
 pub use truncate::{Truncate, TruncateConfig};
+pub use turns::Turns;
 #[cfg(feature = "webhook")]
 pub use webhook::{AttemptFailed, Webhook, WebhookConfig};

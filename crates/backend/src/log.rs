@@ -124,7 +124,6 @@ impl Log {
 }
 
 /// Lines that are written at once.
-#[derive(Default)]
 struct Group<'b> {
     bytes: Vec<u8>,
     events: Vec<&'b Emission<'b>>,
@@ -199,7 +198,14 @@ impl Sink for Log {
     /// One write for as many lines as fit before the next rotation.
     fn submit_batch(&self, batch: Vec<Emission<'_>>) -> Outcome {
         let mut refusals = Refusals::new();
-        let mut group = Group::default();
+        let length: usize = batch
+            .iter()
+            .filter_map(|emission| Some(emission.line().ok()?.len()))
+            .sum();
+        let mut group = Group {
+            bytes: Vec::with_capacity(length.min(MAX_WRITE)),
+            events: Vec::with_capacity(batch.len()),
+        };
         let mut output = self.output();
         for emission in &batch {
             let line = self.with_line(emission, |line| {

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use kaudit_sink::{Counters, Sink, Union};
 
-use crate::{BatchConfig, Buffered, IgnoreErrors, LogError, Throttle, Truncate, TruncateConfig, WhenFull};
+use crate::{
+    BatchConfig, Buffered, IgnoreErrors, LogError, Throttle, Truncate, TruncateConfig, Turns, WhenFull,
+};
 
 pub use log::LogOptions;
 #[cfg(feature = "webhook")]
@@ -167,6 +169,8 @@ impl Common<'_> {
         let sink: Arc<dyn Sink> = match self.mode {
             "batch" => Arc::new(Buffered::new(plugin, self.batch.config(), Arc::clone(counters))),
             "blocking-strict" => plugin,
+            // A log is done when it is written: nobody waits for anything that a turn would delay.
+            _ if self.plugin == "log" => Arc::new(Turns::new(Arc::new(IgnoreErrors::new(plugin)))),
             _ => Arc::new(IgnoreErrors::new(plugin)),
         };
         self.truncated(sink, counters)

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kaudit_backend::dynamic::{AuditSink, Dynamic, Surroundings};
-use kaudit_backend::{BatchConfig, Buffered, Enforced, IgnoreErrors, Truncate, TruncateConfig, WhenFull};
+use kaudit_backend::{
+    BatchConfig, Buffered, Enforced, IgnoreErrors, Truncate, TruncateConfig, Turns, WhenFull,
+};
 use kaudit_sink::conformance::{self, Subject};
 use kaudit_sink::recording::Recording;
 use kaudit_sink::{Counters, Demand, Sink};
@@ -39,9 +41,10 @@ fn ids(recording: &Recording) -> Vec<String> {
 }
 
 #[test]
-fn enforced_ignore_errors_and_truncate_pass_the_conformance_suite() {
+fn enforced_ignore_errors_turns_and_truncate_pass_the_conformance_suite() {
     conformance::check(|| subject(|recording, _| Enforced::new(recording)));
     conformance::check(|| subject(|recording, _| IgnoreErrors::new(recording)));
+    conformance::check(|| subject(|recording, _| Turns::new(recording)));
     for max_event_size in [100, 102_400] {
         let config = TruncateConfig {
             max_event_size,

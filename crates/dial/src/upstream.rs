@@ -256,8 +256,11 @@ impl Upstream {
     /// # Errors
     ///
     /// [`SendError`] when there is no connection or it broke before the head.
-    pub async fn send(&self, request: Request<OutgoingBody>) -> Result<Response<UpstreamBody>, SendError> {
-        self.0.send(request, None, Tried::default()).await
+    pub fn send(
+        &self,
+        request: Request<OutgoingBody>,
+    ) -> impl Future<Output = Result<Response<UpstreamBody>, SendError>> + Send {
+        self.0.send(request, None, Tried::default())
     }
 
     /// Sends a request that changes nothing, whatever its method: it may be repeated as a GET may.
@@ -265,10 +268,13 @@ impl Upstream {
     /// # Errors
     ///
     /// As [`Upstream::send`].
-    pub async fn send_question(&self, question: Request<Bytes>) -> Result<Response<UpstreamBody>, SendError> {
+    pub fn send_question(
+        &self,
+        question: Request<Bytes>,
+    ) -> impl Future<Output = Result<Response<UpstreamBody>, SendError>> + Send {
         let kept = question.body().clone();
         let request = question.map(Outgoing::of_bytes);
-        self.0.send(request, Some(kept), Tried::default()).await
+        self.0.send(request, Some(kept), Tried::default())
     }
 
     /// Sends a request that may become a tunnel, on an HTTP/1.1 connection of its own. The connection counts in its

@@ -103,7 +103,7 @@ pub(crate) enum Found<'a> {
     /// What was asked before and still holds; `None` when there was no answer.
     Known(Option<Answer>),
     /// It has to be asked for.
-    Unknown(Question<'a>),
+    Unknown(Box<Question<'a>>),
 }
 
 /// One question.
@@ -150,30 +150,44 @@ impl Decisions {
 
     /// The decision about a request, or what to ask for it; the headers of `asker` are those that go to the cluster.
     pub(crate) fn find<'a>(&self, asker: &Asker<'_>, attributes: Attributes<'a>) -> Found<'a> {
-        let (user, key) = self.keys(asker, &attributes);
+        let matter = review::subject_matter(&attributes);
+        let key = self.key(&matter, asker, &attributes);
         match self.cache.known(key) {
             Some(answer) => {
                 count(&self.metrics.decision_hits);
                 Found::Known(answer)
             }
-            None => Found::Unknown(Question::new(user, key, asker, attributes)),
+            None => Found::Unknown(Box::new(self.question(key, asker, attributes))),
         }
     }
 
-    /// What names the user of a question, and what names the question.
-    fn keys(&self, asker: &Asker<'_>, attributes: &Attributes<'_>) -> (Key, Key) {
-        let user = match asker {
+    #[cold]
+    fn question<'a>(&self, key: Key, asker: &Asker<'_>, attributes: Attributes<'a>) -> Question<'a> {
+        let way = match asker {
+            Asker::Client(headers) => Way::Headers(identity(headers)),
+            Asker::Impersonating(headers, own) => Way::HeadersOver(identity(headers), (*own).clone()),
+            Asker::Gateway(own) => Way::Own((*own).clone()),
+        };
+        Question {
+            key,
+            user: self.key(&[], asker, &attributes),
+            attributes,
+            way,
+        }
+    }
+
+    /// Names what is asked by a user. Without a matter, which has a fixed number of parts, the user.
+    fn key(&self, matter: &[&[u8]], asker: &Asker<'_>, attributes: &Attributes<'_>) -> Key {
+        let matter = matter.iter().copied();
+        match asker {
             Asker::Client(headers) | Asker::Impersonating(headers, _) => {
                 let credentials = Credentials::of(headers);
                 let whom = impersonation(headers)
                     .flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
-                self.hasher.key(credentials.parts().chain(whom))
+                self.hasher.key(matter.chain(credentials.parts()).chain(whom))
             }
-            Asker::Gateway(_) => self.hasher.key(review::subject(attributes)),
-        };
-        let matter = review::subject_matter(attributes);
-        let key = self.hasher.key(std::iter::once(user.as_slice()).chain(matter));
-        (user, key)
+            Asker::Gateway(_) => self.hasher.key(matter.chain(review::subject(attributes))),
+        }
     }
 
     /// The cluster's answer; `None` when it gives none, or was asked too much for this user.
@@ -230,22 +244,6 @@ impl Decisions {
     }
 }
 
-impl<'a> Question<'a> {
-    fn new(user: Key, key: Key, asker: &Asker<'_>, attributes: Attributes<'a>) -> Self {
-        let way = match asker {
-            Asker::Client(headers) => Way::Headers(identity(headers)),
-            Asker::Impersonating(headers, own) => Way::HeadersOver(identity(headers), (*own).clone()),
-            Asker::Gateway(own) => Way::Own((*own).clone()),
-        };
-        Self {
-            key,
-            user,
-            attributes,
-            way,
-        }
-    }
-}
-
 /// The headers that say who asks and for whom.
 fn identity(headers: &HeaderMap) -> HeaderMap {
     let mut sent = Credentials::of(headers).headers();
@@ -278,7 +276,7 @@ impl Authorizer for ImpersonationAuthorizer<'_> {
             let asker = Asker::Gateway(self.own);
             let answer = match self.decisions.find(&asker, request.attributes) {
                 Found::Known(answer) => answer,
-                Found::Unknown(question) => self.decisions.ask_anyway(question).await,
+                Found::Unknown(question) => self.decisions.ask_anyway(*question).await,
             };
             match answer {
                 Some(answer) => Ok(Authorization {

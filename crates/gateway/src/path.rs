@@ -45,21 +45,39 @@ pub(crate) fn check(path: &str, info: &RequestInfo) -> Result<(), Ambiguous> {
         if is_proxied && segment == "proxy" {
             return Ok(());
         }
-        let lower = segment.to_ascii_lowercase();
-        if matches!(lower.replace("%2e", ".").as_str(), "." | "..") {
-            return Err(Ambiguous::DotSegment);
-        }
-        if lower.contains('\\') || lower.contains("%5c") {
-            return Err(Ambiguous::Backslash);
-        }
-        if lower.contains("%2f") {
-            return Err(Ambiguous::EncodedSlash);
-        }
-        if lower.contains("%00") {
-            return Err(Ambiguous::Nul);
+        check_segment(segment.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn check_segment(segment: &[u8]) -> Result<(), Ambiguous> {
+    if is_dots(segment) {
+        return Err(Ambiguous::DotSegment);
+    }
+    let mut rest = segment;
+    while let Some(at) = memchr::memchr2(b'%', b'\\', rest) {
+        let (sign, behind) = rest.get(at..).and_then(<[u8]>::split_first).unwrap_or((&0, &[]));
+        match (sign, behind) {
+            (b'\\', _) | (_, [b'5', b'c' | b'C', ..]) => return Err(Ambiguous::Backslash),
+            (_, [b'2', b'f' | b'F', ..]) => return Err(Ambiguous::EncodedSlash),
+            (_, [b'0', b'0', ..]) => return Err(Ambiguous::Nul),
+            _ => rest = behind,
         }
     }
     Ok(())
+}
+
+/// Whether a segment is one or two dots, encoded or not.
+fn is_dots(mut segment: &[u8]) -> bool {
+    let mut dots = 0;
+    loop {
+        segment = match segment {
+            [] => return matches!(dots, 1 | 2),
+            [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
+            _ => return false,
+        };
+        dots += 1;
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +104,10 @@ mod tests {
         check_path("/api/v1/namespaces/a/pods/x%2Flog", Err(Ambiguous::EncodedSlash));
         check_path("/api/v1\\pods", Err(Ambiguous::Backslash));
         check_path("/api/v1/pods%5cx", Err(Ambiguous::Backslash));
+        check_path("/api/v1/pods/%20%20%5Cx", Err(Ambiguous::Backslash));
+        check_path("/api/v1/pods/.%2e", Err(Ambiguous::DotSegment));
+        check_path("/api/v1/pods/...", Ok(()));
+        check_path("/api/v1/pods/%25%20x", Ok(()));
         check_path("/api/v1/namespaces/a/pods/x%00", Err(Ambiguous::Nul));
         check_path("/api/v1/nodes/n/proxy/../../x%2fy", Ok(()));
         check_path("/api/v1/namespaces/a/pods/..x/log", Ok(()));

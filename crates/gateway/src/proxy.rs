@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::OptionFuture;
 use http::response::Parts as ResponseHead;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Body as _, Frame};
@@ -170,12 +171,8 @@ impl Shared {
             Some(Found::Known(answer)) => (Some(answer), None),
             Some(Found::Unknown(question)) => (None, Some(question)),
         };
-        let mut asked = pin!(async {
-            match question {
-                Some(question) => self.decisions.ask(question).await,
-                None => None,
-            }
-        });
+        // Boxed: most decisions are known, and those requests carry none of this.
+        let mut asked = OptionFuture::from(question.map(|question| Box::pin(self.decisions.ask(*question))));
         let upstream = own.as_ref().map_or(&self.upstream, OwnCredential::upstream);
         let host = self.host_to_stay_at(&request);
         let limit = patience::limit(self.response_limit, info, upgrade.is_some());
@@ -187,7 +184,7 @@ impl Shared {
         let answered = loop {
             tokio::select! {
                 answered = &mut sent => break answered,
-                answer = &mut asked, if decision.is_none() => decision = Some(answer),
+                answer = &mut asked, if decision.is_none() => decision = Some(answer.flatten()),
             }
         };
         arrival.passing.asked_upstream(asked_at.elapsed());
@@ -210,7 +207,7 @@ impl Shared {
                 (head, body)
             }
             Answered::Dedicated(response, load) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                annotate(&audit, Evidence::Handled, decided(decision, asked.as_mut()).await);
+                annotate(&audit, Evidence::Handled, decided(decision, &mut asked).await);
                 return self.switch((response, load), upgrade, client, &audit, arrival);
             }
             Answered::Dedicated(response, load) => {
@@ -243,7 +240,7 @@ impl Shared {
             let answer = if evidence.is_complete() {
                 None
             } else {
-                decided(decision, asked.as_mut()).await
+                decided(decision, &mut asked).await
             };
             annotate(&audit, evidence, answer);
             if let Some(status) = status {
@@ -382,7 +379,7 @@ impl Shared {
         count(&self.metrics.forwarded);
         let sent = async {
             if is_upgrade {
-                let (response, load) = upstream.send_upgrade(request).await?;
+                let (response, load) = Box::pin(upstream.send_upgrade(request)).await?;
                 Ok(Answered::Dedicated(response, load))
             } else {
                 upstream.send(request).await.map(Answered::Plain)
@@ -502,11 +499,11 @@ impl Shared {
 /// The decision, as soon as it is known, but not later than the wait allows.
 async fn decided(
     known: Option<Option<Answer>>,
-    asked: impl Future<Output = Option<Answer>>,
+    asked: impl Future<Output = Option<Option<Answer>>>,
 ) -> Option<Answer> {
     match known {
         Some(answer) => answer,
-        None => tokio::time::timeout(DECISION_WAIT, asked).await.ok().flatten(),
+        None => tokio::time::timeout(DECISION_WAIT, asked).await.ok()?.flatten(),
     }
 }
 

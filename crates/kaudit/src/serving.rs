@@ -408,6 +408,8 @@ impl BoundGateway {
             .listener(|address| {
                 let mut config = ListenConfig::https(address, tls.clone());
                 config.workers = Some(workers.clone());
+                // INVARIANT G-4: requests reach the cluster from tasks of its connections' own, behind the turn.
+                config.turn = Some(|advance| kaudit_sink::in_turn(advance));
                 config.proxies = front.proxies;
                 config.unbounded = front.unbounded;
                 config.limits = front.limits;

@@ -26,7 +26,7 @@ use crate::gathered::{Gathered, Mode};
 use crate::metrics::Refused;
 use crate::proxy_protocol::{self, HeaderError};
 use crate::streams::{Served, Streams};
-use crate::{Limits, ListenerMetrics, ProxyProtocol};
+use crate::{Limits, ListenerMetrics, ProxyProtocol, Turn};
 
 /// A connection's ends and what its TLS handshake proved.
 #[derive(Clone, Debug)]
@@ -53,6 +53,7 @@ pub(crate) struct Connection {
     pub(crate) proxies: Arc<ProxyProtocol>,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) metrics: ListenerMetrics,
+    pub(crate) turn: Option<Turn>,
 }
 
 impl Connection {
@@ -180,19 +181,20 @@ impl Connection {
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.limits.streams)
-            .initial_stream_window_size(self.limits.ahead_bytes)
+            .initial_stream_window_size(self.limits.stream_ahead_bytes)
             .initial_connection_window_size(self.limits.ahead_bytes)
             .max_header_list_size(u32::try_from(self.limits.head_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(Duration::from_secs(30));
-        let gathers = match info.alpn.as_deref() {
-            Some(b"h2") => Mode::Gathers,
-            _ => Mode::Passes,
+        // Only where nothing is sent before everything was taken further.
+        let (mode, turn) = match info.alpn.as_deref() {
+            Some(b"h2") => (Mode::Gathers, self.turn),
+            _ => (Mode::Passes, None),
         };
-        let stream = Gathered::new(stream, gathers);
+        let stream = Gathered::new(stream, mode);
         let io = TokioIo::new(stream.clone());
         let connection = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
         tokio::pin!(connection);
-        let mut connection = Served::new(connection, streams, stream);
+        let mut connection = Served::new(connection, streams, stream).in_turns(turn);
         // The connection first, wherever both are ready: a request that has come is no idleness.
         let served = tokio::select! {
             biased;

@@ -294,8 +294,8 @@ mod tests {
                 let slow = Slow { takes: takes.into(), ..Slow::default() };
                 let mut gathered = Gathered::new(slow, Mode::Gathers);
                 let mut expected = Vec::new();
-                for (number, (length, sends)) in lengths.into_iter().enumerate() {
-                    let bytes = vec![number as u8; length];
+                for (number, (length, sends)) in (0_u8..).zip(lengths) {
+                    let bytes = vec![number; length];
                     expected.extend_from_slice(&bytes);
                     let (head, body) = bytes.split_at(length / 3);
                     let mut pieces = &mut [IoSlice::new(head), IoSlice::new(body)][..];

@@ -22,5 +22,6 @@ pub use limits::Limits;
 pub use metrics::{ListenerMetrics, Refused};
 pub use proxy_protocol::ProxyProtocol;
 pub use server::{ListenConfig, ListenError, Listener};
+pub use streams::Turn;
 pub use tls::{ClientCertificates, ServerTls, SniCertificate, TlsError, TlsOptions, TlsVersion};
 pub use workers::Workers;

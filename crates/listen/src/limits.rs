@@ -32,6 +32,8 @@ pub struct Limits {
     /// Bytes of bodies that a connection reads ahead of whoever takes them, HTTP/2, in all its streams; at
     /// least 65,535.
     pub ahead_bytes: u32,
+    /// The same of one stream. Less than of all, so that one body which nobody takes keeps no other waiting.
+    pub stream_ahead_bytes: u32,
     /// After a stop, how long an HTTP/1 connection without a request stays open: whoever was about to send one
     /// is answered, and told that the connection ends.
     pub linger: Duration,
@@ -54,6 +56,7 @@ impl Default for Limits {
             headers: 256,
             streams: 250,
             ahead_bytes: 1 << 20,
+            stream_ahead_bytes: 256 << 10,
             linger: Duration::from_secs(5),
             goaway: Duration::from_secs(10),
         }
@@ -62,12 +65,13 @@ impl Default for Limits {
 
 impl Limits {
     /// Bounds of a listener to which thousands send large bodies at once: what a connection holds is little
-    /// beside the memory that whoever reads the bodies accounts for.
+    /// beside the memory that whoever reads the bodies accounts for, and each body is read to its end or refused.
     #[must_use]
     pub fn of_receiver() -> Self {
         Self {
             head_bytes: 64 << 10,
             ahead_bytes: 128 << 10,
+            stream_ahead_bytes: 128 << 10,
             ..Self::default()
         }
     }

@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use crate::addresses::Addresses;
 use crate::connection::Connection;
-use crate::{ConnectionInfo, Limits, ListenerMetrics, ProxyProtocol, ServerTls, Workers};
+use crate::{ConnectionInfo, Limits, ListenerMetrics, ProxyProtocol, ServerTls, Turn, Workers};
 
 /// Connections that are taken out of the kernel's queue after a stop, at most: as many as it holds.
 const QUEUE: usize = 1024;
@@ -43,6 +43,8 @@ pub struct ListenConfig {
     pub limits: Limits,
     /// Threads that serve the connections; without them the runtime that [`Listener::serve`] runs on does.
     pub workers: Option<Workers>,
+    /// Within what the streams of an HTTP/2 connection are taken further; what they answer is sent behind it.
+    pub turn: Option<Turn>,
 }
 
 impl ListenConfig {
@@ -56,6 +58,7 @@ impl ListenConfig {
             unbounded: Vec::new(),
             limits: Limits::default(),
             workers: None,
+            turn: None,
         }
     }
 
@@ -69,6 +72,7 @@ impl ListenConfig {
             unbounded: Vec::new(),
             limits: Limits::default(),
             workers: None,
+            turn: None,
         }
     }
 }
@@ -208,6 +212,7 @@ impl Listener {
                 proxies: Arc::clone(&proxies),
                 addresses: Arc::clone(&addresses),
                 metrics: metrics.clone(),
+                turn: config.turn,
             };
             let open = metrics.accept();
             let make_service = Arc::clone(&make_service);

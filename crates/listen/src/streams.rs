@@ -43,6 +43,9 @@ impl Streams {
     }
 }
 
+/// Runs what it is given, once.
+pub type Turn = fn(&mut dyn FnMut());
+
 /// A connection and its streams.
 pub(crate) struct Served<'c, C: Future, S> {
     connection: Pin<&'c mut C>,
@@ -50,6 +53,7 @@ pub(crate) struct Served<'c, C: Future, S> {
     stream: Gathered<S>,
     begun: Streams,
     running: FuturesUnordered<Stream>,
+    turn: Option<Turn>,
     /// How the connection ended, while its streams notice.
     ended: Option<C::Output>,
 }
@@ -69,8 +73,15 @@ impl<'c, C: Future, S: AsyncWrite + Unpin> Served<'c, C, S> {
             stream,
             begun,
             running: FuturesUnordered::new(),
+            turn: None,
             ended: None,
         }
+    }
+
+    /// Has everything taken further within `turn`, and sent behind it.
+    pub(crate) const fn in_turns(mut self, turn: Option<Turn>) -> Self {
+        self.turn = turn;
+        self
     }
 
     /// The connection, to tell it something.
@@ -84,7 +95,10 @@ impl<'c, C: Future, S: AsyncWrite + Unpin> Served<'c, C, S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<C::Output> {
-        self.advance(cx);
+        match self.turn {
+            Some(turn) => turn(&mut || self.advance(cx)),
+            None => self.advance(cx),
+        }
         if let Poll::Ready(Err(_)) = self.stream.poll_send(cx) {
             // The connection finds the error by itself.
             self.advance(cx);

@@ -21,6 +21,7 @@ mod outcome;
 mod receipt;
 #[cfg(feature = "test-util")]
 pub mod recording;
+mod turn;
 mod union;
 
 pub use counters::{Counters, CountersSnapshot, LastError};
@@ -28,6 +29,7 @@ pub use demand::Demand;
 pub use emission::{Emission, PolicyView, annotate_truncated};
 pub use outcome::{Outcome, Reason, Refusal, Refusals, Reservation, Reserve};
 pub use receipt::{Receipt, wait};
+pub use turn::{in_turn, put_off};
 pub use union::{Discard, Union};
 
 /// Where audit events go.

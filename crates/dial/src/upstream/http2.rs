@@ -139,29 +139,33 @@ impl Slot {
 
     /// Sends a request and waits for the answer's head. What is sent of the body meanwhile can be had back
     /// from what is returned.
-    pub(crate) async fn exchange(self, head: Request<()>, body: Outgoing) -> Exchanged {
-        let has_body = !body.is_end_stream();
-        let mut head = head;
+    pub(crate) fn exchange(
+        self,
+        mut head: Request<()>,
+        body: Outgoing,
+    ) -> impl Future<Output = Exchanged> + Send {
         announce_length(&mut head, &body);
         let mut sender = self.0.sender.clone();
-        let ready = poll_fn(|cx| sender.poll_ready(cx)).await;
-        let begun = ready.and_then(|()| sender.send_request(head, !has_body));
-        let (response, stream) = match begun {
-            Ok(begun) => begun,
-            Err(error) => {
-                return Exchanged::Refused {
-                    error,
-                    is_sent: false,
-                    body: Some(body),
-                };
-            }
-        };
-        let mut upload = Upload {
-            stream,
-            body,
-            unsent: Bytes::new(),
-            is_last: false,
-        };
+        // Not an async fn, which would hold its arguments twice.
+        async move {
+            let has_body = !body.is_end_stream();
+            let ready = poll_fn(|cx| sender.poll_ready(cx)).await;
+            let begun = ready.and_then(|()| sender.send_request(head, !has_body));
+            let (response, stream) = match begun {
+                Ok(begun) => begun,
+                Err(error) => {
+                    return Exchanged::Refused {
+                        error,
+                        is_sent: false,
+                        body: Some(body),
+                    };
+                }
+            };
+            self.answer(response, Upload::of(stream, body), has_body).await
+        }
+    }
+
+    async fn answer(self, response: ResponseFuture, mut upload: Upload, has_body: bool) -> Exchanged {
         let mut is_uploaded = !has_body;
         let mut response: Pin<&mut ResponseFuture> = pin!(response);
         let answered = poll_fn(|cx| {
@@ -228,6 +232,15 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
+    const fn of(stream: SendStream<Bytes>, body: Outgoing) -> Self {
+        Self {
+            stream,
+            body,
+            unsent: Bytes::new(),
+            is_last: false,
+        }
+    }
+
     /// Sends until nothing is left or the server wants no more.
     pub(crate) async fn run(mut self) {
         poll_fn(|cx| self.poll(cx)).await;

@@ -19,21 +19,31 @@ const KEPT_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     rest: OutgoingBody,
-    /// What comes before `rest`: what an earlier attempt had taken.
-    again: VecDeque<Bytes>,
-    trailers_again: Option<HeaderMap>,
+    /// What comes before `rest`: what an earlier attempt had taken. Most requests have nothing of all this.
+    again: Option<Box<Beginning>>,
     taken: Taken,
+}
+
+/// The beginning of a body, and its trailers if it goes that far.
+#[derive(Debug, Default)]
+struct Beginning {
+    data: VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+impl Beginning {
+    fn is_empty(&self) -> bool {
+        self.data.is_empty() && self.trailers.is_none()
+    }
 }
 
 /// What was taken of a body.
 #[derive(Debug)]
 enum Taken {
+    /// Nothing.
+    Nothing,
     /// All of it is here.
-    Kept {
-        data: Vec<Bytes>,
-        bytes: usize,
-        trailers: Option<HeaderMap>,
-    },
+    Kept { beginning: Box<Beginning>, bytes: usize },
     /// More than is kept, or an error: the body cannot go out again.
     Gone,
     /// Nobody asks any more.
@@ -41,22 +51,34 @@ enum Taken {
 }
 
 impl Taken {
-    const fn nothing() -> Self {
-        Self::Kept {
-            data: Vec::new(),
-            bytes: 0,
-            trailers: None,
+    /// What is kept, if anything still is.
+    fn kept(&mut self) -> Option<(&mut Beginning, &mut usize)> {
+        if let Self::Nothing = self {
+            *self = Self::Kept {
+                beginning: Box::default(),
+                bytes: 0,
+            };
+        }
+        match self {
+            Self::Kept { beginning, bytes } => Some((beginning, bytes)),
+            Self::Nothing | Self::Gone | Self::Forgotten => None,
         }
     }
 
     fn data(&mut self, taken: &Bytes) {
-        if let Self::Kept { data, bytes, .. } = self {
+        if let Some((beginning, bytes)) = self.kept() {
             *bytes += taken.len();
             if *bytes > KEPT_BYTES {
                 *self = Self::Gone;
             } else {
-                data.push(taken.clone());
+                beginning.data.push_back(taken.clone());
             }
+        }
+    }
+
+    fn trailers(&mut self, taken: &HeaderMap) {
+        if let Some((beginning, _)) = self.kept() {
+            beginning.trailers = Some(taken.clone());
         }
     }
 }
@@ -65,9 +87,8 @@ impl Outgoing {
     pub(crate) const fn new(body: OutgoingBody) -> Self {
         Self {
             rest: body,
-            again: VecDeque::new(),
-            trailers_again: None,
-            taken: Taken::nothing(),
+            again: None,
+            taken: Taken::Nothing,
         }
     }
 
@@ -85,14 +106,17 @@ impl Outgoing {
 
     /// The body from its beginning, unless too much of it is gone.
     pub(crate) fn rewound(mut self) -> Option<Self> {
-        let Taken::Kept { data, trailers, .. } = self.taken else {
-            return None;
+        let mut taken = match self.taken {
+            Taken::Nothing => return Some(self),
+            Taken::Kept { beginning, .. } => beginning,
+            Taken::Gone | Taken::Forgotten => return None,
         };
-        for data in data.into_iter().rev() {
-            self.again.push_front(data);
+        if let Some(again) = self.again.take() {
+            taken.data.extend(again.data);
+            taken.trailers = taken.trailers.or(again.trailers);
         }
-        self.trailers_again = trailers.or(self.trailers_again);
-        self.taken = Taken::nothing();
+        self.again = Some(taken);
+        self.taken = Taken::Nothing;
         Some(self)
     }
 
@@ -111,11 +135,11 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        if let Some(data) = this.again.pop_front() {
+        if let Some(data) = this.again.as_mut().and_then(|again| again.data.pop_front()) {
             this.taken.data(&data);
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        let frame = match this.trailers_again.take() {
+        let frame = match this.again.take().and_then(|again| again.trailers) {
             Some(trailers) => Some(Ok(Frame::trailers(trailers))),
             None => std::task::ready!(Pin::new(&mut this.rest).poll_frame(cx)),
         };
@@ -123,10 +147,8 @@ impl Body for Outgoing {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     this.taken.data(data);
-                } else if let (Some(given), Taken::Kept { trailers, .. }) =
-                    (frame.trailers_ref(), &mut this.taken)
-                {
-                    *trailers = Some(given.clone());
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    this.taken.trailers(trailers);
                 }
             }
             Some(Err(_)) => this.taken = Taken::Gone,
@@ -136,11 +158,12 @@ impl Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.again.is_empty() && self.trailers_again.is_none() && self.rest.is_end_stream()
+        self.again.as_ref().is_none_or(|again| again.is_empty()) && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let again = self.again.iter().map(|data| data.len() as u64).sum::<u64>();
+        let again = self.again.iter().flat_map(|again| &again.data);
+        let again = again.map(|data| data.len() as u64).sum::<u64>();
         let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + again);

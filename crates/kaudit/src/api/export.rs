@@ -50,10 +50,11 @@ async fn export(State(scans): State<Scans>, RawQuery(query): RawQuery) -> Result
         .number("sealedTo", u64::MAX)?
         .unwrap_or(sealed)
         .min(sealed);
+    let newer = scan.clone().of_seqs(sealed..u64::MAX);
     let newer = scans
-        .ask_of(scan.cancel.clone(), {
-            let (snapshot, scan) = (snapshot.clone(), scan.clone().of_seqs(sealed..u64::MAX));
-            move || snapshot.count(&scan)
+        .ask_of(Cancel::default(), {
+            let snapshot = snapshot.clone();
+            move || snapshot.count(&newer)
         })
         .await?
         .0;

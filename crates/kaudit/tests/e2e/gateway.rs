@@ -31,12 +31,14 @@ impl Gateway {
     pub(crate) fn start(dev: &Dev, folder: &Path, arguments: &[&str]) -> Self {
         let kubeconfig: Value =
             serde_json::from_slice(&std::fs::read(&dev.ready["kubeconfig"]).unwrap()).unwrap();
-        let token = kubeconfig["users"][0]["user"]["token"]
-            .as_str()
-            .unwrap()
-            .to_owned();
         let mut upstream = kubeconfig;
         upstream["clusters"][0]["cluster"]["server"] = dev.ready["sandbox"].clone().into();
+        Self::before(&upstream, folder, arguments)
+    }
+
+    /// A gateway in front of what a kubeconfig names, whose user's token its clients have.
+    pub(crate) fn before(upstream: &Value, folder: &Path, arguments: &[&str]) -> Self {
+        let token = upstream["users"][0]["user"]["token"].as_str().unwrap().to_owned();
         let file = |name: &str| folder.join(name).display().to_string();
         std::fs::write(file("upstream"), upstream.to_string()).unwrap();
         std::fs::write(file("policy"), POLICY).unwrap();
@@ -107,25 +109,33 @@ impl Gateway {
         }
     }
 
-    /// Sends so many requests, each with an Audit-ID of its own; returns their status codes.
+    /// Sends so many requests one after another, each with an Audit-ID of its own; returns their status codes.
     pub(crate) fn send(&mut self, count: usize) -> Vec<u16> {
         let range = self.sent..self.sent + count;
         self.sent += count;
         range
-            .map(|number| {
-                let request = Request::get("/api/v1/namespaces/default/configmaps")
-                    .header("authorization", format!("Bearer {}", self.token))
-                    .header("audit-id", format!("request-{number}"))
-                    .body(Empty::new().map_err(|never| match never {}).boxed_unsync())
-                    .unwrap();
-                self.runtime.block_on(async {
-                    let response = self.requests.send(request).await.unwrap();
-                    let code = response.status().as_u16();
-                    response.into_body().collect().await.unwrap();
-                    code
-                })
-            })
+            .map(|number| self.runtime.block_on(self.answered(number)))
             .collect()
+    }
+
+    /// The same at once.
+    pub(crate) fn send_at_once(&mut self, count: usize) -> Vec<u16> {
+        let range = self.sent..self.sent + count;
+        self.sent += count;
+        let answered = range.map(|number| self.answered(number));
+        self.runtime.block_on(futures_util::future::join_all(answered))
+    }
+
+    async fn answered(&self, number: usize) -> u16 {
+        let request = Request::get("/api/v1/namespaces/default/configmaps")
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("audit-id", format!("request-{number}"))
+            .body(Empty::new().map_err(|never| match never {}).boxed_unsync())
+            .unwrap();
+        let response = self.requests.send(request).await.unwrap();
+        let code = response.status().as_u16();
+        response.into_body().collect().await.unwrap();
+        code
     }
 
     /// The values of a metric by its labels.

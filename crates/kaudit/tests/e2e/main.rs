@@ -18,6 +18,7 @@ mod gateway;
 mod import;
 mod kubectl;
 mod metrics;
+mod order;
 mod policy;
 mod query;
 mod restart;

@@ -7,4 +7,5 @@ mod drain;
 mod fixture;
 mod names;
 mod proxies;
+mod windows;
 mod workers;
