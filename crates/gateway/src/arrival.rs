@@ -1,6 +1,5 @@
 //! How a request came, and as whom it goes on.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use bytes::Bytes;
 use kaudit_event::UserInfo;
 use tokio::time::Instant;
 
+use crate::headers::Peer;
 use crate::traffic::Passing;
 
 /// What a certificate was worth holds for as long, unless authorities change.
@@ -16,7 +16,7 @@ const JUDGED: Duration = Duration::from_secs(10);
 /// What is known of a request beside its head; in its extensions.
 #[derive(Debug)]
 pub(crate) struct Arrival {
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     pub(crate) certificates: Option<Arc<Shown>>,
     /// Counted until the last of the request is gone.
     pub(crate) passing: Passing,
@@ -33,7 +33,7 @@ pub(crate) enum Passage {
 }
 
 impl Arrival {
-    pub(crate) const fn new(peer: SocketAddr, certificates: Option<Arc<Shown>>, passing: Passing) -> Self {
+    pub(crate) const fn new(peer: Peer, certificates: Option<Arc<Shown>>, passing: Passing) -> Self {
         Self {
             peer,
             certificates,

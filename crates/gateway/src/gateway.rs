@@ -29,6 +29,7 @@ use crate::body::{Body, Delivery};
 use crate::cache::{Hasher, NoRandomness};
 use crate::completion::{Completion, is_write};
 use crate::decision::{DecisionReviews, Decisions};
+use crate::headers::Peer;
 use crate::identity::{AnonymousRequests, AuthoritiesHandle, Identity, TokenUsers, Tokens};
 use crate::inflight::InFlight;
 use crate::metrics::{Metrics, MetricsSnapshot};
@@ -248,6 +249,7 @@ impl Gateway {
         GatewayService {
             inner: self.audit.layer().layer(Proxy(Arc::clone(&self.shared))),
             peer: connection.remote_addr,
+            forwarded_for: Peer::from(connection.remote_addr.ip()),
             remote_addr: RemoteAddr::from(connection.remote_addr),
             certificates: self.shown(connection),
             completion: self.completion.clone(),
@@ -344,6 +346,7 @@ impl Gateway {
 pub struct GatewayService {
     inner: AuditService<Proxy>,
     peer: SocketAddr,
+    forwarded_for: Peer,
     remote_addr: RemoteAddr,
     certificates: Option<Arc<Shown>>,
     completion: Completion,
@@ -377,7 +380,11 @@ impl Service<Request<Incoming>> for GatewayService {
             forget_claims(request.headers_mut());
         }
         let passing = self.traffic.begin(self.peer, &request);
-        let arrival = Arc::new(Arrival::new(self.peer, self.certificates.clone(), passing));
+        let arrival = Arc::new(Arrival::new(
+            self.forwarded_for.clone(),
+            self.certificates.clone(),
+            passing,
+        ));
         let extensions = request.extensions_mut();
         extensions.insert(self.remote_addr.clone());
         if let Some(shown) = &self.certificates {

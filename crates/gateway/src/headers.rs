@@ -2,7 +2,7 @@
 //!
 //! Source: RFC 9110 section 7.6.1; net/http/httputil, ReverseProxy.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use kaudit_event::Text;
@@ -11,18 +11,21 @@ use kaudit_tower::FrontProxyHeaders;
 pub(crate) const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Headers that belong to one connection.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("keep-alive"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+/// Whether a header belongs to one connection.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "proxy-connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// Headers that say who asks, of which only the first has a meaning.
 const ONE_VALUE: [HeaderName; 3] = [
@@ -98,21 +101,40 @@ fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
         .filter(|token| !token.is_empty())
 }
 
-/// Takes away what belongs to one connection.
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = connection_tokens(headers)
-        .filter_map(|token| HeaderName::from_bytes(token).ok())
-        .filter(|name| !is_identity(name))
+/// Takes away what belongs to one connection, and what else ends here. Most messages have nothing of it.
+fn strip(headers: &mut HeaderMap, ends_here: impl Fn(&HeaderName) -> bool) {
+    let mut ending: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_hop_by_hop(name) || ends_here(name))
+        .cloned()
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    if ending.contains(&header::CONNECTION) {
+        let named = connection_tokens(headers)
+            .filter_map(|token| HeaderName::from_bytes(token).ok())
+            .filter(|name| !is_identity(name));
+        ending.extend(named);
+    }
+    for name in ending {
         headers.remove(name);
+    }
+}
+
+/// A client's address as `X-Forwarded-For` has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer(HeaderValue);
+
+impl From<IpAddr> for Peer {
+    fn from(address: IpAddr) -> Self {
+        let text = address.to_canonical().to_string();
+        // An address is digits, letters, dots and colons.
+        Self(HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown")))
     }
 }
 
 /// What the gateway adds to a request, and whose headers it takes away.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Onward<'a> {
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: &'a Peer,
     pub(crate) audit_id: &'a Text,
     pub(crate) upgrade: Option<&'a HeaderValue>,
     /// Headers that the gateway itself reads from its front proxy.
@@ -132,19 +154,13 @@ pub(crate) fn to_upstream(headers: &mut HeaderMap, onward: Onward<'_>) {
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"));
-    strip_hop_by_hop(headers);
     // The body is read at once, so the wait that `Expect` asks for ended at the gateway.
-    headers.remove(header::EXPECT);
-    let foreign: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_front_proxy(name, front_proxy) || is_disguised(name))
-        .cloned()
-        .collect();
-    for name in foreign {
-        headers.remove(name);
-    }
+    strip(headers, |name| {
+        *name == header::EXPECT || is_front_proxy(name, front_proxy) || is_disguised(name)
+    });
+    let has_repeated = headers.len() > headers.keys_len();
     // The cluster reads the first; the others must not say something else to somebody in between.
-    for name in &ONE_VALUE {
+    for name in ONE_VALUE.iter().filter(|_| has_repeated) {
         if headers.get_all(name).iter().nth(1).is_some()
             && let Some(first) = headers.get(name).cloned()
         {
@@ -165,13 +181,17 @@ pub(crate) fn to_upstream(headers: &mut HeaderMap, onward: Onward<'_>) {
 }
 
 /// Adds the peer behind what the client says of those before it.
-fn forwarded_for(headers: &mut HeaderMap, peer: SocketAddr) {
+fn forwarded_for(headers: &mut HeaderMap, Peer(peer): &Peer) {
     let mut line = Vec::new();
     for value in headers.get_all(&X_FORWARDED_FOR) {
         line.extend_from_slice(value.as_bytes());
         line.extend_from_slice(b", ");
     }
-    line.extend_from_slice(peer.ip().to_canonical().to_string().as_bytes());
+    if line.is_empty() {
+        headers.insert(X_FORWARDED_FOR, peer.clone());
+        return;
+    }
+    line.extend_from_slice(peer.as_bytes());
     if let Ok(value) = HeaderValue::from_bytes(&line) {
         headers.insert(X_FORWARDED_FOR, value);
     }
@@ -179,7 +199,7 @@ fn forwarded_for(headers: &mut HeaderMap, peer: SocketAddr) {
 
 /// Makes the cluster's headers those of the answer to the client.
 pub(crate) fn to_client(headers: &mut HeaderMap, upgrade: Option<&HeaderValue>) {
-    strip_hop_by_hop(headers);
+    strip(headers, |_| false);
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, protocol.clone());
@@ -209,7 +229,7 @@ mod tests {
         to_upstream(
             &mut ours,
             Onward {
-                peer: "192.0.2.7:4711".parse().unwrap(),
+                peer: &Peer::from(IpAddr::from([192, 0, 2, 7])),
                 audit_id: &Text::from_static("id"),
                 upgrade: None,
                 front_proxy: None,
@@ -313,7 +333,8 @@ mod tests {
     #[test]
     fn the_peer_is_added_behind_earlier_proxies() {
         let mut ours = headers(&[("x-forwarded-for", b"a"), ("x-forwarded-for", b"b")]);
-        forwarded_for(&mut ours, "[::ffff:192.0.2.1]:1".parse().unwrap());
+        let peer: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
+        forwarded_for(&mut ours, &Peer::from(peer));
         assert_eq!(ours.get(X_FORWARDED_FOR).unwrap(), "a, b, 192.0.2.1");
     }
 

@@ -140,7 +140,7 @@ impl Shared {
         let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let authorities = self.authorities.as_ref().map(AuthoritiesHandle::current);
         let onward = Onward {
-            peer: arrival.peer,
+            peer: &arrival.peer,
             audit_id: audit.audit_id(),
             upgrade: upgrade.as_ref(),
             front_proxy: authorities.as_deref().and_then(Authorities::front_proxy_headers),

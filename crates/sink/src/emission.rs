@@ -97,7 +97,8 @@ impl<'a> Form<'a> {
     fn line(&self) -> Result<&Bytes, &EncodeError> {
         self.line
             .get_or_init(|| {
-                let mut line = Vec::with_capacity(1024);
+                // What an event at Metadata takes, mostly.
+                let mut line = Vec::with_capacity(1536);
                 self.event()
                     .write_json_line(&mut line)
                     .map(|()| Bytes::from(line))
