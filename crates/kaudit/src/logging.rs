@@ -14,7 +14,7 @@ pub(crate) struct Flags {
     /// Format of the log on standard error
     #[arg(long, global = true, value_enum, default_value_t, env = "KAUDIT_LOG_FORMAT")]
     log_format: Format,
-    /// What to log: a level, or `crate=level` pairs separated by commas
+    /// What to log: a level, or `crate=level` pairs separated by commas; a release build has nothing below `debug`
     #[arg(long, global = true, default_value = "info", env = "KAUDIT_LOG")]
     log_filter: String,
 }

@@ -7,16 +7,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
 use super::SendError;
 use crate::Server;
 
-/// Headers that belong to one HTTP/1 connection and that HTTP/2 forbids.
+/// Whether a header belongs to one HTTP/1 connection and is forbidden by HTTP/2, which has the host elsewhere; of `TE`
+/// only `trailers` goes on.
 ///
 /// Source: RFC 9113 section 8.2.2.
-const CONNECTION_HEADERS: [HeaderName; 5] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+fn is_of_http1(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "host" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade"
+    )
+}
 
 /// What a server is called in requests to it.
 #[derive(Debug)]
@@ -77,22 +77,26 @@ impl Address {
         uri.path_and_query = Some(self.target(&head.uri)?);
         let mut request = request(head, head.headers.clone(), uri, Version::HTTP_2, ())?;
         let headers = request.headers_mut();
-        headers.remove(header::HOST);
-        for name in &CONNECTION_HEADERS {
-            headers.remove(name);
-        }
-        let wants_trailers = headers
-            .get_all(header::TE)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"));
-        if headers.contains_key(header::TE) {
-            headers.remove(header::TE);
-            if wants_trailers {
-                headers.insert(header::TE, HeaderValue::from_static("trailers"));
-            }
+        if headers.keys().any(is_of_http1) {
+            strip_http1(headers);
         }
         Ok(request)
+    }
+}
+
+/// Takes away what HTTP/2 forbids.
+fn strip_http1(headers: &mut HeaderMap) {
+    let ending: Vec<HeaderName> = headers.keys().filter(|name| is_of_http1(name)).cloned().collect();
+    let wants_trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+    for name in ending {
+        headers.remove(name);
+    }
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
