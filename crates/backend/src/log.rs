@@ -198,8 +198,9 @@ impl Sink for Log {
     /// One write for as many lines as fit before the next rotation.
     fn submit_batch(&self, batch: Vec<Emission<'_>>) -> Outcome {
         let mut refusals = Refusals::new();
-        let length: usize = batch
-            .iter()
+        // A line of text is made when it is written; how long it will be nobody knows.
+        let lines = batch.iter().filter(|_| self.format == Format::Json);
+        let length: usize = lines
             .filter_map(|emission| Some(emission.line().ok()?.len()))
             .sum();
         let mut group = Group {

@@ -6,7 +6,8 @@ use kaudit_sink::{Emission, Outcome, Reservation, Reserve, Sink, put_off};
 
 /// A sink that is handed the events of a turn at once, at its end; outside of turns they are handed on as they come.
 ///
-/// For sinks whose refusals are of no matter to requests, since by then nobody waits for the outcome.
+/// For sinks whose refusals are of no matter to requests, since by then nobody waits for the outcome, and which are done
+/// when they return: a turn ends on a thread that serves others.
 #[derive(Debug)]
 pub struct Turns(Arc<dyn Sink>);
 

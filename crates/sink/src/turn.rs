@@ -50,7 +50,8 @@ fn deliver(sink: &dyn Sink, batch: Vec<Emission<'static>>) {
     drop(sink.submit_batch(batch).wait());
 }
 
-/// Has `sink` take the event at the end of the turn that the thread is in; `false` outside of one.
+/// Has `sink` take the event at the end of the turn that the thread is in; `false` outside of one. A sink that answers
+/// [`Pending`](crate::Outcome::Pending) would hold the thread until it is done.
 pub fn put_off(sink: &Arc<dyn Sink>, emission: &Emission<'_>) -> bool {
     let full = TURN.with_borrow_mut(|turn| {
         let turn = turn.as_mut()?;
