@@ -141,9 +141,13 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Gathered<S> {
-    /// Sends what was gathered. After an error, which whoever writes meets again, writes are gathered no more.
+    /// Sends what was gathered; nothing where writes pass, whose stream may be somebody else's by now. After an error,
+    /// which whoever writes meets again, writes are gathered no more.
     pub(crate) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut gathering = self.gathering();
+        if gathering.mode == Mode::Passes {
+            return Poll::Ready(Ok(()));
+        }
         let sent = ready!(gathering.poll_send(cx));
         if sent.is_err() {
             gathering.mode = Mode::Passes;
@@ -277,6 +281,8 @@ mod tests {
             let mut gathered = Gathered::new(Slow::default(), Mode::Gathers);
             gathered.write_all(b"one").await.unwrap();
             gathered.pass();
+            poll_fn(|cx| gathered.poll_send(cx)).await.unwrap();
+            assert!(gathered.gathering().stream.taken.is_empty());
             gathered.flush().await.unwrap();
             assert_eq!(gathered.gathering().stream.taken, b"one");
             gathered.write_all(b" two").await.unwrap();

@@ -141,7 +141,7 @@ impl CurrentCredential {
             }
         }
         if self.is_https && (is_due || matches!(self.credential, Credential::Exec(_))) {
-            self.update_tls(&mut state).await?;
+            self.update_tls(&mut state, is_due).await?;
         }
         if is_due {
             state.read = Some(Instant::now());
@@ -193,8 +193,15 @@ impl CurrentCredential {
     }
 
     /// Makes new TLS parameters when the certificate or the authorities changed; a pair that does not go together, as in
-    /// the middle of a rotation, leaves the old ones.
-    async fn update_tls(&self, state: &mut State) -> Result<(), CredentialError> {
+    /// the middle of a rotation, leaves the old ones. Until files are due to be looked at again, only what a plugin
+    /// printed can be new.
+    async fn update_tls(&self, state: &mut State, is_due: bool) -> Result<(), CredentialError> {
+        let printed = state.printed.as_ref().and_then(|printed| printed.pair.as_ref());
+        let printed = printed.map(|(certificate, key)| Pair(certificate.clone(), key.clone()));
+        let is_as_printed = self.identity.is_some() || state.pair == printed;
+        if !is_due && state.tls.is_some() && is_as_printed {
+            return Ok(());
+        }
         let (trust, identity) = (self.trust.clone(), self.identity.clone());
         let read = tokio::task::spawn_blocking(move || {
             let pair = identity.as_ref().map(read_pair).transpose()?;
@@ -208,8 +215,7 @@ impl CurrentCredential {
             }
             Err(error) => return Err(error),
         };
-        let printed = state.printed.as_ref().and_then(|printed| printed.pair.as_ref());
-        let pair = pair.or_else(|| printed.map(|(certificate, key)| Pair(certificate.clone(), key.clone())));
+        let pair = pair.or(printed);
         if state.tls.is_some() && state.pair == pair && state.trust == trust {
             return Ok(());
         }
