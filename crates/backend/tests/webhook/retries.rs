@@ -218,16 +218,25 @@ fn events_under_way_when_the_runtime_stops_are_counted() {
     // A receiver that never answers, and does not go with the runtime.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (webhook, counters, outcome) = runtime.block_on(async {
+    // A runtime of one thread polls nothing more once it is left. One of several drops the tasks of one
+    // thread, a connection for instance, while another still polls the delivery over it, whose last attempt
+    // then fails like any other.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (webhook, counters, outcome, connection) = runtime.block_on(async {
         let (webhook, counters) = webhook(&format!("http://{address}"), once());
         let event = conformance::event(0, 0);
         let outcome = webhook.submit_batch(vec![Emission::new(&event)]);
-        (webhook, counters, outcome)
+        let connected = tokio::task::spawn_blocking(move || silent.accept());
+        let (connection, _) = connected.await.unwrap().unwrap();
+        (webhook, counters, outcome, connection)
     });
     drop(runtime);
     let refusals = outcome.wait().unwrap_err();
     assert_eq!(refusals[0].reason, Reason::ShutDown);
     assert_eq!(counters.snapshot().lost, [("webhook", Reason::ShutDown, 1)]);
     webhook.shutdown();
+    drop(connection);
 }
