@@ -20,8 +20,13 @@ pub(crate) fn of_request(parts: &Parts) -> Text {
 }
 
 /// The header's value; shares the text.
+///
+/// It is marked as sensitive, by which an HTTP/2 connection keeps it out of its table of headers: each is sent once, would
+/// take the place of what is sent again, and would be compared with all its predecessors there.
 pub(crate) fn header_value(id: &Text) -> Option<HeaderValue> {
-    HeaderValue::from_maybe_shared(id.clone().into_bytes()).ok()
+    let mut value = HeaderValue::from_maybe_shared(id.clone().into_bytes()).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// IDs that are made in one go: each by itself would be a system call for its random bytes, and an

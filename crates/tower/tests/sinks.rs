@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use kaudit_event::{Stage, Text};
 use kaudit_policy::Policy;
@@ -146,6 +146,35 @@ impl Sink for Marking {
 
     fn name(&self) -> String {
         "marking".to_owned()
+    }
+}
+
+#[test]
+fn the_audit_id_of_an_answer_is_marked_as_never_the_same_again_whoever_sets_it() {
+    let policy = b"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n".as_slice();
+    let (policy, _) = Policy::parse(policy).unwrap();
+    for ours in [None, Some("of-the-service")] {
+        let audit = Audit::builder(policy.clone(), Arc::new(Marking::default())).build();
+        let mut service = audit.layer().layer(service_fn(move |_| {
+            let mut response = Response::new(Full::new(Bytes::new()));
+            if let Some(id) = ours {
+                let id = HeaderValue::from_static(id);
+                response.headers_mut().insert("audit-id", id);
+            }
+            async { Ok::<_, Infallible>(response) }
+        }));
+        let request = Request::get("/api/v1/pods")
+            .header("audit-id", "of-the-client")
+            .body(Full::new(Bytes::new()))
+            .unwrap();
+        let mut response = pin!(service.call(request));
+        let Poll::Ready(Ok(response)) = response.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        else {
+            panic!("nothing waits")
+        };
+        let id = response.headers().get("audit-id").unwrap();
+        assert_eq!(id, ours.unwrap_or("of-the-client"));
+        assert!(id.is_sensitive());
     }
 }
 

@@ -240,7 +240,9 @@ fn identified<R>(
     audit_id: Option<HeaderValue>,
 ) -> Response<ResponseBody<R>> {
     if let Some(value) = audit_id {
-        response.headers_mut().entry(&audit_id::HEADER).or_insert(value);
+        let value = response.headers_mut().entry(&audit_id::HEADER).or_insert(value);
+        // The service's own, too; see `audit_id::header_value`.
+        value.set_sensitive(true);
     }
     response
 }
