@@ -28,7 +28,7 @@ use self::dice::Dice;
 use self::head::Address;
 use self::health::Seen;
 use self::outgoing::Outgoing;
-use self::pool::{Pool, Taken};
+use self::pool::Pool;
 use self::sending::{Attempt, Sending};
 use self::servers::{Choice, Tried, choose};
 use crate::connect::{ConnectError, Connector, LIMIT, Protocol, SHORT_LIMIT};
@@ -391,38 +391,33 @@ impl Upstream {
 }
 
 impl Inner {
-    async fn send(
+    fn send(
         &self,
         request: Request<OutgoingBody>,
         question: Option<Bytes>,
         mut tried: Tried,
-    ) -> Result<Response<UpstreamBody>, SendError> {
+    ) -> impl Future<Output = Result<Response<UpstreamBody>, SendError>> + Send {
         let (head, body) = request.into_parts();
-        let mut sending = Sending::new(self, self.address()?, head, &body, question);
+        let mut sending = Sending::new(self, head, &body, question);
         let mut body = Outgoing::new(body);
-        loop {
-            let (at, pool, taken) = self.take(sending.choice(), &mut tried, Pool::take).await?;
-            if tried.only.is_none() {
-                pool.counters().requests.fetch_add(1, Ordering::Relaxed);
-            }
-            let attempt = match taken {
-                Taken::Http1 {
-                    sender,
-                    is_reused,
-                    lease,
-                } => sending.over_http1(pool, sender, is_reused, lease, body).await?,
-                Taken::Http2(slot) => sending.over_http2(pool, slot, body).await?,
-            };
-            match attempt {
-                Attempt::Answered(response) => {
-                    if tried.only.is_none() {
-                        pool.health().answered();
-                    }
-                    return Ok(response);
+        // Not an async fn, which would hold the request twice.
+        async move {
+            loop {
+                let (at, pool, taken) = self.take(sending.choice(), &mut tried, Pool::take).await?;
+                if tried.only.is_none() {
+                    pool.counters().requests.fetch_add(1, Ordering::Relaxed);
                 }
-                Attempt::Again(rewound) => body = rewound,
+                match sending.over(pool, taken, body).await? {
+                    Attempt::Answered(response) => {
+                        if tried.only.is_none() {
+                            pool.health().answered();
+                        }
+                        return Ok(response);
+                    }
+                    Attempt::Again(rewound) => body = rewound,
+                }
+                tried.last = Some(at);
             }
-            tried.last = Some(at);
         }
     }
 

@@ -95,10 +95,26 @@ impl Link {
         !self.was_lost.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether the connection takes new streams: it is neither closed nor going away.
-    pub(crate) async fn is_ready(&self) -> bool {
-        let mut sender = self.sender.clone();
-        poll_fn(|cx| sender.poll_ready(cx)).await.is_ok()
+    /// What begins a stream, unless the connection takes no new ones: it is closed or going away.
+    pub(crate) async fn ready(&self) -> Option<SendRequest<Bytes>> {
+        self.sender.clone().ready().await.ok()
+    }
+}
+
+/// A request for which the connection had no stream.
+#[derive(Debug)]
+pub(crate) struct Unsent {
+    error: h2::Error,
+    body: Outgoing,
+}
+
+impl From<Unsent> for Exchanged {
+    fn from(Unsent { error, body }: Unsent) -> Self {
+        Self::Refused {
+            error,
+            is_sent: false,
+            body: Some(body),
+        }
     }
 }
 
@@ -137,75 +153,79 @@ impl Slot {
         self.0.was_used.swap(true, Ordering::Relaxed)
     }
 
-    /// Sends a request and waits for the answer's head. What is sent of the body meanwhile can be had back
-    /// from what is returned.
+    /// Sends a request over `sender`, which is the connection's and ready, and returns what waits for the answer's head.
+    /// What is sent of the body meanwhile can be had back from what comes of it.
     pub(crate) fn exchange(
         self,
+        mut sender: SendRequest<Bytes>,
         mut head: Request<()>,
         body: Outgoing,
-    ) -> impl Future<Output = Exchanged> + Send {
+    ) -> Result<impl Future<Output = Exchanged> + Send, Unsent> {
         announce_length(&mut head, &body);
-        let mut sender = self.0.sender.clone();
-        // Not an async fn, which would hold its arguments twice.
-        async move {
-            let has_body = !body.is_end_stream();
-            let ready = poll_fn(|cx| sender.poll_ready(cx)).await;
-            let begun = ready.and_then(|()| sender.send_request(head, !has_body));
-            let (response, stream) = match begun {
-                Ok(begun) => begun,
-                Err(error) => {
-                    return Exchanged::Refused {
-                        error,
-                        is_sent: false,
-                        body: Some(body),
-                    };
-                }
-            };
-            self.answer(response, Upload::of(stream, body), has_body).await
+        let has_body = !body.is_end_stream();
+        match sender.send_request(head, !has_body) {
+            Ok((response, stream)) => Ok(self.answer(response, Upload::of(stream, body), has_body)),
+            Err(error) => Err(Unsent { error, body }),
         }
     }
 
-    async fn answer(self, response: ResponseFuture, mut upload: Upload, has_body: bool) -> Exchanged {
-        let mut is_uploaded = !has_body;
-        let mut response: Pin<&mut ResponseFuture> = pin!(response);
-        let answered = poll_fn(|cx| {
-            if !is_uploaded {
-                is_uploaded = upload.poll(cx).is_ready();
-            }
-            response.as_mut().poll(cx)
-        })
-        .await;
-        match answered {
-            Ok(response) => {
-                upload.body.forget();
-                let slot = Arc::new(self);
-                let length = response
-                    .headers()
-                    .get(header::CONTENT_LENGTH)
-                    .and_then(|value| value.to_str().ok()?.parse().ok());
-                Exchanged::Answered {
-                    response,
-                    length,
-                    rest: (!is_uploaded).then_some(upload),
-                    slot,
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn would hold its arguments twice"
+    )]
+    fn answer(
+        self,
+        mut response: ResponseFuture,
+        mut upload: Upload,
+        has_body: bool,
+    ) -> impl Future<Output = Exchanged> + Send {
+        async move {
+            let mut is_uploaded = !has_body;
+            let answered = poll_fn(|cx| {
+                if !is_uploaded {
+                    is_uploaded = upload.poll(cx).is_ready();
                 }
-            }
-            Err(error) => {
-                let body = upload.body.rewound();
-                // A server may only say so of streams that it did not act on: RFC 9113 sections 6.8 and 8.7.
-                let is_refused = error.is_remote()
-                    && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM));
-                if is_refused {
-                    let is_sent = true;
-                    return Exchanged::Refused { error, is_sent, body };
-                }
-                Exchanged::Broken {
-                    is_connection_lost: !error.is_reset(),
-                    error,
-                    body,
-                }
+                Pin::new(&mut response).poll(cx)
+            })
+            .await;
+            match answered {
+                Ok(response) => self.answered(response, upload, is_uploaded),
+                Err(error) => broken(error, upload.body.rewound()),
             }
         }
+    }
+
+    fn answered(
+        self,
+        response: Response<h2::RecvStream>,
+        mut upload: Upload,
+        is_uploaded: bool,
+    ) -> Exchanged {
+        upload.body.forget();
+        let length = response
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        Exchanged::Answered {
+            response,
+            length,
+            rest: (!is_uploaded).then_some(upload),
+            slot: Arc::new(self),
+        }
+    }
+}
+
+/// What an error says of a request that had been sent.
+fn broken(error: h2::Error, body: Option<Outgoing>) -> Exchanged {
+    // A server may only say so of streams that it did not act on: RFC 9113 sections 6.8 and 8.7.
+    if error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)) {
+        let is_sent = true;
+        return Exchanged::Refused { error, is_sent, body };
+    }
+    Exchanged::Broken {
+        is_connection_lost: !error.is_reset(),
+        error,
+        body,
     }
 }
 

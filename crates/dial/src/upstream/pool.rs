@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use bytes::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
@@ -93,7 +94,11 @@ pub(crate) enum Taken {
         is_reused: bool,
         lease: Lease,
     },
-    Http2(Slot),
+    Http2 {
+        slot: Slot,
+        /// It has room for the stream.
+        sender: h2::client::SendRequest<Bytes>,
+    },
 }
 
 /// A request's part in the load of a server over HTTP/1.1, until it is dropped.
@@ -132,7 +137,8 @@ impl Drop for Load {
 
 /// What there is for a request.
 enum Found {
-    Ready(Taken),
+    Slot(Slot),
+    Idle(SendRequest<Outgoing>, Lease),
     Soon(Opening),
     Nothing,
     Full,
@@ -226,14 +232,20 @@ impl Pool {
         loop {
             let found = self.find();
             match found {
-                Found::Ready(Taken::Http2(slot)) => {
+                Found::Slot(slot) => {
                     // A connection that is going away says so here, before anything is sent.
-                    if slot.link().is_ready().await {
-                        return Ok(Taken::Http2(slot));
+                    if let Some(sender) = slot.link().ready().await {
+                        return Ok(Taken::Http2 { slot, sender });
                     }
                     self.forget(slot.link());
                 }
-                Found::Ready(taken) => return Ok(taken),
+                Found::Idle(sender, lease) => {
+                    return Ok(Taken::Http1 {
+                        sender,
+                        is_reused: true,
+                        lease,
+                    });
+                }
                 Found::Soon(mut opening) => match opening.wait_for(Option::is_some).await.as_deref() {
                     Ok(Some(Err(error))) => {
                         return Err(SendError::Connect(ConnectError::Shared(Arc::clone(error))));
@@ -263,28 +275,24 @@ impl Pool {
     fn find(self: &Arc<Self>) -> Found {
         let mut state = self.state();
         if let Some(slot) = state.least(Link::comfort) {
-            return Found::Ready(Taken::Http2(slot));
+            return Found::Slot(slot);
         }
         if let Some(sender) = state.idle_http1() {
-            return Found::Ready(Taken::Http1 {
-                sender,
-                is_reused: true,
-                lease: Lease::of(self, state.generation),
-            });
+            return Found::Idle(sender, Lease::of(self, state.generation));
         }
         if state.speaks == Speaks::Http1 {
             return Found::Nothing;
         }
         if state.links.len() >= MAX_LINKS {
             return match state.least(|_| usize::MAX) {
-                Some(slot) => Found::Ready(Taken::Http2(slot)),
+                Some(slot) => Found::Slot(slot),
                 None => Found::Full,
             };
         }
         let opening = self.opening(&mut state);
         // What is above the comfort of the connections that there are bridges the time.
         match state.least(|_| usize::MAX) {
-            Some(slot) => Found::Ready(Taken::Http2(slot)),
+            Some(slot) => Found::Slot(slot),
             None => Found::Soon(opening),
         }
     }

@@ -12,11 +12,10 @@ use tokio::time::{Duration, sleep};
 use tracing::debug;
 
 use super::body::UpstreamBody;
-use super::head::Address;
 use super::health::Seen;
 use super::http2::{Exchanged, Slot};
 use super::outgoing::Outgoing;
-use super::pool::{Lease, Pool};
+use super::pool::{Lease, Pool, Taken};
 use super::servers::Choice;
 use super::{Inner, OutgoingBody, SendError};
 
@@ -36,7 +35,6 @@ fn is_safe(head: &Parts) -> bool {
 /// One request on its way through as many connections as it takes.
 pub(super) struct Sending<'a> {
     upstream: &'a Inner,
-    address: &'a Address,
     head: Parts,
     /// Whether it may be sent again although the server may have acted on it.
     is_repeatable: bool,
@@ -54,14 +52,12 @@ pub(super) enum Attempt {
 impl<'a> Sending<'a> {
     pub(super) fn new(
         upstream: &'a Inner,
-        address: &'a Address,
         head: Parts,
         body: &OutgoingBody,
         question: Option<Bytes>,
     ) -> Self {
         Self {
             upstream,
-            address,
             is_repeatable: question.is_some() || (is_safe(&head) && body.is_end_stream()),
             question,
             head,
@@ -110,7 +106,23 @@ impl<'a> Sending<'a> {
         }
     }
 
-    pub(super) async fn over_http1(
+    pub(super) async fn over(
+        &mut self,
+        pool: &Arc<Pool>,
+        connection: Taken,
+        body: Outgoing,
+    ) -> Result<Attempt, SendError> {
+        match connection {
+            Taken::Http1 {
+                sender,
+                is_reused,
+                lease,
+            } => self.over_http1(pool, sender, is_reused, lease, body).await,
+            Taken::Http2 { slot, sender } => self.over_http2(pool, slot, sender, body).await,
+        }
+    }
+
+    async fn over_http1(
         &mut self,
         pool: &Arc<Pool>,
         mut sender: SendRequest<Outgoing>,
@@ -128,7 +140,7 @@ impl<'a> Sending<'a> {
         } else {
             std::mem::take(&mut self.head.headers)
         };
-        let request = self.address.http1(&self.head, headers, body)?;
+        let request = self.upstream.address()?.http1(&self.head, headers, body)?;
         let sent = tokio::select! {
             biased;
             sent = sender.try_send_request(request) => sent,
@@ -173,21 +185,25 @@ impl<'a> Sending<'a> {
         }
     }
 
-    pub(super) async fn over_http2(
+    async fn over_http2(
         &mut self,
         pool: &Arc<Pool>,
         slot: Slot,
+        sender: h2::client::SendRequest<Bytes>,
         body: Outgoing,
     ) -> Result<Attempt, SendError> {
         let was_used = slot.was_used();
         let link = Arc::clone(slot.link());
-        let head = self.address.http2(&self.head)?;
-        let exchanged = tokio::select! {
-            biased;
-            exchanged = slot.exchange(head, body) => exchanged,
-            () = self.given_up(pool) => {
-                return self.again(pool, Some(self.whole())).ok_or(SendError::Silent);
-            }
+        let head = self.upstream.address()?.http2(&self.head)?;
+        let exchanged = match slot.exchange(sender, head, body) {
+            Ok(answer) => tokio::select! {
+                biased;
+                exchanged = answer => exchanged,
+                () = self.given_up(pool) => {
+                    return self.again(pool, Some(self.whole())).ok_or(SendError::Silent);
+                }
+            },
+            Err(unsent) => unsent.into(),
         };
         match exchanged {
             Exchanged::Answered {
