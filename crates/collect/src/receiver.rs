@@ -33,6 +33,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::service::service_fn;
 use kaudit_listen::Listener;
 use tokio_util::sync::CancellationToken;
 
@@ -182,7 +183,7 @@ impl Receiver {
                 move |connection| {
                     let peer = Arc::new(PeerCertificate::of(connection));
                     let receiver = self.clone();
-                    tower::service_fn(move |request| {
+                    service_fn(move |request| {
                         let (receiver, peer) = (receiver.clone(), Arc::clone(&peer));
                         async move { Ok::<_, Infallible>(receiver.answer(request, &peer).await) }
                     })

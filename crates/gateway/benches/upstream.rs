@@ -17,13 +17,13 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower_service::Service;
 
 /// What lists and tunnels are made of.
 const CHUNK: usize = 64 << 10;
@@ -154,11 +154,7 @@ impl Service<Request<Incoming>> for Answers {
     type Error = Infallible;
     type Future = Ready<Result<Response<Answer>, Infallible>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         ready(Ok(self.answer(request)))
     }
 }

@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::TryFutureExt as _;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
+use hyper::service::Service;
 use kaudit_dial::{ServerMetrics, Upstream};
 use kaudit_listen::{ConnectionInfo, Listener};
 use kaudit_sink::{Demand, Sink};
@@ -20,7 +21,6 @@ use tokio::sync::mpsc::WeakSender;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_layer::Layer as _;
-use tower_service::Service;
 use tracing::warn;
 
 use crate::access::Access;
@@ -366,11 +366,7 @@ impl Service<Request<Incoming>> for GatewayService {
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         if let Some(code) = refused_unread(&request) {
             let refusal = text_response(code, code.to_string());
             let delivery = |body| Delivery::new(ResponseBody::unaudited(body), None);
@@ -396,9 +392,9 @@ impl Service<Request<Incoming>> for GatewayService {
             response.map(|body| Delivery::new(body, Some(arrival)))
         };
         let is_write = is_write(&request);
-        let answer = self.inner.call(request);
+        let answer = self.inner.handle(request);
         if !is_write {
-            return Box::pin(async move { answer.await.map(deliver) });
+            return Box::pin(answer.map_ok(deliver));
         }
         let completion = self.completion.clone();
         Box::pin(async move {

@@ -2,18 +2,17 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::service::Service;
 use kaudit_dial::Upstream;
 use kaudit_listen::Listener;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
-use tower_service::Service;
 
 use crate::collection::Collection;
 use crate::metrics;
@@ -157,11 +156,7 @@ impl Service<Request<Incoming>> for Admin {
     type Error = Infallible;
     type Future = std::future::Ready<Result<Self::Response, Infallible>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         std::future::ready(Ok(self.answer(&request)))
     }
 }

@@ -10,7 +10,9 @@ use ipnet::IpNet;
 use kaudit_collect::{Forward, Intake, Name, Tailing};
 use kaudit_dial::{Cluster, Upstream, UpstreamOptions, take_lane};
 use kaudit_gateway::Gateway;
-use kaudit_listen::{ConnectionInfo, Limits, ListenConfig, Listener, ProxyProtocol, ServerTls, Workers};
+use kaudit_listen::{
+    ConnectionInfo, Limits, ListenConfig, Listener, ProxyProtocol, ServerTls, TowerToHyperService, Workers,
+};
 use kaudit_sink::Sink;
 use kaudit_store::Store;
 use kaudit_tower::RemoteAddr;
@@ -257,7 +259,7 @@ impl Serving {
             let stop = serving.stop_api.clone();
             let make = move |connection: &ConnectionInfo| {
                 let address = RemoteAddr::from(connection.remote_addr);
-                router.clone().layer(Extension(address))
+                TowerToHyperService::new(router.clone().layer(Extension(address)))
             };
             serving.apis.spawn(listener.serve(make, stop, API_GRACE));
         }

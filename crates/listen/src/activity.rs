@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
+use hyper::service::Service;
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
-use tower_service::Service;
 
 /// The requests of one connection.
 #[derive(Debug, Default)]
@@ -122,7 +122,7 @@ impl Drop for UnderWay {
 }
 
 /// A connection's service, with its requests counted.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Counted<S> {
     pub(crate) inner: S,
     pub(crate) activity: Arc<Activity>,
@@ -136,11 +136,7 @@ where
     type Error = Infallible;
     type Future = Answering<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<R>) -> Self::Future {
+    fn call(&self, request: Request<R>) -> Self::Future {
         let under_way = Some(self.activity.begin(request.version()));
         Answering {
             inner: self.inner.call(request),
@@ -272,7 +268,7 @@ mod tests {
     /// Whether a further cancelled request is one too many after these: `x` is cancelled, `a` answered.
     async fn is_too_many(credit: usize, history: &str) -> bool {
         let activity = Arc::new(Activity::new(Some(b"h2"), credit));
-        let mut service = Counted {
+        let service = Counted {
             inner: Slow,
             activity: Arc::clone(&activity),
         };
@@ -290,7 +286,6 @@ mod tests {
     }
 
     /// Answers those that it is told to.
-    #[derive(Clone)]
     struct Slow;
 
     impl Service<Request<bool>> for Slow {
@@ -298,11 +293,7 @@ mod tests {
         type Error = Infallible;
         type Future = Pin<Box<dyn Future<Output = Result<Response<String>, Infallible>> + Send>>;
 
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: Request<bool>) -> Self::Future {
+        fn call(&self, request: Request<bool>) -> Self::Future {
             let is_answered = request.into_body();
             Box::pin(async move {
                 if !is_answered {

@@ -9,15 +9,14 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tower_service::Service;
 use tracing::debug;
 
 use crate::activity::{Activity, Counted};
@@ -60,7 +59,7 @@ impl Connection {
     pub(crate) async fn run<M, S, B>(mut self, mut stream: TcpStream, make_service: &M)
     where
         M: Fn(&ConnectionInfo) -> S + Sync,
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
         B: Body + Send + 'static,
         B::Data: Send,
@@ -155,7 +154,7 @@ impl Connection {
     async fn http<I, S, B>(&self, stream: I, info: &ConnectionInfo, service: S)
     where
         I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
         B: Body + Send + 'static,
         B::Data: Send,
@@ -192,7 +191,7 @@ impl Connection {
         };
         let stream = Gathered::new(stream, mode);
         let io = TokioIo::new(stream.clone());
-        let connection = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
+        let connection = builder.serve_connection_with_upgrades(io, service);
         tokio::pin!(connection);
         let mut connection = Served::new(connection, streams, stream).in_turns(turn);
         // The connection first, wherever both are ready: a request that has come is no idleness.

@@ -18,6 +18,7 @@ mod tls;
 mod workers;
 
 pub use connection::ConnectionInfo;
+pub use hyper_util::service::TowerToHyperService;
 pub use limits::Limits;
 pub use metrics::{ListenerMetrics, Refused};
 pub use proxy_protocol::ProxyProtocol;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::service::Service;
 use ipnet::IpNet;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,7 +18,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower_service::Service;
 use tracing::{debug, warn};
 
 use crate::addresses::Addresses;
@@ -168,7 +168,8 @@ impl Listener {
 
     /// Serves until `stop` is cancelled; then finishes what is in flight, for at most `grace`.
     ///
-    /// `make_service` is called once per connection. A request's response is sent as its body
+    /// `make_service` is called once per connection; what is a service of tower's becomes one by
+    /// [`TowerToHyperService`](crate::TowerToHyperService). A request's response is sent as its body
     /// produces frames; an upgrade works as hyper's does.
     ///
     /// After the stop, connections without a request are closed as [`Limits::linger`] and [`Limits::goaway`] say;
@@ -176,7 +177,7 @@ impl Listener {
     pub async fn serve<M, S, B>(self, make_service: M, stop: CancellationToken, grace: Duration)
     where
         M: Fn(&ConnectionInfo) -> S + Send + Sync + 'static,
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
         B: Body + Send + 'static,
         B::Data: Send,

@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use jiff::Timestamp;
 use kaudit_event::UserInfo;
-use kaudit_listen::{ConnectionInfo, Listener};
+use kaudit_listen::{ConnectionInfo, Listener, TowerToHyperService};
 use kaudit_sink::{Emission, Outcome, Reservation, Reserve, Sink};
 use kaudit_tower::{
     Audit, AuditService, Authenticator, AuthorityError, BoxError, BoxFuture, ClientAuthority,
@@ -231,7 +231,7 @@ impl Sandbox {
         let ends = self.state.stop.clone();
         let sandbox = self.clone();
         let serve = listener.serve(
-            move |connection| sandbox.connection(connection),
+            move |connection| TowerToHyperService::new(sandbox.connection(connection)),
             stop.clone(),
             grace,
         );

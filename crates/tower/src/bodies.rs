@@ -8,6 +8,7 @@ mod token;
 
 use kaudit_codec::{cbor, yaml};
 use kaudit_event::{Status, StatusCause, StatusDetails, Text};
+use memchr::memmem;
 use serde::Deserialize;
 
 pub(crate) use deprecation::Deprecation;
@@ -107,7 +108,7 @@ pub(crate) fn can_be_status(data: &[u8]) -> bool {
     } else {
         return false;
     };
-    data.len() < HEAD || find(head, b"Status").is_some()
+    data.len() < HEAD || memmem::find(head, b"Status").is_some()
 }
 
 /// The Status that `body` is, in any encoding, as an event records it: without type meta and metadata.
@@ -132,7 +133,7 @@ pub fn parse_status(body: &[u8]) -> Option<Status> {
 }
 
 fn status_of_json(body: &[u8]) -> Option<Status> {
-    if !body.starts_with(b"{") || find(body, b"\"Status\"").is_none() {
+    if !body.starts_with(b"{") || memmem::find(body, b"\"Status\"").is_none() {
         return None;
     }
     let wire: WireStatus = serde_json::from_slice(body).ok()?;
@@ -162,8 +163,4 @@ fn status_of_json(body: &[u8]) -> Option<Status> {
         code: wire.code,
         ..Status::default()
     })
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
 }

@@ -221,6 +221,20 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        self.handle(request)
+    }
+}
+
+impl<S> AuditService<S> {
+    /// As [`Service::call`], for servers whose services are shared: this one is always ready, and waits for the inner
+    /// one itself.
+    pub fn handle<B, R>(&self, request: Request<B>) -> AuditFuture<S, B, R>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError> + Send,
+        B: Body<Data = Bytes> + Send + 'static,
+    {
         AuditFuture::new(admission::admit(&self.audit.0, request), self.inner.clone())
     }
 }

@@ -4,13 +4,13 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
+use hyper::service::Service;
 use kaudit_dial::{Cluster, Credential, Identity, Pem, Trust, Upstream, UpstreamOptions};
 use kaudit_gateway::{AnonymousRequests, Authorities, Gateway, OwnCredential, Tokens};
 use kaudit_listen::{ClientCertificates, ListenConfig, Listener, ServerTls};
@@ -71,16 +71,12 @@ struct Cloud {
     refuses: Option<(u16, &'static str)>,
 }
 
-impl tower_service::Service<Request<Incoming>> for Cloud {
+impl Service<Request<Incoming>> for Cloud {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (got, refuses) = (Arc::clone(&self.got), self.refuses);
         Box::pin(async move {
             let answers = move |got: &Got| answer(got, refuses);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
 use kaudit_listen::{ListenConfig, Listener};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +40,7 @@ impl Cluster {
                 tell.send(listener.local_addr().to_string()).unwrap();
                 let answers = move |_: &_| {
                     let (log, count) = (log.clone(), Arc::clone(&count));
-                    tower::service_fn(move |request: Request<Incoming>| {
+                    service_fn(move |request: Request<Incoming>| {
                         let answer = answer(&request, &log, &count);
                         async move { Ok::<_, Infallible>(answer) }
                     })

@@ -2,17 +2,16 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::service::Service;
 use kaudit_listen::{ConnectionInfo, Limits, ListenConfig, Listener};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tower_service::Service;
 
 /// Longer than anything takes.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -26,11 +25,7 @@ impl Service<Request<Incoming>> for Echo {
     type Error = Infallible;
     type Future = std::future::Ready<Result<Response<String>, Infallible>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Request<Incoming>) -> Self::Future {
+    fn call(&self, _: Request<Incoming>) -> Self::Future {
         std::future::ready(Ok(Response::new(self.0.to_string())))
     }
 }

@@ -3,16 +3,15 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use hyper::service::Service;
 use kaudit_listen::{Limits, Listener};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use tower_service::Service;
 
 use crate::fixture::{LONG, plain};
 
@@ -25,11 +24,7 @@ impl Service<Request<Incoming>> for Counts {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<String>, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         Box::pin(async move {
             if request.uri().path() == "/untaken" {
                 std::future::pending::<()>().await;

@@ -1,14 +1,13 @@
 //! Connections on threads of their own.
 
 use std::convert::Infallible;
-use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::service::Service;
 use kaudit_listen::{Listener, Workers};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use tower_service::Service;
 
 use crate::fixture::{LONG, ask, plain};
 
@@ -21,11 +20,7 @@ impl Service<Request<Incoming>> for Named {
     type Error = Infallible;
     type Future = std::future::Ready<Result<Response<String>, Infallible>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Request<Incoming>) -> Self::Future {
+    fn call(&self, _: Request<Incoming>) -> Self::Future {
         let name = std::thread::current().name().unwrap_or_default().to_owned();
         std::future::ready(Ok(Response::new(name)))
     }
