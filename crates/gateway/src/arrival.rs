@@ -7,6 +7,7 @@ use bytes::Bytes;
 use kaudit_event::UserInfo;
 use tokio::time::Instant;
 
+use crate::cache::Key;
 use crate::headers::Peer;
 use crate::traffic::Passing;
 
@@ -26,8 +27,8 @@ pub(crate) struct Arrival {
 /// With whose credentials a request goes to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Passage {
-    /// With the client's own, or without any.
-    AsItCame,
+    /// With the client's own, or without any. The key names them.
+    AsItCame(Key),
     /// With the gateway's, impersonating the user.
     Impersonating,
 }

@@ -1,6 +1,7 @@
 //! Answers that are kept for moments, so that a burst of requests asks once.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,18 +39,46 @@ impl Hasher {
 
     /// The key of `parts`; where one ends and the next begins counts.
     pub(crate) fn key<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> Key {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        // Put together first: most are a few bytes long, and each would be a call with state to keep.
+        let mut text = Vec::with_capacity(256);
         for part in parts {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part);
+            match u8::try_from(part.len()) {
+                Ok(length) if length < u8::MAX => text.push(length),
+                _ => {
+                    text.push(u8::MAX);
+                    text.extend_from_slice(&(part.len() as u64).to_le_bytes());
+                }
+            }
+            text.extend_from_slice(part);
         }
-        *hasher.finalize().as_bytes()
+        *blake3::keyed_hash(&self.0, &text).as_bytes()
     }
 }
 
+/// Takes what a key begins with for its hash: nobody can choose it.
+#[derive(Debug, Default)]
+struct Beginning(u64);
+
+impl std::hash::Hasher for Beginning {
+    fn write(&mut self, key: &[u8]) {
+        if let Some(beginning) = key.first_chunk() {
+            self.0 = u64::from_le_bytes(*beginning);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Entries by key.
+type Entries<V> = HashMap<Key, Arc<Entry<V>>, BuildHasherDefault<Beginning>>;
+
 /// A bounded cache in which concurrent askers of one key wait for one answer.
 #[derive(Debug)]
-pub(crate) struct Cache<V>(Mutex<HashMap<Key, Arc<Entry<V>>>>);
+pub(crate) struct Cache<V>(Mutex<Entries<V>>);
 
 #[derive(Debug)]
 struct Entry<V> {
@@ -72,18 +101,18 @@ pub(crate) enum Found {
 
 impl<V: Clone + Send + Sync> Cache<V> {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(HashMap::new()))
+        Self(Mutex::default())
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<Key, Arc<Entry<V>>>> {
+    fn entries(&self) -> MutexGuard<'_, Entries<V>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer that is there and still holds.
-    pub(crate) fn known(&self, key: Key) -> Option<V> {
+    /// The answer that is there and holds at `now`.
+    pub(crate) fn known(&self, key: Key, now: Instant) -> Option<V> {
         let entries = self.entries();
         let (answer, until) = entries.get(&key)?.answer.get()?;
-        (*until > Instant::now()).then(|| answer.clone())
+        (*until > now).then(|| answer.clone())
     }
 
     /// The answer to `key`; `ask` gives it and how long it holds. Cancel-safe: when the asker goes away,
@@ -138,6 +167,7 @@ impl<V: Clone + Send + Sync> Cache<V> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -150,11 +180,11 @@ mod tests {
         let key = Hasher::new().unwrap().key([&b"a"[..]]);
         let (first, second) = tokio::join!(cache.answer(key, ask), cache.answer(key, ask));
         assert_eq!((first.0, second.0), (0, 0));
-        assert_eq!(cache.known(key), Some(0));
+        assert_eq!(cache.known(key, Instant::now()), Some(0));
         tokio::time::advance(Duration::from_secs(9)).await;
         assert_eq!(cache.answer(key, ask).await, (0, Found::Known));
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(cache.known(key), None);
+        assert_eq!(cache.known(key, Instant::now()), None);
         assert_eq!(cache.answer(key, ask).await, (1, Found::Asked));
     }
 
@@ -175,5 +205,14 @@ mod tests {
     fn where_parts_end_counts() {
         let hasher = Hasher::new().unwrap();
         assert_ne!(hasher.key([&b"ab"[..], b"c"]), hasher.key([&b"a"[..], b"bc"]));
+        // Also of those whose length takes more than a byte to say.
+        let long = [b'a'; 600];
+        let keys: HashSet<Key> = (0..=600)
+            .map(|at| {
+                let (first, second) = long.split_at(at);
+                hasher.key([first, second])
+            })
+            .collect();
+        assert_eq!(keys.len(), 601);
     }
 }

@@ -15,6 +15,7 @@ use kaudit_tower::{
     AuditContext, Authorization, AuthorizationRequest, Authorizer, BoxFuture, Decision, forbidden_reason,
     refuses_impersonation,
 };
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::cache::{self, Cache, Hasher, Key};
@@ -89,8 +90,8 @@ pub(crate) struct Answer {
 /// With whose credentials the cluster is asked.
 #[derive(Debug)]
 pub(crate) enum Asker<'a> {
-    /// With those among the request's headers, over connections of the client's kind.
-    Client(&'a HeaderMap),
+    /// With those among the request's headers, which the key names, over connections of the client's kind.
+    Client(&'a HeaderMap, Key),
     /// With those among the request's headers, which are the gateway's with the user it impersonates.
     Impersonating(&'a HeaderMap, &'a OwnCredential),
     /// With the gateway's, about the user of the question.
@@ -148,11 +149,12 @@ impl Decisions {
         self.reviews.asked == Asked::Yes && !self.reviews.policy.as_ref().is_some_and(is_skipped)
     }
 
-    /// The decision about a request, or what to ask for it; the headers of `asker` are those that go to the cluster.
-    pub(crate) fn find<'a>(&self, asker: &Asker<'_>, attributes: Attributes<'a>) -> Found<'a> {
+    /// The decision about a request that came at `now`, or what to ask for it; the headers of `asker` are those that go to
+    /// the cluster.
+    pub(crate) fn find<'a>(&self, asker: &Asker<'_>, attributes: Attributes<'a>, now: Instant) -> Found<'a> {
         let matter = review::subject_matter(&attributes);
         let key = self.key(&matter, asker, &attributes);
-        match self.cache.known(key) {
+        match self.cache.known(key, now) {
             Some(answer) => {
                 count(&self.metrics.decision_hits);
                 Found::Known(answer)
@@ -164,7 +166,7 @@ impl Decisions {
     #[cold]
     fn question<'a>(&self, key: Key, asker: &Asker<'_>, attributes: Attributes<'a>) -> Question<'a> {
         let way = match asker {
-            Asker::Client(headers) => Way::Headers(identity(headers)),
+            Asker::Client(headers, _) => Way::Headers(identity(headers)),
             Asker::Impersonating(headers, own) => Way::HeadersOver(identity(headers), (*own).clone()),
             Asker::Gateway(own) => Way::Own((*own).clone()),
         };
@@ -180,11 +182,11 @@ impl Decisions {
     fn key(&self, matter: &[&[u8]], asker: &Asker<'_>, attributes: &Attributes<'_>) -> Key {
         let matter = matter.iter().copied();
         match asker {
-            Asker::Client(headers) | Asker::Impersonating(headers, _) => {
+            Asker::Client(headers, key) => self.hasher.key(matter.chain([&key[..]]).chain(whom(headers))),
+            Asker::Impersonating(headers, _) => {
                 let credentials = Credentials::of(headers);
-                let whom = impersonation(headers)
-                    .flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
-                self.hasher.key(matter.chain(credentials.parts()).chain(whom))
+                let matter = matter.chain(credentials.parts());
+                self.hasher.key(matter.chain(whom(headers)))
             }
             Asker::Gateway(_) => self.hasher.key(matter.chain(review::subject(attributes))),
         }
@@ -253,6 +255,11 @@ fn identity(headers: &HeaderMap) -> HeaderMap {
     sent
 }
 
+/// For whom somebody asks, in parts.
+fn whom(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    impersonation(headers).flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()])
+}
+
 /// The headers that say for whom somebody asks.
 fn impersonation(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
     headers
@@ -274,7 +281,7 @@ impl Authorizer for ImpersonationAuthorizer<'_> {
     ) -> BoxFuture<'a, Result<Authorization, String>> {
         Box::pin(async move {
             let asker = Asker::Gateway(self.own);
-            let answer = match self.decisions.find(&asker, request.attributes) {
+            let answer = match self.decisions.find(&asker, request.attributes, Instant::now()) {
                 Found::Known(answer) => answer,
                 Found::Unknown(question) => self.decisions.ask_anyway(*question).await,
             };

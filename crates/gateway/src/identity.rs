@@ -14,6 +14,7 @@ use kaudit_tower::{
 };
 
 use crate::arrival::{Arrival, AsUser, Passage};
+use crate::cache::Key;
 use crate::metrics::{Metrics, count};
 use crate::review::Credentials;
 pub use certificates::{Authorities, AuthoritiesHandle};
@@ -94,7 +95,7 @@ impl Identity {
     fn conclude(
         &self,
         answer: Answer,
-        credentials: &Credentials,
+        (credentials, key): (&Credentials, Key),
         audit: &AuditContext,
         arrival: &Arrival,
     ) -> Authentication {
@@ -111,7 +112,7 @@ impl Identity {
                 )));
             }
         };
-        arrival.set_passage(Passage::AsItCame);
+        arrival.set_passage(Passage::AsItCame(key));
         Authentication::User(user)
     }
 }
@@ -140,8 +141,9 @@ impl Authenticator for Identity {
         if credentials.is_none() && (is_bad || self.anonymous == AnonymousRequests::Refused) {
             return Some(Authentication::Failed);
         }
-        let answer = self.tokens.known(&credentials)?;
-        Some(self.conclude(answer, &credentials, audit, arrival))
+        let key = self.tokens.key(&credentials);
+        let answer = self.tokens.known(key, arrival.passing.began())?;
+        Some(self.conclude(answer, (&credentials, key), audit, arrival))
     }
 
     /// Asks the cluster about what [`Self::authenticate_now`] did not know.
@@ -155,8 +157,9 @@ impl Authenticator for Identity {
                 return Authentication::Failed;
             };
             let credentials = Credentials::of(&parts.headers);
-            let answer = self.tokens.ask(&credentials).await;
-            self.conclude(answer, &credentials, audit, arrival)
+            let key = self.tokens.key(&credentials);
+            let answer = self.tokens.ask(&credentials, key).await;
+            self.conclude(answer, (&credentials, key), audit, arrival)
         })
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::OptionFuture;
+use futures_util::future::{Either, FutureExt as _, OptionFuture, TryFutureExt as _, ready};
 use http::response::Parts as ResponseHead;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Body as _, Frame};
@@ -29,6 +29,7 @@ use tracing::warn;
 
 use crate::arrival::{Arrival, Passage};
 use crate::body::Body;
+use crate::cache::Key;
 use crate::decision::{Answer, Asker, Decisions, Evidence, Found, ImpersonationAuthorizer, annotate};
 use crate::headers::{self, Onward};
 use crate::identity::{Authorities, AuthoritiesHandle};
@@ -86,16 +87,16 @@ impl Service<Request<RequestBody<Incoming>>> for Proxy {
 
     fn call(&mut self, request: Request<RequestBody<Incoming>>) -> Self::Future {
         let shared = Arc::clone(&self.0);
-        let room = shared.in_flight.enter(request.extensions().get::<AuditContext>());
-        Box::pin(async move {
-            Ok(match room {
-                Ok(room) => shared.answer(request).await.map(|body| body.admitted(room)),
-                Err(refusal) => {
-                    count(&shared.metrics.over_in_flight);
-                    refusal.answer()
-                }
-            })
-        })
+        match shared.in_flight.enter(request.extensions().get::<AuditContext>()) {
+            Ok(room) => {
+                let answer = shared.answer(request);
+                Box::pin(answer.map(|response| Ok(response.map(|body| body.admitted(room)))))
+            }
+            Err(refusal) => {
+                count(&shared.metrics.over_in_flight);
+                Box::pin(ready(Ok(refusal.answer())))
+            }
+        }
     }
 }
 
@@ -105,6 +106,22 @@ enum NoAnswer {
     TooLate(Duration),
 }
 
+/// Whose credentials a request to the cluster bears.
+enum Bearer {
+    /// The client's, or none; the key names them.
+    Client(Key),
+    Gateway(OwnCredential),
+}
+
+impl Bearer {
+    const fn own(&self) -> Option<&OwnCredential> {
+        match self {
+            Self::Client(_) => None,
+            Self::Gateway(own) => Some(own),
+        }
+    }
+}
+
 /// An answer of the cluster before it is the client's.
 enum Answered {
     Plain(Response<UpstreamBody>),
@@ -112,7 +129,7 @@ enum Answered {
 }
 
 impl Shared {
-    async fn answer(&self, mut request: Request<RequestBody<Incoming>>) -> Response<Body> {
+    async fn answer(self: Arc<Self>, mut request: Request<RequestBody<Incoming>>) -> Response<Body> {
         let extensions = request.extensions();
         // INVARIANT G-3: the chain puts it there; without it nothing is forwarded.
         let Some(audit) = extensions.get::<AuditContext>().cloned() else {
@@ -145,26 +162,32 @@ impl Shared {
             upgrade: upgrade.as_ref(),
             front_proxy: authorities.as_deref().and_then(Authorities::front_proxy_headers),
         };
-        let own = match passage {
-            Passage::AsItCame => {
+        let bearer = match passage {
+            Passage::AsItCame(key) => {
                 headers::to_upstream(request.headers_mut(), onward);
-                None
+                Bearer::Client(key)
             }
-            Passage::Impersonating => match self.impersonate(&audit, request.headers_mut(), onward).await {
-                Ok(own) => Some(own),
-                Err(refusal) => return refuse_to_impersonate(&refusal),
-            },
+            Passage::Impersonating => {
+                // Boxed, so that the others carry none of this.
+                let impersonating = Box::pin(self.impersonate(&audit, request.headers_mut(), onward));
+                match impersonating.await {
+                    Ok(own) => Bearer::Gateway(own),
+                    Err(refusal) => return refuse_to_impersonate(&refusal),
+                }
+            }
         };
+        let own = bearer.own();
         let user = audit.acting_user();
         let is_impersonated = own.is_some() || audit.impersonated_user().is_some();
         let is_asked = audit.is_enabled() && self.decisions.is_asked(audit.user().map(AsRef::as_ref), info);
         let found = is_asked.then(|| {
-            let asker = match (&own, &self.reviewing) {
-                (Some(own), _) => Asker::Impersonating(request.headers(), own),
-                (None, Some(own)) => Asker::Gateway(own),
-                (None, None) => Asker::Client(request.headers()),
+            let asker = match (&bearer, &self.reviewing) {
+                (Bearer::Gateway(own), _) => Asker::Impersonating(request.headers(), own),
+                (Bearer::Client(_), Some(own)) => Asker::Gateway(own),
+                (Bearer::Client(key), None) => Asker::Client(request.headers(), *key),
             };
-            self.decisions.find(&asker, Attributes::new(Some(&user), info))
+            let attributes = Attributes::new(Some(&user), info);
+            self.decisions.find(&asker, attributes, arrival.passing.began())
         });
         let (mut decision, question) = match found {
             None => (Some(None), None),
@@ -173,18 +196,23 @@ impl Shared {
         };
         // Boxed: most decisions are known, and those requests carry none of this.
         let mut asked = OptionFuture::from(question.map(|question| Box::pin(self.decisions.ask(*question))));
-        let upstream = own.as_ref().map_or(&self.upstream, OwnCredential::upstream);
+        let upstream = own.map_or(&self.upstream, OwnCredential::upstream);
         let host = self.host_to_stay_at(&request);
         let limit = patience::limit(self.response_limit, info, upgrade.is_some());
         let idle_limit = upload::idle_limit(self.body_idle_limit, info, upgrade.is_some());
         let is_http1 = request.version() < Version::HTTP_2;
         let (request, findings) = self.outgoing(request, &arrival, &audit, idle_limit);
-        let mut sent = pin!(self.send(upstream, request, upgrade.is_some(), limit, &findings));
+        count(&self.metrics.forwarded);
+        let mut sent = pin!(send(upstream, request, upgrade.is_some()));
+        let mut too_late = pin!(patience::run_out(limit, &findings));
         let asked_at = Instant::now();
         let answered = loop {
             tokio::select! {
-                answered = &mut sent => break answered,
+                biased;
+                sent = &mut sent => break sent.map_err(NoAnswer::Failed),
                 answer = &mut asked, if decision.is_none() => decision = Some(answer.flatten()),
+                // Given up with what is returned: the stream is reset or the connection closed.
+                limit = &mut too_late => break Err(NoAnswer::TooLate(limit)),
             }
         };
         arrival.passing.asked_upstream(asked_at.elapsed());
@@ -223,19 +251,19 @@ impl Shared {
         }
         let (body, status) = if may_be_status(&head) {
             let (body, read) = begin(body).await;
-            (body, read.as_deref().and_then(parse_status))
+            (body, read.as_deref().and_then(parse_status).map(Box::new))
         } else {
             (body, None)
         };
-        if let Some(own) = &own
-            && let Some(error) = self.own_refused(own, &audit, &head, status.as_ref()).await
+        if let Some(own) = own
+            && let Some(error) = self.own_refused(own, &audit, &head, status.as_deref()).await
         {
             return refuse(&error);
         }
         if audit.is_enabled() {
-            let mut evidence = Evidence::of(head.status, status.as_ref(), &user, info, is_impersonated);
+            let mut evidence = Evidence::of(head.status, status.as_deref(), &user, info, is_impersonated);
             if is_refused_upgrade {
-                evidence = evidence.of_upgrade(&head, status.as_ref());
+                evidence = evidence.of_upgrade(&head, status.as_deref());
             }
             let answer = if evidence.is_complete() {
                 None
@@ -244,7 +272,7 @@ impl Shared {
             };
             annotate(&audit, evidence, answer);
             if let Some(status) = status {
-                audit.relayed_status(status);
+                audit.relayed_status(*status);
             }
         }
         if self.redirects == Redirects::Refuse && leads_elsewhere(head.status, &head.headers, host.as_ref()) {
@@ -368,31 +396,6 @@ impl Shared {
         (Request::from_parts(head, body.boxed_unsync()), findings)
     }
 
-    async fn send(
-        &self,
-        upstream: &Upstream,
-        request: Request<OutgoingBody>,
-        is_upgrade: bool,
-        limit: Option<Duration>,
-        findings: &Findings,
-    ) -> Result<Answered, NoAnswer> {
-        count(&self.metrics.forwarded);
-        let sent = async {
-            if is_upgrade {
-                let (response, load) = Box::pin(upstream.send_upgrade(request)).await?;
-                Ok(Answered::Dedicated(response, load))
-            } else {
-                upstream.send(request).await.map(Answered::Plain)
-            }
-        };
-        // Given up, the stream is reset or the connection closed.
-        tokio::select! {
-            biased;
-            sent = sent => sent.map_err(NoAnswer::Failed),
-            limit = patience::run_out(limit, findings) => Err(NoAnswer::TooLate(limit)),
-        }
-    }
-
     /// The host that the client asked, where it is to stay there.
     fn host_to_stay_at<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
         if self.redirects == Redirects::Relay {
@@ -493,6 +496,23 @@ impl Shared {
                 refuse(&bad_gateway(&text))
             }
         }
+    }
+}
+
+/// Sends a request to the cluster.
+fn send(
+    upstream: &Upstream,
+    request: Request<OutgoingBody>,
+    is_upgrade: bool,
+) -> impl Future<Output = Result<Answered, SendError>> + Send {
+    if is_upgrade {
+        let sent = upstream.send_upgrade(request);
+        Either::Left(Box::pin(async {
+            sent.await
+                .map(|(response, load)| Answered::Dedicated(response, load))
+        }))
+    } else {
+        Either::Right(upstream.send(request).map_ok(Answered::Plain))
     }
 }
 

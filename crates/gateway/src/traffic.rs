@@ -201,6 +201,11 @@ struct Noted {
 }
 
 impl Passing {
+    /// When the request came.
+    pub(crate) const fn began(&self) -> Instant {
+        self.began
+    }
+
     /// Says which record is the request's; only the first counts.
     pub(crate) fn is(&self, audit: &AuditContext) {
         self.audit.get_or_init(|| audit.clone());

@@ -53,7 +53,31 @@ pub enum TargetError {
     Authority,
 }
 
-/// Bytes of a path that need no second look: decoding and encoding leave them as they are.
+/// Whether a path needs no second look: [`is_plain`] of every byte.
+fn is_all_plain(path: &[u8]) -> bool {
+    const PLAIN: [bool; 256] = {
+        let mut plain = [false; 256];
+        let mut byte = 0_u8;
+        loop {
+            #[expect(clippy::indexing_slicing, reason = "a byte is an index of it")]
+            {
+                plain[byte as usize] = is_plain(byte);
+            }
+            if byte == u8::MAX {
+                break plain;
+            }
+            byte += 1;
+        }
+    };
+    // To the end in any case: a loop that may end early is slower than the rest of a path is long.
+    path.iter().fold(true, |all, byte| {
+        #[expect(clippy::indexing_slicing, reason = "a byte is an index of it")]
+        let is_plain = PLAIN[usize::from(*byte)];
+        all & is_plain
+    })
+}
+
+/// Bytes of a path that decoding and encoding leave as they are.
 const fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -75,7 +99,8 @@ impl RequestTarget {
         if target.is_empty() {
             return Err(TargetError::Empty);
         }
-        if target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
+        let is_control = |byte: u8| byte <= b' ' || byte == 0x7f;
+        if target.iter().fold(false, |any, byte| any | is_control(*byte)) {
             return Err(TargetError::ControlCharacter);
         }
         if target == b"*" {
@@ -127,7 +152,7 @@ impl RequestTarget {
                 rest = path;
             }
         }
-        if rest.iter().copied().all(is_plain) {
+        if is_all_plain(rest) {
             target.path = Bytes::copy_from_slice(rest);
             return Ok(target);
         }
@@ -164,7 +189,7 @@ impl RequestTarget {
 
     /// `URL.EscapedPath()`: the path as received where that is a valid encoding, else encoded anew.
     fn push_escaped_path(&self, out: &mut Vec<u8>) {
-        if self.path.iter().copied().all(is_plain) && self.raw_path.is_empty() || *self.path == *b"*" {
+        if self.raw_path.is_empty() && is_all_plain(&self.path) || *self.path == *b"*" {
             out.extend_from_slice(&self.path);
         } else if !self.raw_path.is_empty() && is_valid_encoding(&self.raw_path) {
             out.extend_from_slice(&self.raw_path);

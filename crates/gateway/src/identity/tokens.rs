@@ -8,6 +8,7 @@ use kaudit_event::{Text, UserInfo};
 use kaudit_tower::Anonymous;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::cache::{Cache, Found, Hasher, Key};
@@ -69,14 +70,13 @@ impl TokenUsers {
     }
 
     /// The answer that is known already.
-    pub(super) fn known(&self, credentials: &Credentials) -> Option<Answer> {
-        let answer = self.cache.known(self.key(credentials))?;
+    pub(super) fn known(&self, key: Key, now: Instant) -> Option<Answer> {
+        let answer = self.cache.known(key, now)?;
         count(&self.metrics.identity_hits);
         Some(answer)
     }
 
-    pub(super) async fn ask(&self, credentials: &Credentials) -> Answer {
-        let key = self.key(credentials);
+    pub(super) async fn ask(&self, credentials: &Credentials, key: Key) -> Answer {
         let (answer, found) = self.cache.answer(key, || self.review(credentials)).await;
         count(match found {
             Found::Known => &self.metrics.identity_hits,
@@ -85,7 +85,8 @@ impl TokenUsers {
         answer
     }
 
-    fn key(&self, credentials: &Credentials) -> Key {
+    /// Names credentials.
+    pub(super) fn key(&self, credentials: &Credentials) -> Key {
         self.hasher.key(credentials.parts())
     }
 
