@@ -218,6 +218,7 @@ def refusals(c):
     for name, path, token, headers in [
         ("no token", maps, None, None), ("wrong token", maps, "nope", None),
         ("basic", maps, None, {"Authorization": "Basic YTpi"}), ("empty bearer", maps, None, {"Authorization": "Bearer "}),
+        ("blank before the token", maps, None, {"Authorization": "Bearer  admin-token"}),
         ("wrong token for health", "/healthz", "nope", None), ("wrong token, odd accept", maps, "nope", {"Accept": "x/y"}),
         ("forbidden", maps, "mallory-token", None), ("forbidden name", f"{maps}/a", "mallory-token", None),
         ("forbidden subresource", f"{NS}/pods/p/log", "mallory-token", None),

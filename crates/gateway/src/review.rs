@@ -156,21 +156,20 @@ impl Credentials {
     ///
     /// Source: k8s.io/apiserver pkg/authentication/request/websocket/protocol.go.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let authorization = headers.get(header::AUTHORIZATION).cloned();
-        let is_bearer = authorization
-            .as_ref()
-            .and_then(|value| value.as_bytes().split_at_checked(7))
-            .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+        let authorization = headers
+            .get(header::AUTHORIZATION)
+            .filter(|value| token_of(value).is_some())
+            .cloned();
         let protocol = headers
             .get_all(SUBPROTOCOL)
             .iter()
             .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
             .map(<[u8]>::trim_ascii)
             .find(|protocol| protocol.starts_with(SUBPROTOCOL_TOKEN))
-            .filter(|_| !is_bearer)
+            .filter(|_| authorization.is_none())
             .and_then(bearer_of);
         Self {
-            authorization: authorization.filter(|_| is_bearer),
+            authorization,
             protocol,
         }
     }
@@ -181,12 +180,8 @@ impl Credentials {
     }
 
     /// The bearer token.
-    ///
-    /// Source: k8s.io/apiserver pkg/authentication/request/bearertoken/bearertoken.go.
     pub(crate) fn token(&self) -> Option<&[u8]> {
-        let value = self.authorization.as_ref().or(self.protocol.as_ref())?;
-        let token = value.as_bytes().trim_ascii().split(|byte| *byte == b' ').nth(1)?;
-        (!token.is_empty()).then_some(token)
+        token_of(self.authorization.as_ref().or(self.protocol.as_ref())?)
     }
 
     /// What tells these credentials from others.
@@ -207,6 +202,16 @@ impl Credentials {
         }
         headers
     }
+}
+
+/// The bearer token in a value of `Authorization`. Behind two blanks there is none for the cluster, which takes such a
+/// request for one without credentials.
+///
+/// Source: k8s.io/apiserver pkg/authentication/request/bearertoken/bearertoken.go.
+fn token_of(authorization: &HeaderValue) -> Option<&[u8]> {
+    let mut parts = authorization.as_bytes().trim_ascii().split(|byte| *byte == b' ');
+    let (scheme, token) = (parts.next()?, parts.next()?);
+    (scheme.eq_ignore_ascii_case(b"bearer") && !token.is_empty()).then_some(token)
 }
 
 fn bearer_of(protocol: &[u8]) -> Option<HeaderValue> {
@@ -246,8 +251,27 @@ mod tests {
 
     #[test]
     fn what_is_no_bearer_token_is_no_credential() {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Basic eDp5"));
-        assert!(Credentials::of(&headers).is_none());
+        for authorization in [
+            "Basic eDp5",
+            "Bearer",
+            "Bearer ",
+            "Bearer  token",
+            "Bearer\ttoken",
+            "Bearertoken x",
+            "",
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, HeaderValue::from_static(authorization));
+            assert!(Credentials::of(&headers).is_none(), "{authorization:?}");
+            headers.insert(
+                SUBPROTOCOL,
+                HeaderValue::from_static("base64url.bearer.authorization.k8s.io.dG9rZW4"),
+            );
+            assert_eq!(
+                Credentials::of(&headers).token(),
+                Some(&b"token"[..]),
+                "{authorization:?}"
+            );
+        }
     }
 }
