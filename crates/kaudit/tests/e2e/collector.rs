@@ -112,6 +112,11 @@ impl Collector {
         self.said.lock().unwrap().iter().any(|line| line.contains(text))
     }
 
+    /// Waits until it has said so. What it says is read by another thread, and may come behind what it counts.
+    pub(crate) fn until_said(&self, text: &str) {
+        self.until(text, |collector| collector.said(text));
+    }
+
     /// Waits until something is so.
     pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + LONG;

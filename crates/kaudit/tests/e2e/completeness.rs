@@ -112,7 +112,7 @@ fn an_event_that_the_log_does_not_have_is_reported_and_closed_when_it_comes() {
     let problem = row["problem"].as_str().unwrap();
     assert!(problem.starts_with("missing: at least 1 event, "), "{problem}");
     assert_eq!(row["completeness"][0], problem);
-    assert!(collector.said("events are missing: the apiserver counted them"));
+    collector.until_said("events are missing: the apiserver counted them");
     let checks = collector.get("/readyz?verbose");
     assert!(
         checks.contains("[-]completeness/c/cp-1 missing: at least 1 event"),
@@ -121,7 +121,7 @@ fn an_event_that_the_log_does_not_have_is_reported_and_closed_when_it_comes() {
 
     apiserver.log([104]);
     collector.until("the gap is closed", |collector| missing(collector) == 0);
-    assert!(collector.said("events that were missing have come"));
+    collector.until_said("events that were missing have come");
     collector.until("it is complete", |collector| {
         is_complete(collector, &apiserver, 140)
     });
@@ -152,7 +152,7 @@ fn a_sound_apiserver_causes_no_alarm_across_a_restart_of_the_collector() {
     apiserver.log(220..230);
 
     let collector = Collector::start(folder.path(), &apiserver.collect());
-    assert!(collector.said("Restored"));
+    collector.until_said("Restored");
     apiserver.count(250, 540);
     collector.until("it is complete", |collector| {
         is_complete(collector, &apiserver, 240)

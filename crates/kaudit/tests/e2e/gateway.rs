@@ -20,6 +20,8 @@ const POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level:
 pub(crate) struct Gateway {
     pub(crate) child: Child,
     pub(crate) said: Arc<Mutex<Vec<String>>>,
+    /// Adds to it until the process has nothing more to say.
+    hearing: Option<std::thread::JoinHandle<()>>,
     requests: Upstream,
     metrics: Upstream,
     token: String,
@@ -69,7 +71,7 @@ impl Gateway {
         let (line, lines) = std::sync::mpsc::channel();
         let said = Arc::new(Mutex::new(Vec::new()));
         let keep = Arc::clone(&said);
-        std::thread::spawn(move || {
+        let hearing = std::thread::spawn(move || {
             for text in stderr.lines().map_while(Result::ok) {
                 keep.lock().unwrap().push(text.clone());
                 // The receiver may have seen enough.
@@ -105,6 +107,7 @@ impl Gateway {
                 .unwrap(),
             child,
             said,
+            hearing: Some(hearing),
             sent: 0,
         }
     }
@@ -176,6 +179,7 @@ impl Gateway {
     pub(crate) fn stop(mut self) -> Vec<String> {
         self.terminate();
         let status = self.child.wait().unwrap();
+        self.hearing.take().unwrap().join().unwrap();
         let said = self.said.lock().unwrap().clone();
         assert!(status.success(), "{status}:\n{}", said.join("\n"));
         said
