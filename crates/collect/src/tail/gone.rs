@@ -28,14 +28,12 @@ pub(super) struct Gone {
     expected: Vec<Candidate>,
 }
 
-impl Gone {
-    /// Whether a later scan is to decide something.
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.missing.is_empty()
-    }
-}
-
 impl Source {
+    /// How many files have something that was not read, are not found now, and are not given up yet.
+    pub(super) fn sought(&self) -> usize {
+        self.book.awaited.len() + self.gone.missing.len()
+    }
+
     /// Names what was to be read and is not there any more.
     pub(super) fn note_missing(
         &mut self,

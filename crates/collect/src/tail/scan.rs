@@ -4,10 +4,10 @@
 //! was read to, a gzip trailer by its checksum and length. The inode only decides between files that could
 //! both be it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -156,8 +156,8 @@ pub(super) struct Listing {
     pub(super) denied: Option<PathBuf>,
     /// A file or directory that cannot be read.
     pub(super) failed: Option<(PathBuf, String)>,
-    /// Whether a rotated file was gone when it was looked at.
-    has_vanished: bool,
+    /// Whether the directory was the same before and after. If not, a file may be missing here.
+    pub(super) is_settled: bool,
 }
 
 /// Looks at a directory in which files come and go; a rotation is over sooner.
@@ -173,81 +173,98 @@ pub(super) struct Probes {
 
 /// Looks for the active file and its rotated ones. `active` is where the path leads, links followed.
 ///
-/// A file that is compressed between the reading of the directory and the look at it has another name by then, which
-/// the directory has to be read for once more: without it all would seem to be read.
+/// A rotation under way moves files from names that were not read yet to names that were passed already, and gives the
+/// active file's to another: whatever is missed then would seem to be read. So the directory is read again behind each
+/// look, and looked at once more unless it is as it was.
 pub(super) fn list(active: &Path, probes: &mut Probes) -> Listing {
     list_while(active, probes, || ())
 }
 
 /// The same, with something that happens after the directory was read.
 fn list_while(active: &Path, probes: &mut Probes, mut happens: impl FnMut()) -> Listing {
-    let mut listing = list_once(active, probes, &mut happens);
-    for _ in 1..MAX_LOOKS {
-        if !listing.has_vanished {
-            break;
-        }
-        listing = list_once(active, probes, &mut happens);
-    }
-    listing
-}
-
-fn list_once(active: &Path, probes: &mut Probes, happens: &mut impl FnMut()) -> Listing {
-    let mut listing = Listing::default();
     let directory = active
         .parent()
         .filter(|directory| !directory.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     let active_name = active.file_name().unwrap_or_default().to_string_lossy();
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) => {
-            listing.refused(directory, &error);
-            return listing;
-        }
-    };
-    let mut found: Vec<(String, names::Backup)> = Vec::new();
-    for entry in entries {
-        match entry {
-            Ok(entry) => {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if let Some(backup) = names::backup(&name).filter(|backup| backup.active == active_name) {
-                    found.push((name, backup));
-                }
-            }
-            Err(error) => listing.refused(directory, &error),
+    let mut listing = Listing::default();
+    let mut names = listing.read(directory, &active_name);
+    for _ in 0..MAX_LOOKS {
+        happens();
+        listing.look_at(active, &active_name, &names, probes);
+        let before = std::mem::replace(&mut names, listing.read(directory, &active_name));
+        if names == before {
+            listing.is_settled = true;
+            break;
         }
     }
-    happens();
-    let plain: Vec<String> = found
-        .iter()
-        .filter(|(_, backup)| backup.compression == Compression::Plain)
-        .map(|(_, backup)| backup.stem.clone())
-        .collect();
-    let mut seen = Probes::default();
-    for (name, backup) in found {
-        // An archive beside its original is not finished, or about to replace it.
-        if backup.compression != Compression::Plain && plain.contains(&backup.stem) {
-            continue;
-        }
-        let path = directory.join(&name);
-        listing.look(path, name, Some(backup), probes, &mut seen);
-    }
-    order(&mut listing.candidates);
-    listing.look(
-        active.to_owned(),
-        active_name.into_owned(),
-        None,
-        probes,
-        &mut seen,
-    );
-    seen.comparisons = std::mem::take(&mut probes.comparisons);
-    seen.comparisons
-        .retain(|(version, ..), _| seen.files.contains_key(version));
-    *probes = seen;
     listing
 }
 
+/// The names of a source's files in a directory, each with its inode.
+type Names = BTreeMap<String, u64>;
+
 impl Listing {
+    fn read(&mut self, directory: &Path, active_name: &str) -> Names {
+        let mut names = Names::new();
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.refused(directory, &error);
+                return names;
+            }
+        };
+        for entry in entries {
+            match entry {
+                Ok(entry) => {
+                    let name = entry.file_name().to_string_lossy().into_owned();
+                    let is_backup =
+                        || names::backup(&name).is_some_and(|backup| backup.active == active_name);
+                    if name == active_name || is_backup() {
+                        names.insert(name, entry.ino());
+                    }
+                }
+                Err(error) => self.refused(directory, &error),
+            }
+        }
+        names
+    }
+
+    /// Looks into the files of these names; what was seen before is forgotten.
+    fn look_at(&mut self, active: &Path, active_name: &str, names: &Names, probes: &mut Probes) {
+        *self = Self::default();
+        let backups: Vec<(&String, names::Backup)> = names
+            .keys()
+            .filter(|name| *name != active_name)
+            .filter_map(|name| Some((name, names::backup(name)?)))
+            .collect();
+        let plain: HashSet<&str> = backups
+            .iter()
+            .filter(|(_, backup)| backup.compression == Compression::Plain)
+            .map(|(_, backup)| backup.stem.as_str())
+            .collect();
+        let mut seen = Probes::default();
+        for (name, backup) in &backups {
+            // An archive beside its original is not finished, or about to replace it.
+            if backup.compression != Compression::Plain && plain.contains(backup.stem.as_str()) {
+                continue;
+            }
+            self.look(
+                active.with_file_name(name),
+                (*name).clone(),
+                Some(backup),
+                probes,
+                &mut seen,
+            );
+        }
+        order(&mut self.candidates);
+        self.look(active.to_owned(), active_name.to_owned(), None, probes, &mut seen);
+        seen.comparisons = std::mem::take(&mut probes.comparisons);
+        seen.comparisons
+            .retain(|(version, ..), _| seen.files.contains_key(version));
+        *probes = seen;
+    }
+
     fn refused(&mut self, path: &Path, error: &io::Error) {
         match error.kind() {
             // Gone since the directory was read, or not there yet.
@@ -261,19 +278,17 @@ impl Listing {
         &mut self,
         path: PathBuf,
         name: String,
-        backup: Option<names::Backup>,
+        backup: Option<&names::Backup>,
         probes: &Probes,
         seen: &mut Probes,
     ) {
-        let compression = backup
-            .as_ref()
-            .map_or(Compression::Plain, |backup| backup.compression);
+        let compression = backup.map_or(Compression::Plain, |backup| backup.compression);
         match look_into(&path, compression, probes) {
             Ok(Some((there, probe, key))) => {
                 let version = Version::of(&there);
                 seen.files.insert(version, (probe.clone(), key));
                 let modified = there.modified().unwrap_or(UNIX_EPOCH);
-                let order = match backup.as_ref().map(|backup| backup.stamp) {
+                let order = match backup.map(|backup| backup.stamp) {
                     Some(Stamp::Time(time)) => time,
                     // Numbers are brought into the order of time afterwards.
                     Some(Stamp::Number(_)) | None => modified,
@@ -293,10 +308,7 @@ impl Listing {
                 });
             }
             Ok(None) => {}
-            Err(error) => {
-                self.has_vanished |= backup.is_some() && error.kind() == io::ErrorKind::NotFound;
-                self.refused(&path, &error);
-            }
+            Err(error) => self.refused(&path, &error),
         }
     }
 }
@@ -721,16 +733,45 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_rotated_between_the_directory_and_the_look_at_the_active_file_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let active = folder.path().join("audit.log");
+        fs::write(&active, "one\n").unwrap();
+        let mut times = 0;
+        let listing = list_while(&active, &mut Probes::default(), || {
+            times += 1;
+            if times == 1 {
+                let backup = folder.path().join("audit-2026-01-02T03-04-05.006.log");
+                fs::rename(&active, backup).unwrap();
+                fs::write(&active, "two\n").unwrap();
+            }
+        });
+        let found: Vec<(&str, &[u8])> = listing
+            .candidates
+            .iter()
+            .map(|candidate| (candidate.name.as_str(), candidate.probe.head.as_slice()))
+            .collect();
+        let expected: [(&str, &[u8]); 2] = [
+            ("audit-2026-01-02T03-04-05.006.log", b"one\n"),
+            ("audit.log", b"two\n"),
+        ];
+        assert_eq!(found, expected);
+        assert!(listing.is_settled);
+        assert_eq!(times, 2);
+    }
+
+    #[test]
     fn a_directory_that_does_not_come_to_rest_is_not_looked_at_for_ever() {
         let folder = tempfile::tempdir().unwrap();
         let active = folder.path().join("audit.log");
         let backup = |number: u32| folder.path().join(format!("audit.log.{number}"));
         fs::write(backup(1), "one\n").unwrap();
         let mut number = 1;
-        list_while(&active, &mut Probes::default(), || {
+        let listing = list_while(&active, &mut Probes::default(), || {
             fs::rename(backup(number), backup(number + 1)).unwrap();
             number += 1;
         });
         assert_eq!(number, MAX_LOOKS + 1);
+        assert!(!listing.is_settled);
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Source {
     probes: Probes,
     next_scan: Option<SystemTime>,
     last_scan: Option<SystemTime>,
+    /// Whether the directory was at rest then.
+    is_settled: bool,
     /// Files that were read to their end and are held open for a while, in case that it was in vain.
     retired: VecDeque<(SystemTime, Candidate)>,
     pub(super) gone: Gone,
@@ -85,6 +87,9 @@ const MAX_STEPS: usize = 64;
 const RETIRED_FOR: Duration = Duration::from_mins(1);
 const MAX_RETIRED: usize = 4;
 
+/// A directory that changed during every look at it is looked at again then.
+const UNSETTLED: Duration = Duration::from_millis(100);
+
 impl Source {
     /// `start` is for files that are there now and were never read; `None` reads all.
     pub(super) fn new(path: PathBuf, book: Option<Book>, start: Option<Start>, now: SystemTime) -> Self {
@@ -102,6 +107,7 @@ impl Source {
             probes: Probes::default(),
             next_scan: None,
             last_scan: None,
+            is_settled: true,
             retired: VecDeque::new(),
             gone: Gone::default(),
             damaged: HashMap::new(),
@@ -417,6 +423,7 @@ impl Source {
         let mut listing = scan::list(&active, &mut self.probes);
         self.health.denied = listing.denied.take();
         self.health.failed = listing.failed.take();
+        self.is_settled = listing.is_settled;
         let is_complete = self.health.denied.is_none() && self.health.failed.is_none();
         self.health.is_missing = !listing.candidates.iter().any(|candidate| candidate.is_active);
         self.health.was_there |= !self.health.is_missing;
@@ -495,14 +502,16 @@ impl Source {
             });
         }
         self.unread = unread;
-        if is_complete {
+        if is_complete && self.is_settled {
             self.note_missing(&candidates, &found, config, now);
             self.check_chain(is_anchored, !candidates.is_empty());
         }
         self.damaged
             .retain(|version, _| candidates.iter().any(|candidate| candidate.version == *version));
-        let is_waiting = self.gone.is_waiting() || !self.book.awaited.is_empty() || !self.damaged.is_empty();
-        let pause = if is_waiting {
+        let is_waiting = self.sought() > 0 || !self.damaged.is_empty();
+        let pause = if !self.is_settled {
+            UNSETTLED
+        } else if is_waiting {
             config.linger.min(config.rescan_every)
         } else {
             config.rescan_every
@@ -639,6 +648,8 @@ impl Source {
                 .unwrap_or(unread.candidate.size)
                 .saturating_sub(read)
         };
+        let unfinished = self.damaged.values().filter(|damage| !damage.is_reported);
+        let unclear = unfinished.count() + usize::from(!self.is_settled);
         let in_files: u64 = self.unread.iter().map(unread_bytes).sum();
         SourceStatus {
             path: self.path.clone(),
@@ -646,7 +657,7 @@ impl Source {
             file: self.current.as_ref().map(|reading| reading.name.clone()),
             offset: self.current.as_ref().map_or(0, |reading| reading.tracker.offset),
             behind_bytes: in_files + self.current.as_ref().map_or(0, Reading::behind),
-            unread_backups: waiting.len() + usize::from(current_backup.is_some()),
+            unread_backups: waiting.len() + usize::from(current_backup.is_some()) + self.sought() + unclear,
             oldest_unread,
             rotations_until_loss,
             anomalies: self.anomalies,

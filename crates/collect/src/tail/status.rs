@@ -30,7 +30,8 @@ pub struct SourceStatus {
     /// Bytes that are known and not read yet, over all its files; a compressed file counts with what its
     /// trailer says.
     pub behind_bytes: u64,
-    /// Rotated files that are not read to their end.
+    /// Rotated files that are not read to their end. Those that are not found, or not whole, at the moment and not
+    /// given up are among them, and one for a directory that changed too fast to be known.
     pub unread_backups: usize,
     /// The oldest of them.
     pub oldest_unread: Option<String>,

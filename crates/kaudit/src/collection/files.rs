@@ -35,7 +35,7 @@ pub(super) fn is_behind(tail: &Tailing) -> bool {
     tail.held_back().is_some()
         || sources
             .iter()
-            .any(|source| source.behind_bytes > 0 || cannot_be_read(source))
+            .any(|source| source.behind_bytes > 0 || source.unread_backups > 0 || cannot_be_read(source))
 }
 
 fn problem(source: &SourceStatus) -> Option<String> {

@@ -12,7 +12,7 @@ use crate::place::{PATIENCE, Place, Setting};
 use crate::scale::{Random, count, report};
 
 /// Every so many cycles rotated files are removed, once they are read.
-const DRAINED: u64 = 4;
+const DRAINED: u64 = 2;
 
 /// Connections of senders.
 const CONNECTIONS: u32 = 6;
