@@ -17,7 +17,7 @@ pub(crate) mod times;
 pub(crate) use counts::{
     COMPARED_FIELDS, Comparison, Looked, Values, compare, compared, count, key_json, values,
 };
-pub(crate) use files::inputs;
+pub(crate) use files::{Inputs, inputs};
 pub(crate) use found::{Found, Hit, Newest, Order};
 pub(crate) use masked::masked;
 pub(crate) use remote::{Parameters, Remote};

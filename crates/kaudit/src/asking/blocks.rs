@@ -1,7 +1,6 @@
 //! Inputs as blocks of whole lines.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -145,7 +144,7 @@ impl<R: Read> Read for Counted<R> {
 fn open(input: &Input, progress: &Arc<Progress>) -> io::Result<Reading> {
     let inner: Box<dyn Read + Send> = match input {
         Input::Stdin => Box::new(io::stdin()),
-        Input::File(path, _) => Box::new(File::open(path)?),
+        Input::File(file) => Box::new(file.reader()?),
     };
     let mut counted = Counted {
         inner,

@@ -155,7 +155,7 @@ pub(crate) fn scan<F: Fold>(
     };
     let total = inputs.iter().map(|input| match input {
         Input::Stdin => None,
-        Input::File(_, length) => Some(*length),
+        Input::File(file) => Some(file.bytes()),
     });
     let total: Option<u64> = total.sum();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -13,7 +13,7 @@ use super::say;
 use super::server::Server;
 use super::zone::{Zone, Zoned};
 use crate::asking::times::{self, instant, is_duration, word};
-use crate::asking::{self, Place, Scanned};
+use crate::asking::{self, Inputs, Place, Scanned};
 use crate::exit::{Exit, Failure};
 
 /// Where the events are.
@@ -33,7 +33,14 @@ impl From {
         if self.is_server() {
             Ok(Place::Server(Box::new(self.server.remote()?)))
         } else {
-            asking::inputs(&self.from).map(Place::Files)
+            let Inputs { inputs, left_out } = asking::inputs(&self.from)?;
+            for archive in left_out {
+                say(format_args!(
+                    "note: {} is left out: what it was made of is beside it",
+                    archive.display()
+                ));
+            }
+            Ok(Place::Files(inputs))
         }
     }
 
