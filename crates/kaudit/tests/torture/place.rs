@@ -22,6 +22,9 @@ use crate::scale::until;
 /// How long a start or an end may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is said of a file was so within this time, unless the process does not run.
+const REPORT_STANDS: Duration = Duration::from_millis(300);
+
 /// Lines of a process' log that are kept for failures.
 const LINES: usize = 200;
 
@@ -334,13 +337,19 @@ impl Process {
         has_read_all(&self.sources())
     }
 
-    /// Waits for that.
+    /// Waits for that. A report that was made before the file was rotated may name the length that the next one has
+    /// by now, so it must be said for longer than a report stands.
     pub(crate) fn wait_until_read(&self) {
         let deadline = Instant::now() + PATIENCE;
-        while !self.has_read_all() {
-            let rest = deadline.checked_duration_since(Instant::now());
+        let mut since = None;
+        loop {
+            let now = Instant::now();
+            since = self.has_read_all().then(|| since.unwrap_or(now));
+            if since.is_some_and(|since| now - since > REPORT_STANDS) {
+                return;
+            }
             assert!(
-                rest.is_some(),
+                now < deadline,
                 "the log is not read: {:#}\n{}",
                 self.sources(),
                 self.said.text()
