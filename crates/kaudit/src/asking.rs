@@ -7,6 +7,7 @@ mod blocks;
 mod counts;
 mod export;
 mod files;
+mod follow;
 mod found;
 mod masked;
 mod remote;
@@ -17,7 +18,8 @@ pub(crate) mod times;
 pub(crate) use counts::{
     COMPARED_FIELDS, Comparison, Looked, Values, compare, compared, count, key_json, values,
 };
-pub(crate) use files::{Inputs, inputs};
+pub(crate) use files::{Inputs, inputs, refuse_a_filter};
+pub(crate) use follow::{Following, Wants, follow_input};
 pub(crate) use found::{Found, Hit, Newest, Order};
 pub(crate) use masked::masked;
 pub(crate) use remote::{Parameters, Remote};

@@ -15,6 +15,8 @@ use crate::api::Signal;
 use crate::collecting::STALE_AFTER;
 use crate::completeness::{Feeding, Watching};
 
+pub(crate) use files::problem as file_problem;
+
 /// The collecting part of a process. Its clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Collection(Arc<Inner>);

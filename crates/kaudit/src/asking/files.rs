@@ -97,11 +97,7 @@ fn directory(path: &Path) -> Result<Inputs, Failure> {
 
 fn pattern(argument: &Path, error: io::Error) -> Result<Inputs, Failure> {
     let text = argument.to_string_lossy();
-    if looks_like_a_filter(&text) {
-        return Err(Failure::usage(anyhow!(
-            "there is no file `{text}`\n  help: a filter stands before --from, which takes all that follows for files"
-        )));
-    }
+    refuse_a_filter(argument)?;
     if !text.contains(['*', '?', '[']) {
         return Err(unreadable(argument, error));
     }
@@ -117,13 +113,20 @@ fn pattern(argument: &Path, error: io::Error) -> Result<Inputs, Failure> {
     Ok(files)
 }
 
-fn unreadable(path: &Path, error: io::Error) -> Failure {
+pub(super) fn unreadable(path: &Path, error: io::Error) -> Failure {
     Failure::unreachable(anyhow::Error::new(error).context(format!("{}: cannot be read", path.display())))
 }
 
 /// `--from a.log 'verb: delete'` makes a file of the filter.
-fn looks_like_a_filter(text: &str) -> bool {
-    text.contains(": ") || text.contains(" = ") || text.contains(">=") || text.contains("==")
+pub(crate) fn refuse_a_filter(path: &Path) -> Result<(), Failure> {
+    let text = path.to_string_lossy();
+    let is_filter = text.contains(": ") || text.contains(" = ") || text.contains(">=") || text.contains("==");
+    if is_filter && !path.exists() {
+        return Err(Failure::usage(anyhow!(
+            "there is no file `{text}`\n  help: a filter stands before --from, which takes all that follows for files"
+        )));
+    }
+    Ok(())
 }
 
 /// The regular files among what `list` gives, those last written long ago first, names deciding between equal times.

@@ -12,7 +12,7 @@ use kaudit_query::{Filter, LineFilter, LineMatch, Needles};
 
 use super::blocks::{Block, Blocks, Progress};
 use super::files::Input;
-use super::found::{Found, Order, row};
+use super::found::{Found, Order, Whence, row};
 use super::remote::Remote;
 use crate::exit::Failure;
 
@@ -120,7 +120,12 @@ impl Question {
 
     /// Whether the event of a line satisfies the filter; with the event, if it took that to tell. `None` for what is
     /// no event.
-    fn ask(&self, line: &[u8], block: &Block, number: u64) -> Option<(bool, Option<DecodedEvent>)> {
+    pub(super) fn ask(
+        &self,
+        line: &[u8],
+        whence: &Whence,
+        number: u64,
+    ) -> Option<(bool, Option<DecodedEvent>)> {
         if self
             .needles
             .as_ref()
@@ -134,7 +139,7 @@ impl Question {
             Some(LineMatch::Undecided) | None => {}
         }
         let event = DecodedEvent::parse(Bytes::copy_from_slice(line)).ok()?;
-        let matches = self.filter.matches(&row(&event, &block.whence, number));
+        let matches = self.filter.matches(&row(&event, whence, number));
         Some((matches, Some(event)))
     }
 }
@@ -246,7 +251,7 @@ impl Shared<'_> {
             let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
             let (line, behind) = rest.split_at_checked(end).unwrap_or((rest, &[]));
             rest = behind.get(1..).unwrap_or_default();
-            match self.question.ask(line, block, number) {
+            match self.question.ask(line, &block.whence, number) {
                 Some((true, decoded)) => {
                     events += 1;
                     fold.found(Found {

@@ -3,11 +3,12 @@
 mod diagnostics;
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use anyhow::anyhow;
 use clap::Args;
 use kaudit_event::MicroTime;
-use kaudit_query::{Column, Diagnostic, Filter, Leaf};
+use kaudit_query::{Column, Diagnostic, Expr, Filter, Leaf};
 
 use super::say;
 use super::server::Server;
@@ -164,6 +165,27 @@ impl Selection {
         since.is_some() || until.is_some() || at.is_some() || last.is_some()
     }
 
+    /// The earliest time that was given.
+    pub(super) fn earliest(&self) -> Result<Option<SystemTime>, Failure> {
+        self.times.earliest(now())
+    }
+
+    /// What is meant of events that are there, where later ones follow: all that was given, and what came since `now`.
+    pub(super) fn filter_to_follow(&self, now: MicroTime) -> Result<Filter, Failure> {
+        let filter = self.filter_without_times()?;
+        let meant = self.times.narrow(filter.clone(), now)?;
+        let Times { until, at, last, .. } = &self.times;
+        if until.is_none() && at.is_none() && last.is_none() {
+            return Ok(meant);
+        }
+        let since = kaudit_query::instant(kaudit_query::micros(now));
+        let later = filter.and(parse(&format!("stageTimestamp > {since}"), &Zone::UTC)?);
+        Ok(Filter::new(Expr::any(vec![
+            meant.expr().clone(),
+            later.expr().clone(),
+        ])))
+    }
+
     /// In which times are shown, and in which those without an offset are.
     pub(super) fn zone(&self) -> Result<Zone, Failure> {
         self.times.zone()
@@ -221,6 +243,19 @@ impl Times {
     /// In which times are shown, and in which those without an offset are.
     pub(super) fn zone(&self) -> Result<Zone, Failure> {
         self.zone.zone()
+    }
+
+    /// The earliest of these times, where they have one.
+    fn earliest(&self, now: MicroTime) -> Result<Option<SystemTime>, Failure> {
+        let zone = &self.zone()?;
+        let micros = match (&self.since, &self.at, &self.last, &self.until) {
+            (Some(since), ..) => micros_of("--since", since, now, zone)?,
+            (None, Some(at), ..) => micros_of("--at", at, now, zone)?.saturating_sub(AROUND_MICROS),
+            (None, None, Some(last), None) => micros_of("--last", last, now, zone)?,
+            _ => return Ok(None),
+        };
+        let micros = Duration::from_micros(u64::try_from(micros).unwrap_or_default());
+        Ok(Some(SystemTime::UNIX_EPOCH + micros))
     }
 
     pub(super) fn narrow(&self, mut filter: Filter, now: MicroTime) -> Result<Filter, Failure> {
@@ -400,5 +435,65 @@ pub(super) fn exit(has_rows: bool, wants_status: bool) -> Exit {
         Exit::No
     } else {
         Exit::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use clap::Parser;
+    use kaudit_event::DecodedEvent;
+    use kaudit_query::{Envelope, Row};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        selection: Selection,
+    }
+
+    fn selection(arguments: &[&str]) -> Selection {
+        let words = ["kaudit"].iter().chain(arguments);
+        Command::try_parse_from(words).unwrap().selection
+    }
+
+    fn matches(filter: &Filter, verb: &str, time: &str) -> bool {
+        let line = format!(
+            "{{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"level\":\"Metadata\",\"auditID\":\"a\",\
+             \"stage\":\"ResponseComplete\",\"requestURI\":\"/\",\"verb\":\"{verb}\",\"user\":{{}},\
+             \"requestReceivedTimestamp\":\"{time}\",\"stageTimestamp\":\"{time}\"}}"
+        );
+        let event = DecodedEvent::parse(Bytes::from(line)).unwrap();
+        filter.matches(&Row {
+            event: event.view(),
+            envelope: Envelope::default(),
+        })
+    }
+
+    #[test]
+    fn what_is_followed_is_what_was_in_the_times_and_all_that_comes() {
+        const NOW: MicroTime = MicroTime {
+            unix_seconds: 1_767_323_045,
+            nanos: 0,
+            offset_seconds: 0,
+        };
+        let (long_ago, lately, later) = (
+            "2026-01-01T03:04:05.000000Z",
+            "2026-01-02T03:03:55.000000Z",
+            "2026-01-02T03:04:06.000000Z",
+        );
+        for (times, expected) in [
+            (&["--since", "1m"][..], [false, true, true]),
+            (&["--last", "1m"], [false, true, true]),
+            (&["--until", "2026-01-02"], [true, false, true]),
+            (&["--at", "2026-01-01T03:05"], [true, false, true]),
+        ] {
+            let arguments = [&["verb: get"], times].concat();
+            let filter = selection(&arguments).filter_to_follow(NOW).unwrap();
+            let found = [long_ago, lately, later].map(|time| matches(&filter, "get", time));
+            assert_eq!(found, expected, "{times:?}");
+            assert!(!matches(&filter, "list", later), "{times:?}");
+        }
     }
 }

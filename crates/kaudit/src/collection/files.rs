@@ -38,7 +38,8 @@ pub(super) fn is_behind(tail: &Tailing) -> bool {
             .any(|source| source.behind_bytes > 0 || source.unread_backups > 0 || cannot_be_read(source))
 }
 
-fn problem(source: &SourceStatus) -> Option<String> {
+/// What is wrong with a log file and its rotated ones.
+pub(crate) fn problem(source: &SourceStatus) -> Option<String> {
     match &source.state {
         SourceState::Reading => match source.rotations_until_loss {
             Some(0) => Some(format!(

@@ -1,6 +1,6 @@
 //! Questions over files, as a person with an audit log and one binary asks them.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -138,6 +138,61 @@ fn directories_patterns_and_lists_are_read_too() {
     let again = folder.path().join("again.json");
     std::fs::write(&again, printed).unwrap();
     assert_eq!(of(again.to_str().unwrap()), "60");
+}
+
+#[test]
+fn a_log_is_followed_over_its_rotation_from_what_is_there_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("audit.log");
+    let text = String::from_utf8(text_of(MIXED)).unwrap();
+    let lines: Vec<&str> = text.lines().take(30).collect();
+    let (there, coming) = lines.split_at(10);
+    std::fs::write(&log, there.join("\n") + "\n").unwrap();
+    let mut following = Command::new(env!("CARGO_BIN_EXE_kaudit"))
+        .args([
+            "tail",
+            "-o",
+            "raw",
+            "--since",
+            "2020-01-01",
+            "--limit",
+            "30",
+            "--from",
+        ])
+        .arg(&log)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut next = |count: usize| -> Vec<String> { shown.by_ref().take(count).map(Result::unwrap).collect() };
+    assert_eq!(next(10), there);
+    let (before, after) = coming.split_at(10);
+    let mut old = std::fs::OpenOptions::new().append(true).open(&log).unwrap();
+    old.write_all((before.join("\n") + "\n").as_bytes()).unwrap();
+    std::fs::rename(&log, folder.path().join("audit-2026-01-02T03-04-05.006.log")).unwrap();
+    std::fs::write(&log, after.join("\n") + "\n").unwrap();
+    assert_eq!(next(20), coming);
+    assert!(following.wait().unwrap().success());
+}
+
+#[test]
+fn lines_of_a_pipe_are_shown_as_they_come() {
+    let mut following = Command::new(env!("CARGO_BIN_EXE_kaudit"))
+        .args(["tail", "-o", "raw", "--from", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = following.stdin.take().unwrap();
+    let mut shown = BufReader::new(following.stdout.take().unwrap()).lines();
+    let text = String::from_utf8(text_of(MIXED)).unwrap();
+    for line in text.lines().take(3) {
+        input.write_all(format!("{line}\n").as_bytes()).unwrap();
+        assert_eq!(shown.next().unwrap().unwrap(), line);
+    }
+    drop(input);
+    assert!(shown.next().is_none());
+    assert!(following.wait().unwrap().success());
 }
 
 #[test]
