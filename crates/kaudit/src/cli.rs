@@ -213,6 +213,18 @@ fn write_out(piece: &[u8]) -> Result<bool, Failure> {
     }
 }
 
+/// Whether somebody may read what would be written: not so of a pipe whose other end was closed.
+fn is_read() -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    let stdout = io::stdout();
+    let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+    let told = poll(&mut asked, Some(&Timespec::default()));
+    let [stdout] = asked;
+    // What cannot be told shows itself with the next piece.
+    told.is_err() || !stdout.revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
 /// Talks to the person, on standard error.
 pub(crate) fn say(text: std::fmt::Arguments<'_>) {
     // Nobody is left to tell when standard error is closed.

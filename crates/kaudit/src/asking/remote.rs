@@ -205,6 +205,10 @@ impl Remote {
                     let item = data.split().freeze();
                     if item.is_empty() {
                         *after = id.take().or(*after);
+                        // Nothing came for a while; perhaps nobody waits for it any more.
+                        if !fold.end_of_block(block) {
+                            return Ok(());
+                        }
                         continue;
                     }
                     if let Line::Item(item) = Line::read(&item).map_err(|error| self.lost(error))? {

@@ -14,7 +14,7 @@ use super::server::Server;
 use super::show::{self, Columns, Growing, TableStyle};
 use super::terminal::{self, When};
 use super::zone::Zone;
-use super::{print, say};
+use super::{is_read, print, say};
 use crate::asking::{self, Fold, Following, Found, Hit, Order, Question, Scanned, Wants, follow_input};
 use crate::exit::{Exit, Failure};
 
@@ -133,6 +133,7 @@ impl Fold for Printing {
     }
 
     fn end_of_block(&mut self, _: u64) -> bool {
+        self.is_open &= is_read();
         self.wants_more()
     }
 }
@@ -256,7 +257,7 @@ fn of_files(flags: &Flags, mut printing: Printing) -> Result<Exit, Failure> {
     flags.begin(&printing)?;
     let mut tell = |text: std::fmt::Arguments<'_>| say(text);
     let mut wants = following.read(&there, &mut printing, now(), &mut tell);
-    while wants == Wants::More {
+    while wants == Wants::More && is_read() {
         std::thread::sleep(IDLE);
         wants = following.read(&question, &mut printing, now(), &mut tell);
     }

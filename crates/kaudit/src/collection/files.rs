@@ -67,18 +67,17 @@ fn lines(source: &SourceStatus) -> Vec<(String, String)> {
         line("behind", format!("{} bytes", source.behind_bytes));
     }
     if source.unread_backups > 0 {
-        let oldest = source.oldest_unread.as_deref().unwrap_or("?");
         let horizon = source
             .rotations_until_loss
             .map(|rotations| format!(", {rotations} rotations before it is removed"))
             .unwrap_or_default();
-        line(
-            "backups",
-            format!(
-                "{} not read, the oldest is {oldest}{horizon}",
-                source.unread_backups
-            ),
-        );
+        // Of files that are looked for no name may be known.
+        let oldest = source
+            .oldest_unread
+            .as_ref()
+            .map(|oldest| format!(", the oldest is {oldest}{horizon}"))
+            .unwrap_or_default();
+        line("backups", format!("{} not read{oldest}", source.unread_backups));
     }
     let anomalies = &source.anomalies;
     line("rotations", anomalies.rotations.to_string());

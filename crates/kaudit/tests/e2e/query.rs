@@ -176,6 +176,21 @@ fn a_log_is_followed_over_its_rotation_from_what_is_there_on() {
 }
 
 #[test]
+fn following_ends_when_nobody_reads_any_more_though_nothing_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("audit.log");
+    std::fs::write(&log, "").unwrap();
+    let mut following = Command::new(env!("CARGO_BIN_EXE_kaudit"))
+        .args(["tail", "--from"])
+        .arg(&log)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(following.stdout.take());
+    assert!(following.wait().unwrap().success());
+}
+
+#[test]
 fn lines_of_a_pipe_are_shown_as_they_come() {
     let mut following = Command::new(env!("CARGO_BIN_EXE_kaudit"))
         .args(["tail", "-o", "raw", "--from", "-"])
