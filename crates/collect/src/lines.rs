@@ -13,7 +13,7 @@ use memchr::memmem::Finder;
 
 use crate::{Line, TornReason};
 
-pub(crate) use container::{Stream, entry};
+pub use container::{Entry, Stream, entry};
 
 use crate::import::Reached;
 

@@ -3,20 +3,29 @@
 
 /// One line of a container's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry<'a> {
-    pub(crate) stream: Stream,
-    pub(crate) is_last: bool,
-    pub(crate) text: &'a [u8],
+#[expect(clippy::exhaustive_structs, reason = "the parts of an entry there are")]
+pub struct Entry<'a> {
+    /// What the container wrote to.
+    pub stream: Stream,
+    /// Whether what the container wrote ends here, rather than in a later entry of the stream.
+    pub is_last: bool,
+    /// What it wrote.
+    pub text: &'a [u8],
 }
 
+/// What a container writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stream {
+#[expect(clippy::exhaustive_enums, reason = "the two streams there are")]
+pub enum Stream {
+    /// Standard output, which an apiserver's audit log goes to.
     Stdout,
+    /// Standard error.
     Stderr,
 }
 
-/// The entry that a line is; `None` when it is none.
-pub(crate) fn entry(line: &[u8]) -> Option<Entry<'_>> {
+/// The entry that a line without its LF is; `None` when it is none.
+#[must_use]
+pub fn entry(line: &[u8]) -> Option<Entry<'_>> {
     let (time, rest) = word(line)?;
     if !is_time(time) {
         return None;

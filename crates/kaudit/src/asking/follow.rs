@@ -1,19 +1,21 @@
 //! Log files as they grow, over every rotation.
 
-use std::io::BufRead;
+mod input;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use kaudit_collect::{Chunk, Poll, SourceState, Start, Tail, TailConfig};
-use kaudit_event::MAX_EVENT_BYTES;
 
 use super::files::{refuse_a_filter, unreadable};
 use super::found::{Found, Whence};
 use super::scan::{Fold, Question};
 use crate::collection;
 use crate::exit::Failure;
+
+pub(crate) use input::follow_input;
 
 /// Files that are not there yet are looked for again after so long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -232,53 +234,10 @@ fn ask<F: Fold>(question: &Question, line: &[u8], whence: &Arc<Whence>, number: 
     Line::Event
 }
 
-/// The same of lines that somebody writes to `input`, until its end; each is shown when it is whole.
-///
-/// # Errors
-///
-/// `input` cannot be read.
-pub(crate) fn follow_input<F: Fold>(
-    mut input: impl BufRead,
-    question: &Question,
-    fold: &mut F,
-) -> Result<u64, Failure> {
-    let whence = Arc::new(Whence::file("-".to_owned()));
-    let (mut lines, mut strays) = (0, 0);
-    let mut line = Vec::new();
-    let mut is_rest = false;
-    loop {
-        line.clear();
-        // One more than a line may have, for its end.
-        let room = u64::try_from(MAX_EVENT_BYTES + 1).unwrap_or(u64::MAX);
-        let count = std::io::Read::take(&mut input, room)
-            .read_until(b'\n', &mut line)
-            .map_err(|error| unreadable(Path::new("-"), error))?;
-        if count == 0 {
-            return Ok(strays);
-        }
-        let is_whole = line.last() == Some(&b'\n') || count <= MAX_EVENT_BYTES;
-        let is_too_long = is_rest || !is_whole;
-        is_rest = !is_whole;
-        if is_too_long {
-            strays += u64::from(is_whole);
-            continue;
-        }
-        let text = line.trim_ascii();
-        if text.is_empty() {
-            continue;
-        }
-        lines += 1;
-        strays += u64::from(ask(question, text, &whence, lines, fold) == Line::Stray);
-        if !fold.end_of_block(lines) {
-            return Ok(strays);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::{Read as _, Write as _};
+    use std::io::Write as _;
 
     use kaudit_query::Filter;
 
@@ -286,7 +245,7 @@ mod tests {
 
     const BEGIN: SystemTime = SystemTime::UNIX_EPOCH;
 
-    fn line(id: &str) -> String {
+    pub(super) fn line(id: &str) -> String {
         format!(
             "{{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"level\":\"Metadata\",\"auditID\":\"{id}\",\
              \"stage\":\"ResponseComplete\",\"requestURI\":\"/\",\"verb\":\"get\",\"user\":{{\"username\":\"alice\"}},\
@@ -304,16 +263,16 @@ mod tests {
         file.write_all(text.as_bytes()).unwrap();
     }
 
-    fn all() -> Question {
+    pub(super) fn all() -> Question {
         Question::new(Filter::everything())
     }
 
     /// Keeps auditIDs, so many at most.
     #[derive(Debug)]
-    struct Ids(Vec<String>, usize);
+    pub(super) struct Ids(pub(super) Vec<String>, usize);
 
     impl Ids {
-        fn new() -> Self {
+        pub(super) fn new() -> Self {
             Self(Vec::new(), usize::MAX)
         }
     }
@@ -447,17 +406,5 @@ mod tests {
             let refused = Following::open(&[PathBuf::from(path)], Start::End, BEGIN).unwrap_err();
             assert!(format!("{refused}").contains(help), "{refused}");
         }
-    }
-
-    #[test]
-    fn lines_of_an_input_are_shown_when_they_are_whole_and_others_are_counted() {
-        let too_long = std::io::repeat(b'x').take((MAX_EVENT_BYTES + 2) as u64);
-        let text = format!("\n{}no event\n\n{}", line("2"), line("3").trim_end());
-        let first = line("1");
-        let input = first.as_bytes().chain(too_long).chain(text.as_bytes());
-        let mut ids = Ids::new();
-        let strays = follow_input(std::io::BufReader::new(input), &all(), &mut ids).unwrap();
-        assert_eq!(ids.0, ["1", "2", "3"]);
-        assert_eq!(strays, 2);
     }
 }
