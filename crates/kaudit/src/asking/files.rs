@@ -15,7 +15,7 @@ use anyhow::{Context as _, anyhow};
 
 use crate::exit::Failure;
 
-/// So many files of a directory are held open; of others it is only known which they were.
+/// So many files are held open; of others it is only known which they were.
 const MAX_OPEN: usize = 256;
 
 /// Looks at a directory in which files come and go; a rotation is over sooner.
@@ -60,10 +60,13 @@ pub(crate) fn inputs(arguments: &[PathBuf]) -> Result<Inputs, Failure> {
             continue;
         }
         match fs::metadata(argument) {
-            Ok(there) if there.is_dir() => all.add(directory(argument)?),
+            Ok(there) if there.is_dir() => all.add(directory(argument, all.room())?),
             Ok(there) if there.is_file() => {
-                let file = Named::open(argument.clone()).map_err(|error| unreadable(argument, error))?;
-                all.inputs.extend(file.map(Input::File));
+                let file = Named::find(argument, &there, all.room());
+                all.inputs.extend(
+                    file.map_err(|error| unreadable(argument, error))?
+                        .map(Input::File),
+                );
             }
             Ok(_) => {
                 return Err(Failure::usage(anyhow!(
@@ -71,14 +74,14 @@ pub(crate) fn inputs(arguments: &[PathBuf]) -> Result<Inputs, Failure> {
                     argument.display()
                 )));
             }
-            Err(error) => all.add(pattern(argument, error)?),
+            Err(error) => all.add(pattern(argument, error, all.room())?),
         }
     }
     Ok(all)
 }
 
-fn directory(path: &Path) -> Result<Inputs, Failure> {
-    let files = at_rest(path, || {
+fn directory(path: &Path, room: usize) -> Result<Inputs, Failure> {
+    let files = at_rest(path, room, || {
         let entries = fs::read_dir(path).and_then(|entries| {
             entries
                 .map(|entry| Ok(entry?.path()))
@@ -95,13 +98,13 @@ fn directory(path: &Path) -> Result<Inputs, Failure> {
     Ok(files)
 }
 
-fn pattern(argument: &Path, error: io::Error) -> Result<Inputs, Failure> {
+fn pattern(argument: &Path, error: io::Error, room: usize) -> Result<Inputs, Failure> {
     let text = argument.to_string_lossy();
     refuse_a_filter(argument)?;
     if !text.contains(['*', '?', '[']) {
         return Err(unreadable(argument, error));
     }
-    let files = at_rest(argument, || {
+    let files = at_rest(argument, room, || {
         let paths = glob::glob(&text)
             .with_context(|| format!("{text}: not a pattern"))
             .map_err(Failure::usage)?;
@@ -130,10 +133,15 @@ pub(crate) fn refuse_a_filter(path: &Path) -> Result<(), Failure> {
 }
 
 /// The regular files among what `list` gives, those last written long ago first, names deciding between equal times.
-fn at_rest(whole: &Path, mut list: impl FnMut() -> Result<Vec<PathBuf>, Failure>) -> Result<Inputs, Failure> {
+/// There is `room` for so many open ones.
+fn at_rest(
+    whole: &Path,
+    room: usize,
+    mut list: impl FnMut() -> Result<Vec<PathBuf>, Failure>,
+) -> Result<Inputs, Failure> {
     let mut names = without_archives(list()?);
     for _ in 0..MAX_LOOKS {
-        let files = open(&names.0)?;
+        let files = find(&names.0, room)?;
         let (before, left_out) = std::mem::replace(&mut names, without_archives(list()?));
         let (before, now): (HashSet<_>, HashSet<_>) = (before.iter().collect(), names.0.iter().collect());
         if before == now && is_same(&files, &names.0) {
@@ -150,28 +158,23 @@ fn at_rest(whole: &Path, mut list: impl FnMut() -> Result<Vec<PathBuf>, Failure>
 /// The paths, and apart from them the compressed files beside what they were made of.
 fn without_archives(mut paths: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let all: HashSet<PathBuf> = paths.iter().cloned().collect();
-    let is_archive = |path: &mut PathBuf| {
-        let suffix = path.extension();
-        suffix.is_some_and(|suffix| suffix == "gz" || suffix == "zst")
-            && all.contains(&path.with_extension(""))
-    };
-    let archives = paths.extract_if(.., is_archive).collect();
+    let is_left_out = |path: &mut PathBuf| is_archive(path) && all.contains(&path.with_extension(""));
+    let archives = paths.extract_if(.., is_left_out).collect();
     (paths, archives)
 }
 
+/// Whether a file is compressed, by its name.
+pub(super) fn is_archive(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|suffix| suffix == "gz" || suffix == "zst")
+}
+
 /// The regular files among these that are still there.
-fn open(paths: &[PathBuf]) -> Result<Vec<Named>, Failure> {
+fn find(paths: &[PathBuf], room: usize) -> Result<Vec<Named>, Failure> {
     let mut files: Vec<Named> = Vec::new();
     for path in paths {
-        // Opening what is no regular file may wait for ever.
-        let there = fs::metadata(path);
-        let file = match there {
-            Ok(there) if !there.is_file() => continue,
-            Ok(there) if files.len() >= MAX_OPEN => Ok(Some(Named::of(path.clone(), &there, None))),
-            Ok(_) => Named::open(path.clone()),
-            Err(error) => Err(error),
-        };
-        match file {
+        let left = room.saturating_sub(files.len());
+        match fs::metadata(path).and_then(|there| Named::find(path, &there, left)) {
             Ok(file) => files.extend(file),
             // Gone since, or a link that leads nowhere.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -201,6 +204,11 @@ fn key(there: &Metadata) -> (u64, u64) {
 }
 
 impl Inputs {
+    /// How many more files may be held open.
+    fn room(&self) -> usize {
+        MAX_OPEN.saturating_sub(self.inputs.len())
+    }
+
     fn add(&mut self, other: Self) {
         self.inputs.extend(other.inputs);
         self.left_out.extend(other.left_out);
@@ -208,9 +216,9 @@ impl Inputs {
 }
 
 impl Named {
-    fn of(path: PathBuf, there: &Metadata, handle: Option<Arc<File>>) -> Self {
+    fn of(path: &Path, there: &Metadata, handle: Option<Arc<File>>) -> Self {
         Self {
-            path,
+            path: path.to_owned(),
             bytes: there.len(),
             modified: there.modified().ok(),
             key: key(there),
@@ -218,13 +226,19 @@ impl Named {
         }
     }
 
-    /// `None` if it became something else than a regular file.
-    fn open(path: PathBuf) -> io::Result<Option<Self>> {
-        let file = File::open(&path)?;
+    /// The file that `there` tells of, open if there is room; `None` if it is no regular one.
+    fn find(path: &Path, there: &Metadata, room: usize) -> io::Result<Option<Self>> {
+        // Opening what is no regular file may wait for ever.
+        if !there.is_file() {
+            return Ok(None);
+        }
+        if room == 0 {
+            return Ok(Some(Self::of(path, there, None)));
+        }
+        let file = File::open(path)?;
         let there = file.metadata()?;
-        Ok(there
-            .is_file()
-            .then(|| Self::of(path, &there, Some(Arc::new(file)))))
+        let is_file = there.is_file();
+        Ok(is_file.then(|| Self::of(path, &there, Some(Arc::new(file)))))
     }
 
     /// Its bytes from the first on, whatever its name is by now. Only one reads it at a time.
@@ -298,7 +312,7 @@ mod tests {
         let (active, backup) = (folder.path().join("audit.log"), folder.path().join("audit-1.log"));
         fs::write(&active, "one").unwrap();
         let mut looks = 0;
-        let inputs = at_rest(folder.path(), || {
+        let inputs = at_rest(folder.path(), MAX_OPEN, || {
             let listed = names(folder.path());
             looks += 1;
             if looks == 1 {
@@ -362,11 +376,27 @@ mod tests {
     }
 
     #[test]
+    fn no_more_files_are_held_open_however_they_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |number: usize| folder.path().join(format!("{number}.log"));
+        for number in 0..MAX_OPEN - 1 {
+            fs::write(path(number), "").unwrap();
+        }
+        let named: Vec<PathBuf> = (0..MAX_OPEN - 1).map(path).collect();
+        let pattern = folder.path().join("*.log");
+        let inputs =
+            inputs(&[&named[..], &[folder.path().to_owned(), pattern], &named[..2]].concat()).unwrap();
+        let is_open = |input: &&Input| matches!(input, Input::File(file) if file.handle.is_some());
+        assert_eq!(inputs.inputs.iter().filter(is_open).count(), MAX_OPEN);
+        assert_eq!(inputs.inputs.len(), 3 * (MAX_OPEN - 1) + 2);
+    }
+
+    #[test]
     fn a_directory_that_does_not_come_to_rest_is_told_of() {
         let folder = tempfile::tempdir().unwrap();
         let mut number = 0;
         fs::write(folder.path().join("0"), "").unwrap();
-        let error = at_rest(folder.path(), || {
+        let error = at_rest(folder.path(), MAX_OPEN, || {
             let listed = names(folder.path());
             fs::rename(
                 folder.path().join(number.to_string()),

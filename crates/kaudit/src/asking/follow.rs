@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, anyhow};
 use kaudit_collect::{Chunk, Poll, SourceState, Start, Tail, TailConfig};
 
-use super::files::{refuse_a_filter, unreadable};
+use super::files::{is_archive, refuse_a_filter, unreadable};
 use super::found::{Found, Whence};
 use super::scan::{Fold, Question};
 use crate::collection;
@@ -71,24 +71,31 @@ impl Following {
         })
     }
 
-    /// Shows `fold` what is new, until nothing is or the fold has enough. What a person should know besides goes to
-    /// `tell`.
+    /// Shows `fold` what is new, until nothing is or the fold has enough. Files take turns, so that none waits for a
+    /// busy one to be quiet. What a person should know besides goes to `tell`.
     pub(crate) fn read<F: Fold>(
         &mut self,
         question: &Question,
         fold: &mut F,
-        now: SystemTime,
+        now: impl Fn() -> SystemTime,
         tell: &mut dyn FnMut(std::fmt::Arguments<'_>),
     ) -> Wants {
-        for followed in &mut self.files {
-            while let Poll::Chunk(chunk) = followed.tail.poll(now) {
+        let mut is_quiet = false;
+        while !is_quiet {
+            is_quiet = true;
+            for followed in &mut self.files {
+                let now = now();
+                let Poll::Chunk(chunk) = followed.tail.poll(now) else {
+                    followed.look_for_trouble(now, tell);
+                    continue;
+                };
+                is_quiet = false;
                 self.has_gaps |= !chunk.gaps.is_empty();
                 followed.show(&chunk, &mut self.lines, question, fold, tell);
                 if !fold.end_of_block(self.lines) {
                     return Wants::Nothing;
                 }
             }
-            followed.look_for_trouble(now, tell);
         }
         Wants::More
     }
@@ -103,10 +110,7 @@ impl Followed {
     fn open(path: &Path, start: Start, now: SystemTime) -> Result<Self, Failure> {
         let text = path.to_string_lossy();
         refuse_a_filter(path)?;
-        if path
-            .extension()
-            .is_some_and(|suffix| suffix == "gz" || suffix == "zst")
-        {
+        if is_archive(path) {
             return Err(Failure::usage(anyhow!(
                 "{text}: a compressed file does not grow\n  help: `kaudit query --from {text}` reads it"
             )));
@@ -295,7 +299,7 @@ mod tests {
     fn read(following: &mut Following, seconds: u64, ids: &mut Ids) -> (Wants, Vec<String>) {
         let mut told = Vec::new();
         let now = BEGIN + Duration::from_secs(seconds);
-        let wants = following.read(&all(), ids, now, &mut |text| told.push(text.to_string()));
+        let wants = following.read(&all(), ids, || now, &mut |text| told.push(text.to_string()));
         (wants, told)
     }
 
@@ -384,6 +388,20 @@ mod tests {
         append(&log, &line("2"));
         assert_eq!(read(&mut following, 13, &mut ids).1, [""; 0]);
         assert_eq!(ids.0, ["1", "2"]);
+    }
+
+    #[test]
+    fn a_busy_file_does_not_keep_another_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let (busy, other) = (folder.path().join("busy.log"), folder.path().join("other.log"));
+        // Several times what is read at once.
+        append(&busy, &line("busy").repeat(12_000));
+        append(&other, &line("other"));
+        let mut following = Following::open(&[busy, other], Start::Beginning, BEGIN).unwrap();
+        let mut ids = Ids::new();
+        read(&mut following, 0, &mut ids);
+        assert_eq!(ids.0.len(), 12_001);
+        assert_ne!(ids.0.last().unwrap(), "other");
     }
 
     #[test]

@@ -254,8 +254,7 @@ impl Times {
             (None, None, Some(last), None) => micros_of("--last", last, now, zone)?,
             _ => return Ok(None),
         };
-        let micros = Duration::from_micros(u64::try_from(micros).unwrap_or_default());
-        Ok(Some(SystemTime::UNIX_EPOCH + micros))
+        Ok(Some(system_time(micros)))
     }
 
     pub(super) fn narrow(&self, mut filter: Filter, now: MicroTime) -> Result<Filter, Failure> {
@@ -335,6 +334,11 @@ fn micros_of(flag: &str, text: &str, now: MicroTime, zone: &Zone) -> Result<i64,
         }
     });
     found.ok_or_else(|| Failure::usage(anyhow!("{flag}: `{text}` is no time")))
+}
+
+/// A time from 1970 on.
+pub(super) fn system_time(micros: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or_default())
 }
 
 fn time_of(micros: i64) -> MicroTime {

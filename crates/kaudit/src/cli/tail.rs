@@ -256,10 +256,10 @@ fn of_files(flags: &Flags, mut printing: Printing) -> Result<Exit, Failure> {
     let mut following = Following::open(&flags.from, start, now())?;
     flags.begin(&printing)?;
     let mut tell = |text: std::fmt::Arguments<'_>| say(text);
-    let mut wants = following.read(&there, &mut printing, now(), &mut tell);
+    let mut wants = following.read(&there, &mut printing, now, &mut tell);
     while wants == Wants::More && is_read() {
         std::thread::sleep(IDLE);
-        wants = following.read(&question, &mut printing, now(), &mut tell);
+        wants = following.read(&question, &mut printing, now, &mut tell);
     }
     printing.printed?;
     Ok(if following.has_gaps() {
@@ -270,8 +270,7 @@ fn of_files(flags: &Flags, mut printing: Printing) -> Result<Exit, Failure> {
 }
 
 fn now() -> SystemTime {
-    let micros = u64::try_from(kaudit_collect::now_micros()).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_micros(micros)
+    ask::system_time(kaudit_collect::now_micros())
 }
 
 fn of_input(flags: &Flags, mut printing: Printing) -> Result<Exit, Failure> {
